@@ -1,0 +1,120 @@
+"""Forward linear forms: every value between two affine functions of the perturbed inputs."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxlirpa._domains.interval import IntervalDomain
+from jaxlirpa._domains.ordered import image
+from jaxlirpa._graph.graph import Node, Ref
+from jaxlirpa._ops.families import Elementwise
+from jaxlirpa._ops.registry import record
+from jaxlirpa._relax.lines import Lines, relax
+from jaxlirpa._typing import Array, Interval, intersect
+from jaxlirpa.sets import ArraySet
+
+
+class Form(NamedTuple):
+    """An affine function of the inputs, entry by entry of a value.
+
+    Attributes:
+        coefficients: for each input of `n` entries, `[n, *shape]`.
+        offset: `[*shape]`.
+    """
+
+    coefficients: tuple[Array, ...]
+    offset: Array
+
+
+class Enclosure(NamedTuple):
+    """A value between two forms (one object twice where they are equal), and in a box."""
+
+    lower: Form
+    upper: Form
+    box: Interval
+
+
+@dataclasses.dataclass(frozen=True)
+class ForwardLinear:
+    """The forward domain of linear forms over given sets."""
+
+    sets: Mapping[Ref, ArraySet]
+
+    def inputs(self) -> dict[Ref, Enclosure]:
+        """Each input as a form of itself."""
+        states = {}
+        for ref, own in self.sets.items():
+            shape, dtype = own.aval.shape, own.aval.dtype
+            coefficients = tuple(
+                jnp.eye(n, dtype=dtype).reshape(n, *shape)
+                if s is own
+                else jnp.zeros((n, *shape), dtype)
+                for s in self.sets.values()
+                for n in [math.prod(s.aval.shape)]
+            )
+            form = Form(coefficients, jnp.zeros(shape, dtype))
+            states[ref] = Enclosure(form, form, own.hull())
+        return states
+
+    def step(
+        self, index: int, node: Node, operands: tuple[Enclosure, ...]
+    ) -> tuple[Enclosure, ...]:
+        """Forms and boxes of a node's outputs."""
+        found = record(node)
+        if isinstance(found, Elementwise):
+            (operand,) = operands
+            box = self.box(operand)
+            relaxation = found.relaxation(node)
+            lower, upper = _between(operand, relax(relaxation, box))
+            return (Enclosure(lower, upper, relaxation.image(box)),)
+        boxes = IntervalDomain().step(index, node, tuple(e.box for e in operands))
+        forms = image(node, found, [(e.lower, e.upper) for e in operands], _act)
+        return tuple(Enclosure(*pair, box) for pair, box in zip(forms, boxes, strict=True))
+
+    def box(self, value: Enclosure) -> Interval:
+        """The box of a value: from its forms over the sets, and from its own box."""
+        lower, upper = self.extrema(value.lower), self.extrema(value.upper)
+        return intersect(Interval(lower.lower, upper.upper), value.box)
+
+    def extrema(self, form: Form) -> Interval:
+        """Minimum and maximum of a form over the sets."""
+        shape = form.offset.shape
+        lower = upper = form.offset.reshape(-1)
+        for s, coefficients in zip(self.sets.values(), form.coefficients, strict=True):
+            rows = coefficients.reshape(coefficients.shape[0], -1).T
+            part = s.extrema(rows.reshape(-1, *s.aval.shape))
+            lower, upper = lower + part.lower, upper + part.upper
+        return Interval(lower.reshape(shape), upper.reshape(shape))
+
+
+def _between(value: Enclosure, lines: Lines) -> tuple[Form, Form]:
+    """Lines applied to forms: a line of negative slope turns the two around."""
+
+    def compose(slope: Array, offset: Array, rising: Form, falling: Form) -> Form:
+        up, down = jnp.maximum(slope, 0), jnp.minimum(slope, 0)
+        mixed = jax.tree.map(lambda a, b: up * a + down * b, rising, falling)
+        return Form(mixed.coefficients, mixed.offset + offset)
+
+    lower = compose(lines.lower_slope, lines.lower_offset, value.lower, value.upper)
+    return lower, compose(lines.upper_slope, lines.upper_offset, value.upper, value.lower)
+
+
+def _act(node: Node, forms: Sequence[Form]) -> list[Form]:
+    """An affine node on forms: its linear part on the coefficients, all of it on the offset.
+
+    The linear part is the forward derivative, which for an affine function is the same at every
+    point.
+    """
+
+    def linear(*values: Array) -> tuple[Array, ...]:
+        return jax.jvp(node, tuple(map(jnp.zeros_like, values)), values)[1]
+
+    parts = [jax.vmap(linear)(*c) for c in zip(*(f.coefficients for f in forms), strict=True)]
+    offsets = node(*(f.offset for f in forms))
+    return [Form(tuple(p[k] for p in parts), offset) for k, offset in enumerate(offsets)]

@@ -1,0 +1,42 @@
+"""Every error of the package. Each says what was met, where, and what to do about it."""
+
+from __future__ import annotations
+
+
+class LirpaError(Exception):
+    """Base of all errors that jaxlirpa raises on purpose."""
+
+
+class ArgumentError(LirpaError, ValueError):
+    """A transformed function was called with arguments that do not fit."""
+
+
+class SetError(LirpaError, ValueError):
+    """A perturbation set is empty, of a wrong type, or does not fit its centre."""
+
+
+class ControlFlowError(LirpaError, TypeError):
+    """Python needed the value of something that is known only up to a set."""
+
+
+class EffectError(LirpaError, TypeError):
+    """The function prints, calls back to Python, or has another side effect."""
+
+
+class UnsupportedPrimitiveError(LirpaError, NotImplementedError):
+    """A perturbed value reaches a primitive for which there is no sound rule."""
+
+    def __init__(self, primitive: str, source: str, operands: str, reason: str):
+        super().__init__(
+            f"No sound bound for the primitive `{primitive}`: {reason}\n"
+            f"  called at {source or 'an unknown place'}\n"
+            f"  with {operands}\n"
+            "Either rewrite that line with supported operations, or compute it from values that "
+            "are not perturbed (those are never bounded, only evaluated)."
+        )
+        self.primitive = primitive
+        self.source = source
+
+
+class ExpensiveJointCallWarning(UserWarning):
+    """A batch is bounded as one joint vector, at the square of the cost of its rows."""

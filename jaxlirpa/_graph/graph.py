@@ -1,0 +1,116 @@
+"""The program that is bounded: nodes in topological order, constants already folded."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+
+from jaxlirpa._typing import Array, Shaped
+
+INPUT = "input"
+
+
+class Ref(NamedTuple):
+    """One output of one node: the name of a perturbed value."""
+
+    node: int
+    output: int
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Node:
+    """One application of a primitive to at least one perturbed value.
+
+    Attributes:
+        primitive: the primitive's name, or `INPUT`.
+        operands: perturbed operands as `Ref`, all others as arrays.
+        params: the primitive's static parameters.
+        bind: evaluates the node on the values of all operands, as a tuple of outputs.
+        outputs: shape and dtype of each output.
+        source: the user's line, for messages.
+    """
+
+    primitive: str
+    operands: tuple[Ref | Array, ...]
+    params: Mapping[str, Any]
+    bind: Callable[..., tuple[Array, ...]]
+    outputs: tuple[Shaped, ...]
+    source: str
+
+    @property
+    def positions(self) -> tuple[int, ...]:
+        """Positions of the perturbed operands."""
+        return tuple(i for i, x in enumerate(self.operands) if isinstance(x, Ref))
+
+    @property
+    def perturbed(self) -> tuple[Ref, ...]:
+        """The perturbed operands, one entry per occurrence."""
+        return tuple(x for x in self.operands if isinstance(x, Ref))
+
+    @property
+    def known(self) -> tuple[Array, ...]:
+        """The operands that are not perturbed."""
+        return tuple(x for x in self.operands if not isinstance(x, Ref))
+
+    def __call__(self, *values: Array) -> tuple[Array, ...]:
+        """Evaluates the node as a function of its perturbed operands alone."""
+        supply = iter(values)
+        return self.bind(*(next(supply) if isinstance(x, Ref) else x for x in self.operands))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Graph:
+    """A traced function: what it computes from its perturbed inputs.
+
+    Attributes:
+        nodes: in topological order; the inputs come first.
+        outputs: a `Ref`, or an array where the output does not depend on the inputs.
+    """
+
+    nodes: tuple[Node, ...]
+    outputs: tuple[Ref | Array, ...]
+
+    @property
+    def inputs(self) -> tuple[Ref, ...]:
+        """The perturbed inputs, in order."""
+        return tuple(Ref(i, 0) for i, n in enumerate(self.nodes) if n.primitive == INPUT)
+
+    @property
+    def targets(self) -> tuple[Ref, ...]:
+        """The outputs that depend on the inputs."""
+        return tuple(x for x in self.outputs if isinstance(x, Ref))
+
+    def aval(self, ref: Ref) -> Shaped:
+        """Shape and dtype of a value."""
+        return self.nodes[ref.node].outputs[ref.output]
+
+    def returning(self, outputs: Iterable[Ref | Array]) -> Graph:
+        """The same program with other outputs."""
+        return dataclasses.replace(self, outputs=tuple(outputs))
+
+    def live(self) -> tuple[int, ...]:
+        """Indices of the nodes that some output depends on, in topological order."""
+        wanted = {ref.node for ref in self.targets}
+        for index in reversed(range(len(self.nodes))):
+            if index in wanted:
+                wanted.update(ref.node for ref in self.nodes[index].perturbed)
+        return tuple(sorted(wanted))
+
+    def width(self) -> int:
+        """Entries of the largest live value."""
+        avals = (aval for index in self.live() for aval in self.nodes[index].outputs)
+        return max(math.prod(aval.shape) for aval in avals)
+
+    def evaluate(self, inputs: Sequence[Array]) -> dict[Ref, Array]:
+        """The value of every live node at a point: the reference that bounds are held against."""
+        values = {ref: jnp.asarray(x) for ref, x in zip(self.inputs, inputs, strict=True)}
+        for index in self.live():
+            node = self.nodes[index]
+            if node.primitive != INPUT:
+                results = node(*(values[ref] for ref in node.perturbed))
+                values.update({Ref(index, k): y for k, y in enumerate(results)})
+        return values

@@ -1,0 +1,170 @@
+"""The only contact with JAX's jaxpr types: a jaxpr in, plain data out.
+
+A `Program` numbers its variables in the order of their appearance, so two programs of the same
+structure are equal data. Works alike on JAX 0.10 to 0.12, where a closed jaxpr is or is not a
+class of its own: only `.jaxpr` and `.consts` are used, never the type.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.extend import source_info_util
+from jax.extend.core import Literal
+
+from jaxlirpa._typing import Array, PyTree, Shaped
+
+# Where a primitive that merely calls a function keeps that function's jaxpr. Functions with
+# derivative rules of their own are entered by their primal: rules are no values.
+_BODIES = {
+    "jit": "jaxpr",
+    "pjit": "jaxpr",
+    "closed_call": "call_jaxpr",
+    "core_call": "call_jaxpr",
+    "eval_jaxpr": "call_jaxpr",
+    "remat2": "jaxpr",
+    "checkpoint": "jaxpr",
+    "custom_jvp_call": "call_jaxpr",
+    "custom_vjp_call": "call_jaxpr",
+}
+_LIBRARIES = ("/jax/", "/flax/", "/equinox/", "/haiku/", "/jaxlirpa/_", "/functools.py")
+
+
+class Variable(NamedTuple):
+    """A value of the program, by its number."""
+
+    number: int
+
+
+class Constant(NamedTuple):
+    """A value written into the program."""
+
+    value: Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Equation:
+    """One line of a program.
+
+    Attributes:
+        primitive: the primitive's name.
+        operands, outputs: what it reads and writes.
+        operand_avals, avals: shape and dtype of each operand and of each output.
+        params: static parameters.
+        body: the called function, for calls.
+        name: the called function's own name, for calls.
+        bind: evaluates the equation, as a tuple of outputs.
+        effects: names of its side effects.
+        source: the user's line.
+    """
+
+    primitive: str
+    operands: tuple[Variable | Constant, ...]
+    outputs: tuple[Variable, ...]
+    operand_avals: tuple[Shaped, ...]
+    avals: tuple[Shaped, ...]
+    params: Mapping[str, Any]
+    body: Program | None
+    name: str
+    bind: Callable[..., tuple[Array, ...]]
+    effects: tuple[str, ...]
+    source: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """A straight line of equations."""
+
+    inputs: tuple[Variable, ...]
+    constants: tuple[tuple[Variable, Any], ...]
+    equations: tuple[Equation, ...]
+    outputs: tuple[Variable | Constant, ...]
+
+
+def program(fn: Callable[..., PyTree], arguments: Sequence[Shaped]) -> tuple[Program, PyTree]:
+    """Traces `fn` on `arguments`.
+
+    Every product without a precision of its own is traced at the highest one: precision is
+    frozen here, and the default of an accelerator is too coarse to be a bound.
+
+    Returns:
+        The program, and the structure of fn's output with a `ShapeDtypeStruct` per leaf.
+    """
+    with jax.default_matmul_precision("highest"):
+        closed, shape = jax.make_jaxpr(fn, return_shape=True)(*arguments)
+    return _program(closed), shape
+
+
+def _program(closed: Any) -> Program:
+    jaxpr = getattr(closed, "jaxpr", closed)
+    numbers: dict[Any, Variable] = {}
+
+    def variable(var: Any) -> Variable:
+        return numbers.setdefault(var, Variable(len(numbers)))
+
+    def atom(a: Any) -> Variable | Constant:
+        return Constant(_literal(a)) if isinstance(a, Literal) else variable(a)
+
+    inputs = tuple(variable(v) for v in jaxpr.invars)
+    consts = zip(jaxpr.constvars, getattr(closed, "consts", ()), strict=True)
+    constants = tuple((variable(v), value) for v, value in consts)
+    equations = tuple(_equation(e, atom, variable) for e in jaxpr.eqns)
+    return Program(inputs, constants, equations, tuple(atom(v) for v in jaxpr.outvars))
+
+
+def _equation(
+    eqn: Any, atom: Callable[[Any], Variable | Constant], variable: Callable[[Any], Variable]
+) -> Equation:
+    primitive, params = eqn.primitive.name, _precise(eqn.params)
+    body = params.get(_BODIES[primitive]) if primitive in _BODIES else None
+    return Equation(
+        primitive=primitive,
+        operands=tuple(atom(v) for v in eqn.invars),
+        outputs=tuple(variable(v) for v in eqn.outvars),
+        operand_avals=tuple(_shaped(v.aval) for v in eqn.invars),
+        avals=tuple(_shaped(v.aval) for v in eqn.outvars),
+        params=params,
+        body=None if body is None else _program(body),
+        name=str(params.get("name", "")),
+        bind=_binder(eqn.primitive, params),
+        effects=tuple(sorted(type(e).__name__ for e in eqn.effects)),
+        source=_source(eqn.source_info),
+    )
+
+
+def _literal(a: Any) -> np.ndarray:
+    return np.asarray(a.val, a.aval.dtype)
+
+
+def _shaped(aval: Any) -> Shaped:
+    weak = bool(getattr(aval, "weak_type", False))
+    return jax.ShapeDtypeStruct(aval.shape, aval.dtype, weak_type=weak)
+
+
+def _precise(params: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters with every product at the highest precision, whatever its author asked."""
+    if "precision" not in params:
+        return dict(params)
+    return {**params, "precision": (jax.lax.Precision.HIGHEST, jax.lax.Precision.HIGHEST)}
+
+
+def _binder(primitive: Any, params: dict[str, Any]) -> Callable[..., tuple[Array, ...]]:
+    def bind(*values: Array) -> tuple[Array, ...]:
+        results = primitive.bind(*values, **primitive.get_bind_params(params))
+        return tuple(results) if primitive.multiple_results else (results,)
+
+    return bind
+
+
+def _source(info: Any) -> str:
+    """`file:line (function)` of the innermost frame that is not a library's own."""
+    frames = getattr(info.traceback, "frames", ())
+    for frame in frames:
+        if not any(part in frame.file_name for part in _LIBRARIES):
+            module = f" in {info.name_stack}" if str(info.name_stack) else ""
+            return f"{frame.file_name}:{frame.line_num} ({frame.function_name}){module}"
+    return source_info_util.summarize(info)

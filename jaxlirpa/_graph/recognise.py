@@ -1,0 +1,78 @@
+"""Functions that are bounded better whole than piece by piece, recognised by structure.
+
+A name left in the trace only proposes: the called body must equal, equation by equation, the
+library function's own trace on the same shapes. What a user merely calls `leaky_relu` is
+entered and bounded by its parts like any other function.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from jaxlirpa._graph.jaxpr import Constant, Equation, Program, program
+from jaxlirpa._typing import Array
+
+
+@dataclasses.dataclass(frozen=True)
+class Named:
+    """A library function that is kept whole.
+
+    Attributes:
+        function: the library function whose trace is the proof.
+        primitive: the record that bounds it.
+        operands: from the call's operands to that record's operands.
+        evaluate: computes it from the record's operands.
+    """
+
+    function: Callable[..., Array]
+    primitive: str
+    operands: Callable[..., tuple[Any, ...]]
+    evaluate: Callable[..., Array]
+
+
+Vocabulary = Mapping[str, Named]
+
+
+def recognise(equation: Equation, vocabulary: Vocabulary) -> Named | None:
+    """The library function that `equation` calls, or None."""
+    named = vocabulary.get(equation.name)
+    if equation.body is None or named is None:
+        return None
+    try:
+        reference, _ = program(named.function, equation.operand_avals)
+    except TypeError:  # called with operands that the library's function does not take
+        return None
+    bodies = [call.body for call in reference.equations]
+    return named if len(bodies) == 1 and bodies[0] and same(bodies[0], equation.body) else None
+
+
+def same(a: Program, b: Program) -> bool:
+    """Whether two programs are the same, line by line."""
+    return (
+        (a.inputs, len(a.constants), len(a.equations)) == (b.inputs, 0, len(b.equations))
+        and not a.constants
+        and all(_same_atoms(p, q) for p, q in zip(a.outputs, b.outputs, strict=True))
+        and all(_same_equations(p, q) for p, q in zip(a.equations, b.equations, strict=True))
+    )
+
+
+def _same_equations(a: Equation, b: Equation) -> bool:
+    if (a.primitive, a.outputs, a.avals) != (b.primitive, b.outputs, b.avals):
+        return False
+    if len(a.operands) != len(b.operands):
+        return False
+    if not all(_same_atoms(p, q) for p, q in zip(a.operands, b.operands, strict=True)):
+        return False
+    if a.body is not None and b.body is not None:
+        return same(a.body, b.body)
+    return a.body is b.body and a.params == b.params
+
+
+def _same_atoms(a: Any, b: Any) -> bool:
+    if isinstance(a, Constant) and isinstance(b, Constant):
+        return np.array_equal(np.asarray(a.value), np.asarray(b.value))
+    return type(a) is type(b) and bool(a == b)

@@ -1,0 +1,1 @@
+"""The named methods: each a short composition of a graph, domains and sets."""

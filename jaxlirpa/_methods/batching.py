@@ -1,0 +1,149 @@
+"""Independent examples: a method on one of them, mapped over all."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxlirpa._errors import ArgumentError
+from jaxlirpa._methods.arguments import Arguments
+from jaxlirpa._typing import Array, LinearBounds, PyTree
+from jaxlirpa.sets import ArraySet
+
+
+def map_examples(
+    joint: Callable[[Arguments], Any], call: Arguments, in_axes: PyTree, out_axes: int
+) -> Any:
+    """`jax.vmap` of a joint call on a batch of one example.
+
+    Args:
+        joint: bounds one call.
+        call: the arguments with all examples.
+        in_axes: a prefix of the arguments, an axis or None a leaf; a set is one leaf.
+        out_axes: the axis of fn's outputs that numbers the examples.
+
+    Raises:
+        ArgumentError: where in_axes does not fit, the numbers of examples differ, or the output
+            of a batch of one has no axis of size one at out_axes.
+    """
+    axes = _leaf_axes(call, in_axes)
+    set_axes = [axes[i] for i, structure in call.slots for _ in range(structure.num_leaves)]
+    set_axes = [
+        None if axis is None else _positive(axis, s.aval.shape)
+        for axis, s in zip(set_axes, call.sets, strict=True)
+    ]
+    known_axes = {
+        i: _positive(axis, _shape(leaf))
+        for i, (axis, leaf) in enumerate(zip(axes, call.leaves, strict=True))
+        if axis is not None and leaf is not None
+    }
+    known = {i: call.leaves[i] for i in known_axes}
+    _check_sizes(call, set_axes, known_axes)
+
+    def single(sets: list[ArraySet], leaves: dict[int, Any]) -> Any:
+        pairs = zip(sets, set_axes, strict=True)
+        expanded = tuple(s if axis is None else s.expand(axis) for s, axis in pairs)
+        filled = list(call.leaves)
+        for i, leaf in leaves.items():
+            filled[i] = jnp.expand_dims(leaf, known_axes[i])
+        one = dataclasses.replace(call, leaves=tuple(filled), sets=expanded)
+        return _drop_example_axis(joint(one), set_axes, out_axes)
+
+    pairs = zip(call.sets, set_axes, strict=True)
+    mapped = [None if axis is None else s.batch_axes(axis) for s, axis in pairs]
+    result = jax.vmap(single, in_axes=(mapped, known_axes))(list(call.sets), known)
+    return _each_output(result, lambda x, ndim: jnp.moveaxis(x, 0, out_axes % ndim))
+
+
+def _leaf_axes(call: Arguments, in_axes: PyTree) -> list[int | None]:
+    """The axis, or None, of every leaf of the arguments (a set is one leaf)."""
+    numbered = jax.tree.unflatten(call.structure, range(len(call.leaves)))
+    prefix = tuple(in_axes) if isinstance(in_axes, list) else in_axes
+    if isinstance(prefix, int):
+        prefix = (prefix,) * len(numbered)
+    axes: list[int | None] = [None] * len(call.leaves)
+
+    def assign(axis: int | None, below: PyTree) -> None:
+        for i in jax.tree.leaves(below):
+            axes[i] = axis
+
+    try:
+        jax.tree.map(assign, prefix, numbered, is_leaf=lambda x: x is None)
+    except ValueError as error:
+        raise ArgumentError(
+            f"in_axes={in_axes} is no prefix of the arguments (eps is not among them): {error}"
+        ) from error
+    return axes
+
+
+def _positive(axis: int, shape: tuple[int, ...]) -> int:
+    if not -len(shape) <= axis < len(shape):
+        raise ArgumentError(f"in_axes maps axis {axis} of an argument of shape {shape}.")
+    return axis % len(shape)
+
+
+def _shape(leaf: Any) -> tuple[int, ...]:
+    return tuple(getattr(leaf, "shape", ()))
+
+
+def _check_sizes(call: Arguments, set_axes: list[int | None], known_axes: dict[int, int]) -> None:
+    pairs = zip(call.sets, set_axes, strict=True)
+    sizes = {s.aval.shape[axis] for s, axis in pairs if axis is not None}
+    sizes |= {_shape(call.leaves[i])[a] for i, a in known_axes.items()}
+    if len(sizes) != 1:
+        raise ArgumentError(f"in_axes maps axes of different sizes, or none: {sorted(sizes)}.")
+
+
+def _drop_example_axis(result: Any, set_axes: list[int | None], out_axes: int) -> Any:
+    """The result for one example, without the axes of size one in outputs and coefficients."""
+
+    def squeeze(x: Array, ndim: int) -> Array:
+        if not -ndim <= out_axes < ndim or x.shape[out_axes % ndim] != 1:
+            raise ArgumentError(
+                f"fn was called with a batch of one example and returned shape {x.shape[:ndim]}, "
+                f"which has no axis of size one at out_axes={out_axes}. in_axes needs a function "
+                "whose outputs keep the examples apart."
+            )
+        return jnp.squeeze(x, out_axes % ndim)
+
+    if isinstance(result, LinearBounds):
+        result = _drop_input_axes(result, set_axes)
+    return _each_output(result, squeeze)
+
+
+def _drop_input_axes(result: LinearBounds, set_axes: list[int | None]) -> LinearBounds:
+    """The coefficients on one example's own entries, without its axis of size one."""
+
+    def drop(offset: Array, coefficients: PyTree) -> PyTree:
+        leaves, structure = jax.tree.flatten(coefficients)
+        pairs = zip(leaves, set_axes, strict=True)
+        kept = [x if a is None else jnp.squeeze(x, offset.ndim + a) for x, a in pairs]
+        return jax.tree.unflatten(structure, kept)
+
+    return result._replace(
+        lower_coefficients=jax.tree.map(drop, result.lower_offset, result.lower_coefficients),
+        upper_coefficients=jax.tree.map(drop, result.upper_offset, result.upper_coefficients),
+    )
+
+
+def _each_output(result: Any, change: Callable[[Array, int], Array]) -> Any:
+    """Changes every array of a result, given the number of axes that number outputs."""
+
+    def own(x: Array) -> Array:
+        return change(x, x.ndim)
+
+    def below(offset: Array, coefficients: PyTree) -> PyTree:
+        return jax.tree.map(lambda x: change(x, offset.ndim), coefficients)
+
+    if not isinstance(result, LinearBounds):
+        return jax.tree.map(own, result)
+    return LinearBounds(
+        jax.tree.map(below, result.lower_offset, result.lower_coefficients),
+        jax.tree.map(own, result.lower_offset),
+        jax.tree.map(below, result.upper_offset, result.upper_coefficients),
+        jax.tree.map(own, result.upper_offset),
+    )

@@ -1,0 +1,67 @@
+"""What a method finds out about one output of a graph."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple, TypeAlias
+
+from jaxlirpa._domains.backward_linear import BackwardLinear, Side, identity
+from jaxlirpa._graph.graph import Graph, Ref
+from jaxlirpa._typing import Array, Interval
+from jaxlirpa._walk import backward
+from jaxlirpa.sets import ArraySet
+
+
+class AffineRows(NamedTuple):
+    """Affine functions of the inputs.
+
+    Attributes:
+        coefficients: `[rows, *input.shape]` for every input that matters.
+        offset: `[rows]`.
+    """
+
+    coefficients: dict[Ref, Array]
+    offset: Array
+
+
+class Solution(NamedTuple):
+    """A box of one output and, where the method has them, its linear bounds."""
+
+    box: Interval
+    lower: AffineRows | None = None
+    upper: AffineRows | None = None
+
+
+Method: TypeAlias = Callable[[Graph, Mapping[Ref, ArraySet]], list[Solution]]
+
+
+def enclose(
+    graph: Graph, sets: Mapping[Ref, ArraySet], domain: BackwardLinear, target: Ref
+) -> Solution:
+    """Linear bounds of one value in terms of others, and their extrema over the others' sets.
+
+    Args:
+        graph: the program.
+        sets: what is known of the values at which to stop; must contain the inputs.
+        domain: relaxes the nonlinear nodes in between.
+        target: the value.
+    """
+    reached = backward(graph, domain, target, identity(graph, target), sets.__contains__)
+    lower = _rows({ref: f.lower for ref, f in reached.items()})
+    shared = all(f.lower is f.upper for f in reached.values())
+    upper = lower if shared else _rows({ref: f.upper for ref, f in reached.items()})
+    shape = graph.aval(target).shape
+    box = Interval(extrema(lower, sets).lower, extrema(upper, sets).upper)
+    return Solution(Interval(*(x.reshape(shape) for x in box)), lower, upper)
+
+
+def extrema(rows: AffineRows, sets: Mapping[Ref, ArraySet]) -> Interval:
+    """Minimum and maximum of affine functions over sets that vary independently."""
+    parts = [sets[ref].extrema(a) for ref, a in rows.coefficients.items()]
+    lower = sum((p.lower for p in parts), start=rows.offset)
+    return Interval(lower, sum((p.upper for p in parts), start=rows.offset))
+
+
+def _rows(sides: dict[Ref, Side]) -> AffineRows:
+    first, *others = (side.offset for side in sides.values())
+    return AffineRows({r: s.coefficients for r, s in sides.items()}, sum(others, start=first))

@@ -1,0 +1,152 @@
+"""From a method on graphs to a transform of functions: sets and pytrees in, bounds out."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxlirpa._errors import ExpensiveJointCallWarning
+from jaxlirpa._graph.graph import Graph, Ref
+from jaxlirpa._graph.trace import trace
+from jaxlirpa._methods.arguments import Arguments, arguments
+from jaxlirpa._methods.batching import map_examples
+from jaxlirpa._methods.solution import AffineRows, Method, Solution
+from jaxlirpa._ops.named import VOCABULARY
+from jaxlirpa._ops.registry import check
+from jaxlirpa._ops.simplify import simplify
+from jaxlirpa._typing import Bounds, Interval, LinearBounds, PyTree, vacuous_where_nan
+from jaxlirpa.sets import ArraySet
+
+# Coefficients above which a joint call on what looks like a batch is worth a warning (256 MiB).
+_EXPENSIVE = 2**26
+
+
+def transform(
+    fn: Callable[..., PyTree] | Graph,
+    method: Method,
+    cost: Callable[[Graph], int],
+    *,
+    argnums: int | tuple[int, ...] | None,
+    in_axes: PyTree,
+    out_axes: int,
+    linear: bool = False,
+) -> Callable[..., Any]:
+    """A function that bounds `fn` by `method`.
+
+    Args:
+        fn: the function; or a graph, whose inputs then are the arguments, all of them sets.
+        method: bounds the outputs of a graph.
+        cost: the number of coefficients that the method holds at once.
+        argnums, in_axes, out_axes, linear: see `jaxlirpa.crown`.
+    """
+    if isinstance(fn, Graph):
+        return lambda *sets: _bounds(_solve(fn, sets, method))
+
+    def joint(call: Arguments) -> Bounds | LinearBounds:
+        graph, shape = _trace(fn, call)
+        if in_axes is None:
+            _warn_if_expensive(graph, cost(graph))
+        solutions = _solve(graph, call.sets, method)
+        structure = jax.tree.structure(shape)
+        if linear:
+            return _linear_bounds(graph, solutions, call, structure)
+        return Bounds(*(jax.tree.unflatten(structure, side) for side in _bounds(solutions)))
+
+    def bounded(*args: Any) -> Bounds | LinearBounds:
+        call = arguments(fn, args, argnums)
+        if in_axes is None:
+            return joint(call)
+        return map_examples(joint, call, in_axes, out_axes)
+
+    name = getattr(fn, "__name__", "fn")
+    bounded.__name__ = f"bounds_of_{name}"
+    bounded.__doc__ = f"Guaranteed bounds of {name}; see jaxlirpa.crown for the arguments."
+    return bounded
+
+
+def _trace(fn: Callable[..., PyTree], call: Arguments) -> tuple[Graph, PyTree]:
+    """The graph of `fn` as a function of its perturbed leaves alone."""
+
+    def perturbed(*arrays: Any) -> PyTree:
+        return fn(*call.fill(arrays))
+
+    graph, shape = trace(perturbed, [s.aval for s in call.sets], VOCABULARY)
+    graph = simplify(graph)
+    check(graph)
+    return graph, shape
+
+
+def _solve(graph: Graph, sets: Sequence[ArraySet], method: Method) -> list[Solution]:
+    """The method's solution of every output; what no input reaches is known exactly."""
+    named = dict(zip(graph.inputs, sets, strict=True))
+    found = iter(method(graph, named) if graph.targets else [])
+
+    def certain(value: Any) -> Solution:
+        value = jnp.asarray(value)
+        rows = AffineRows({}, value.reshape(-1))
+        return Solution(Interval(value, value), rows, rows)
+
+    return [next(found) if isinstance(x, Ref) else certain(x) for x in graph.outputs]
+
+
+def _bounds(solutions: Sequence[Solution]) -> Bounds:
+    """The boxes, with an infinite limit wherever nothing finite could be computed."""
+    boxes = [vacuous_where_nan(s.box) if _floating(s.box) else s.box for s in solutions]
+    return Bounds(tuple(b.lower for b in boxes), tuple(b.upper for b in boxes))
+
+
+def _floating(box: Interval) -> bool:
+    return jnp.issubdtype(box.lower.dtype, jnp.floating)
+
+
+def _linear_bounds(
+    graph: Graph, solutions: Sequence[Solution], call: Arguments, structure: Any
+) -> LinearBounds:
+    """The solutions' affine rows, in the structure of the output and the arguments."""
+
+    def offset(rows: AffineRows, box: Interval) -> Any:
+        return rows.offset.reshape(box.lower.shape)
+
+    def coefficients(rows: AffineRows, box: Interval) -> Any:
+        shape = box.lower.shape
+        arrays = [
+            rows.coefficients[ref].reshape(*shape, *s.aval.shape)
+            if ref in rows.coefficients
+            else jnp.zeros((*shape, *s.aval.shape), s.aval.dtype)
+            for ref, s in zip(graph.inputs, call.sets, strict=True)
+        ]
+        return call.fill(arrays, [None] * len(call.leaves))
+
+    def collect(part: Callable[[AffineRows, Interval], Any], side: str) -> PyTree:
+        rows = [getattr(s, side) for s in solutions]
+        parts = [part(r, s.box) for r, s in zip(rows, solutions, strict=True)]
+        return jax.tree.unflatten(structure, parts)
+
+    return LinearBounds(
+        collect(coefficients, "lower"),
+        collect(offset, "lower"),
+        collect(coefficients, "upper"),
+        collect(offset, "upper"),
+    )
+
+
+def _warn_if_expensive(graph: Graph, cost: int) -> None:
+    """Warns where a batch seems to be bounded as one vector, at the square of its size."""
+    inputs = [graph.aval(ref).shape for ref in graph.inputs]
+    outputs = [graph.aval(ref).shape for ref in graph.targets]
+    leading = {shape[0] if len(shape) > 1 else 1 for shape in inputs}
+    leading |= {shape[0] if shape else 1 for shape in outputs}
+    if cost > _EXPENSIVE and len(leading) == 1 and leading != {1}:
+        size = math.ceil(cost / _EXPENSIVE) / 4
+        warnings.warn(
+            f"A batch of {leading.pop()} is bounded as one joint vector, which takes {cost} "
+            f"coefficients (about {size:g} GiB) at once. If its rows are independent, say so: "
+            "in_axes=(None, 0), as in jax.vmap, gives the same bounds at the cost of the rows.",
+            ExpensiveJointCallWarning,
+            stacklevel=4,
+        )

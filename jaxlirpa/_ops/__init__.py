@@ -1,0 +1,1 @@
+"""What each primitive is. One table; the domains know families only."""

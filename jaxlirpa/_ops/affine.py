@@ -1,0 +1,38 @@
+"""Affine primitives, and products with at least one operand that is known exactly."""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+
+from jaxlirpa._graph.graph import Graph, Node
+from jaxlirpa._ops.families import Affine, Bilinear, Record
+
+
+def _narrowing(graph: Graph, node: Node) -> str | None:
+    """A conversion that rounds is a step function, not the identity."""
+    source, target = graph.aval(node.perturbed[0]).dtype, node.outputs[0].dtype
+    if not jnp.issubdtype(target, jnp.floating):
+        return (
+            f"converting {source} to {target} is a step function; a perturbed value cannot be "
+            "an index, a counter or a mask"
+        )
+    if jnp.finfo(target).nmant < jnp.finfo(source).nmant:
+        return f"converting {source} to {target} rounds; compute in one precision throughout"
+    return None
+
+
+RECORDS: dict[str, Record] = {
+    "add": Affine((+1, +1), mixes=False),
+    "add_any": Affine((+1, +1), mixes=False),
+    "conv_general_dilated": Bilinear(mixes=True, together=False),
+    "convert_element_type": Affine((+1,), mixes=False, objection=_narrowing),
+    "cumsum": Affine((+1,), mixes=True),
+    "div": Bilinear(mixes=False, operands=(0,), together=False),
+    "dot_general": Bilinear(mixes=True, together=False),
+    "mul": Bilinear(mixes=False, together=False),
+    "neg": Affine((-1,), mixes=False),
+    "reduce_sum": Affine((+1,), mixes=True),
+    "reduce_window_sum": Affine((+1,), mixes=True),
+    "scatter-add": Affine((+1, 0, +1), mixes=True, operands=(0, 2)),
+    "sub": Affine((+1, -1), mixes=False),
+}

@@ -1,0 +1,61 @@
+"""Functions of one perturbed operand, entry by entry."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from jaxlirpa._graph.graph import Node, Ref
+from jaxlirpa._ops.families import Elementwise, Record
+from jaxlirpa._relax.piecewise import Clip, OneKink, flat
+from jaxlirpa._relax.sshaped import SShaped
+from jaxlirpa._typing import Array
+
+
+def _max(node: Node) -> OneKink:
+    (known,) = node.known
+    zero, one = jnp.zeros_like(known), jnp.ones_like(known)
+    return OneKink(lambda x: jnp.maximum(x, known), known, zero, one)
+
+
+def _min(node: Node) -> OneKink:
+    (known,) = node.known
+    zero, one = jnp.zeros_like(known), jnp.ones_like(known)
+    return OneKink(lambda x: jnp.minimum(x, known), known, one, zero)
+
+
+def _abs(node: Node) -> OneKink:
+    one = jnp.ones((), node.outputs[0].dtype)
+    return OneKink(jnp.abs, jnp.zeros_like(one), -one, one, slope_at_kink=flat)
+
+
+def _leaky_relu(node: Node) -> OneKink:
+    left = node.operands[1]
+    assert not isinstance(left, Ref)
+    one = jnp.ones_like(left)
+    return OneKink(lambda x: jnp.where(x >= 0, x, left * x), jnp.zeros_like(left), left, one)
+
+
+def _clip(node: Node) -> Clip:
+    floor, _, ceiling = node.operands
+    assert not isinstance(floor, Ref) and not isinstance(ceiling, Ref)
+    return Clip(floor, ceiling)
+
+
+def _sech_squared(x: Array) -> Array:
+    """`tanh'`, without the cancellation of `1 - tanh(x)^2`."""
+    return 4 * jax.nn.sigmoid(2 * x) * jax.nn.sigmoid(-2 * x)
+
+
+_TANH = SShaped(jnp.tanh, _sech_squared)
+_SIGMOID = SShaped(jax.nn.sigmoid, lambda x: jax.nn.sigmoid(x) * jax.nn.sigmoid(-x))
+
+RECORDS: dict[str, Record] = {
+    "abs": Elementwise(_abs),
+    "clamp": Elementwise(_clip, operands=(1,)),
+    "leaky_relu": Elementwise(_leaky_relu, operands=(0,)),
+    "logistic": Elementwise(lambda node: _SIGMOID),
+    "max": Elementwise(_max, together=False),
+    "min": Elementwise(_min, together=False),
+    "tanh": Elementwise(lambda node: _TANH),
+}

@@ -1,0 +1,77 @@
+"""The families that primitives fall into: all that a domain must know."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+from jaxlirpa._graph.graph import Graph, Node
+from jaxlirpa._relax.lines import Relaxation
+
+
+def _none(graph: Graph, node: Node) -> None:
+    del graph, node
+
+
+@dataclasses.dataclass(frozen=True)
+class Family:
+    """What all records share.
+
+    Attributes:
+        operands: positions that may be perturbed; None for all.
+        together: whether several of them may be perturbed at once.
+        objection: why a node cannot be bounded although its operands can, or None.
+    """
+
+    operands: Sequence[int] | None = dataclasses.field(default=None, kw_only=True)
+    together: bool = dataclasses.field(default=True, kw_only=True)
+    objection: Callable[[Graph, Node], str | None] = dataclasses.field(default=_none, kw_only=True)
+
+
+@dataclasses.dataclass(frozen=True)
+class Move(Family):
+    """Every entry of the output is one entry of an operand.
+
+    Attributes:
+        repeats: whether an entry may appear more than once.
+    """
+
+    repeats: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Affine(Family):
+    """An affine function that is monotone in each operand.
+
+    Attributes:
+        signs: +1 where it increases and -1 where it decreases, by operand.
+        mixes: whether an entry of the output depends on several entries of one operand.
+    """
+
+    signs: tuple[int, ...]
+    mixes: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Bilinear(Family):
+    """Linear in each of two operands; affine where just one of them is perturbed.
+
+    Attributes:
+        mixes: whether an entry of the output is a sum of several products.
+    """
+
+    mixes: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Elementwise(Family):
+    """A function of one perturbed operand, entry by entry.
+
+    Attributes:
+        relaxation: from the node, whose other operands are parameters.
+    """
+
+    relaxation: Callable[[Node], Relaxation]
+
+
+Record = Move | Affine | Bilinear | Elementwise

@@ -1,0 +1,71 @@
+"""The ledger of what has no sound rule yet, with the reason that a user is told.
+
+Every primitive of `jax.lax` is either declared in a table of records or listed here; a test
+keeps it so, and a new release of JAX that brings a new primitive turns that test red.
+"""
+
+from __future__ import annotations
+
+_NO_RULE = "there is no rule for it yet"
+_PREDICATE = (
+    "comparing perturbed values gives an unknown truth value. Use jnp.maximum, jnp.minimum, "
+    "jnp.clip, jnp.abs or an activation of jax.nn instead of a comparison"
+)
+_INDEX = "its result is an index that depends on a perturbed value"
+_INTEGER = "it acts on integers, and a perturbed value is a real number"
+_LOOP = (
+    "a loop or branch over perturbed values is not entered; unroll it in Python (a `for` over a "
+    "fixed range)"
+)
+_LINALG = "a matrix factorisation of a perturbed matrix is not bounded"
+_COMPLEX = "complex numbers are not bounded"
+_DEVICES = "communication between devices is not bounded: bound the function on one device"
+_RANDOM = "random bits of a perturbed key have no bounds"
+_ROUNDS = "it rounds to fewer digits"
+_CALLBACK = "it calls back to Python, where nothing can be bounded"
+
+_BY_REASON: dict[str, str] = {
+    _NO_RULE: """
+        acos acosh asin asinh atan atan2 atanh bessel_i0e bessel_i1e cbrt cos cosh cumlogsumexp
+        cummax cummin cumprod digamma dot_product_attention erf erf_inv erfc exp exp2 expm1 fft
+        floor ceil round sign rem igamma igamma_grad_a igammac integer_pow lgamma log log1p log2
+        logistic_grad nextafter one_minus_square polygamma polynomial pow pow_int
+        random_gamma_grad reduce reduce_and reduce_max reduce_min reduce_or reduce_precision_p
+        reduce_prod reduce_xor reduce_window reduce_window_max reduce_window_min
+        regularized_incomplete_beta rsqrt scaled_dot scatter-max scatter-min scatter-mul
+        scatter-sub scatter_mul scatter_apply select_and_gather_add select_and_scatter
+        select_and_scatter_add sin sinh sort sqrt square tan top_k zeta ragged_dot_general
+        ragged_dot hessenberg to_edtype from_edtype mul_add approx_top_k empty empty2
+        linear_call custom_lin custom_transpose accumulate dce_sink
+        """,
+    _PREDICATE: "eq eq_to ge gt le le_to lt lt_to ne is_finite",
+    _INDEX: "argmax argmin",
+    _INTEGER: """
+        and not or xor population_count clz shift_left shift_right_arithmetic
+        shift_right_logical bitcast_convert_type iota mulhi
+        """,
+    _LOOP: "scan while cond",
+    _LINALG: """
+        cholesky cholesky_update eig eigh geqrf householder_product lu lu_pivots_to_permutation
+        ormqr qr schur svd symmetric_product triangular_solve tridiagonal tridiagonal_solve
+        linear_solve custom_linear_solve geqp3
+        """,
+    _COMPLEX: "complex conj imag real",
+    _DEVICES: """
+        all_gather all_gather_invariant all_to_all axis_index pbroadcast pcast pgather pmax pmin
+        ppermute psend precv psum psum_invariant psum_scatter ragged_all_to_all reduce_scatter
+        infeed outfeed xla_pmap preduced unreduced all_gather_reduced unreduced_psum
+        unreduced_reduce_scatter unreduced_psum_scatter vary_unreduced_cast reduced_vary_cast
+        """,
+    _RANDOM: """
+        rng_bit_generator rng_uniform random_bits random_clone random_fold_in random_gamma
+        random_seed random_split random_unwrap random_wrap threefry2x32
+        """,
+    _ROUNDS: "reduce_precision",
+    _CALLBACK: "pure_callback io_callback debug_callback debug_print",
+    "tokens order effects and carry no value": "after_all create_token",
+}
+
+UNSUPPORTED: dict[str, str] = {
+    name: reason for reason, names in _BY_REASON.items() for name in names.split()
+}

@@ -1,0 +1,1 @@
+"""One-dimensional mathematics: two lines around a function on an interval."""

@@ -1,0 +1,108 @@
+"""S-shaped functions: convex up to zero, concave from there on (tanh, sigmoid).
+
+Derivation of the lower line on `[l, u]`; the upper line is the lower line of `-f(-x)`, which has
+the same shape, on `[-u, -l]`.
+
+* `l >= 0`: `f` is concave, so it lies above its chord.
+* `u <= 0`: `f` is convex, so it lies above its tangent at any point. The midpoint is taken: it
+  gives the largest line on average.
+* `l < 0 < u`: the tangent at `t <= 0` is below `f` on `[l, 0]` by convexity. On `[0, u]`, where
+  `f` is concave, a line is below `f` as soon as it is below at both ends, and at 0 it is. So the
+  tangent at `t` is sound if and only if `valid(t)`: `f(t) + f'(t) (u - t) <= f(u)`. The left side
+  grows with `t` (its derivative is `f''(t) (u - t) >= 0`), so the valid points are those up to
+  some `d`, found by bisection whose *valid* end is returned. The tangent is taken at
+  `min(d, midpoint)`. If not even `l` is valid, the chord lies below the tangent at `l` and hence
+  below `f` on `[l, 0]`, and below `f` on `[0, u]` by concavity.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from jaxlirpa._relax.lines import Lines, Point, offset_below, secant
+from jaxlirpa._typing import Array, Interval
+
+# A tangent further out than this is a horizontal line to every float64 (tanh' (400) < 1e-340).
+_FAR = 1024.0
+_STEPS = 48
+
+
+@dataclasses.dataclass(frozen=True)
+class SShaped:
+    """An increasing function, convex on `x <= 0` and concave on `x >= 0`.
+
+    Attributes:
+        function: the function.
+        derivative: its derivative, accurate to a few units in the last place everywhere, also
+            where the function saturates.
+    """
+
+    function: Callable[[Array], Array]
+    derivative: Callable[[Array], Array]
+
+    def image(self, box: Interval) -> Interval:
+        """The function increases; its values are known to a few units in the last place."""
+        lower, upper = self.function(box.lower), self.function(box.upper)
+        ulps = 4 * jnp.finfo(lower.dtype).eps
+        return Interval(lower - ulps * jnp.abs(lower), upper + ulps * jnp.abs(upper))
+
+    def lines(self, box: Interval) -> Lines:
+        """Chords and tangents, see the module's derivation."""
+        lower = _lower_line(self.function, self.derivative, box)
+        slope, offset = _lower_line(
+            lambda x: -self.function(-x),
+            lambda x: self.derivative(-x),
+            Interval(-box.upper, -box.lower),
+        )
+        return Lines(*lower, slope, -offset)
+
+
+def _lower_line(
+    f: Callable[[Array], Array], derivative: Callable[[Array], Array], box: Interval
+) -> tuple[Array, Array]:
+    """Slope and offset of a line below `f` on the box."""
+    start, end = Point(box.lower, f(box.lower)), Point(box.upper, f(box.upper))
+    last, sound_somewhere = _last_sound_tangent(f, derivative, box)
+    at = jnp.minimum(last, box.lower + 0.5 * (box.upper - box.lower))
+    touch, slope, chord = Point(at, f(at)), derivative(at), secant(start, end)
+    slope = jnp.where(sound_somewhere, slope, chord)
+    offset = jnp.where(
+        sound_somewhere, offset_below(slope, (touch,)), offset_below(chord, (start, end))
+    )
+    # f is known to its last places only: step out by those of the largest term on the box.
+    largest = jnp.maximum(jnp.abs(start.x), jnp.abs(end.x)) * jnp.abs(slope)
+    largest = jnp.maximum(largest, jnp.maximum(jnp.abs(start.y), jnp.abs(end.y)))
+    return slope, offset - 4 * jnp.finfo(offset.dtype).eps * largest
+
+
+def _last_sound_tangent(
+    f: Callable[[Array], Array], derivative: Callable[[Array], Array], box: Interval
+) -> tuple[Array, Array]:
+    """The largest point of the box at which the tangent is sound, and whether there is any.
+
+    Differentiable in the box: bisection has no derivative, so that of the implicit equation
+    `excess(d) = 0` is put in its place.
+    """
+
+    def excess(t: Array, upper: Array) -> Array:
+        return f(t) + derivative(t) * (upper - t) - f(upper)
+
+    def halve(_: int, bracket: tuple[Array, Array]) -> tuple[Array, Array]:
+        sound, beyond = bracket
+        middle = 0.5 * (sound + beyond)
+        ok = excess(middle, fixed) <= 0
+        return jnp.where(ok, middle, sound), jnp.where(ok, beyond, middle)
+
+    far, fixed = jax.lax.stop_gradient((jnp.clip(box.lower, -_FAR, 0), box.upper))
+    root, _ = jax.lax.fori_loop(0, _STEPS, halve, (far, jnp.zeros_like(far)))
+    value = excess(root, box.upper)
+    _, growth = jax.jvp(lambda t: excess(t, fixed), (root,), (jnp.ones_like(root),))
+    step = (value - jax.lax.stop_gradient(value)) / jnp.where(growth > 0, growth, 1)
+    root = root - jnp.where(growth > 0, step, 0)
+    convex, crossing = box.upper <= 0, (box.lower < 0) & (box.upper > 0)
+    sound_somewhere = convex | (crossing & (excess(far, fixed) <= 0))
+    return jnp.where(convex, box.upper, root), sound_somewhere

@@ -1,0 +1,68 @@
+"""The only two loops over a graph: forwards with a state per value, backwards with functionals.
+
+Neither knows what a state is; that is the domain's business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Protocol, TypeVar
+
+from jaxlirpa._graph.graph import INPUT, Graph, Node, Ref
+
+State = TypeVar("State")
+
+
+class ForwardDomain(Protocol[State]):
+    """What a forward domain does with one node."""
+
+    def step(self, index: int, node: Node, operands: tuple[State, ...]) -> tuple[State, ...]:
+        """The states of a node's outputs from those of its perturbed operands."""
+
+
+class BackwardDomain(Protocol[State]):
+    """What a backward domain does with one node."""
+
+    def pull(self, index: int, node: Node, outputs: tuple[State | None, ...]) -> tuple[State, ...]:
+        """Functionals of a node's outputs (None: zero) as functionals of its operands."""
+
+    def add(self, a: State, b: State) -> State:
+        """The sum of two functionals of one value."""
+
+
+def forward(
+    graph: Graph, domain: ForwardDomain[State], inputs: Mapping[Ref, State]
+) -> dict[Ref, State]:
+    """The state of every live value, from those of the inputs."""
+    states = dict(inputs)
+    for index in graph.live():
+        node = graph.nodes[index]
+        if node.primitive != INPUT:
+            results = domain.step(index, node, tuple(states[r] for r in node.perturbed))
+            states.update({Ref(index, k): s for k, s in enumerate(results)})
+    return states
+
+
+def backward(
+    graph: Graph,
+    domain: BackwardDomain[State],
+    target: Ref,
+    functional: State,
+    stop: Callable[[Ref], bool],
+) -> dict[Ref, State]:
+    """A functional of `target` as a sum of functionals of the values where `stop` holds.
+
+    `stop` must hold at the inputs.
+    """
+    pending: dict[Ref, State] = {target: functional}
+    reached: dict[Ref, State] = {}
+    for index in reversed(range(target.node + 1)):
+        node = graph.nodes[index]
+        refs = [Ref(index, k) for k in range(len(node.outputs))]
+        reached.update({r: pending.pop(r) for r in refs if r in pending and stop(r)})
+        states = tuple(pending.pop(r, None) for r in refs)
+        if all(s is None for s in states):
+            continue
+        for ref, state in zip(node.perturbed, domain.pull(index, node, states), strict=True):
+            pending[ref] = domain.add(pending[ref], state) if ref in pending else state
+    return reached

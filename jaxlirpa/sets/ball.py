@@ -1,0 +1,150 @@
+"""Norm balls."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxlirpa._errors import SetError
+from jaxlirpa._typing import Array, ArrayLike, Interval, PyTree, Shaped
+from jaxlirpa.sets.base import (
+    box_extrema,
+    broadcast_prefix,
+    fits,
+    floating,
+    holds,
+    poison,
+)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class LpBall:
+    """All values within a distance of a centre.
+
+    With a scalar radius `r` these are the `x` with `norm(x - center, ord) <= r`; with an array,
+    the `x` with `norm((x - center) / radius, ord) <= 1`: an entry with a larger radius may move
+    further, one with radius 0 not at all.
+
+    Args:
+        center: array or pytree of arrays; every leaf is perturbed, each in a ball of its own.
+        radius: scalar, array that broadcasts to the centre, or pytree of those that is a prefix
+            of the centre's; not negative.
+        ord: the norm, a number from 1 to infinity.
+        axis: the axes over which the norm is taken, in NumPy's vocabulary: an int, a tuple or
+            None for all. `axis=(1, 2, 3)` puts each image of a batch into a ball of its own. For
+            `ord=inf` it makes no difference.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxlirpa
+        >>> ball = jaxlirpa.LpBall(jnp.array([3.0, 4.0]), 0.5, ord=2)
+        >>> bounds = jaxlirpa.crown(lambda x: jnp.array([3.0, 4.0]) @ x)(ball)
+        >>> print(bounds.lower, bounds.upper)
+        22.5 27.5
+    """
+
+    center: PyTree
+    radius: PyTree
+    ord: float = dataclasses.field(default=math.inf, metadata={"static": True})
+    axis: int | tuple[int, ...] | None = dataclasses.field(default=None, metadata={"static": True})
+
+    @property
+    def aval(self) -> Shaped:
+        """Shape and dtype of the members."""
+        return jax.ShapeDtypeStruct(self.center.shape, self.center.dtype)
+
+    @property
+    def is_box(self) -> bool:
+        """Whether the ball is a box: for `ord=inf`."""
+        return math.isinf(self.ord)
+
+    def split(self) -> tuple[list[LpBall], Any]:
+        """One ball an array.
+
+        Raises:
+            SetError: for a negative or NaN radius, one that does not broadcast, a norm below 1,
+                an axis that is not there, or an integer centre.
+        """
+        if not (isinstance(self.ord, (int, float)) and self.ord >= 1):
+            raise SetError(f"LpBall: ord={self.ord!r} is no norm; take a number from 1 to inf.")
+        leaves, structure = jax.tree.flatten(self.center)
+        radii = broadcast_prefix(self.radius, self.center, "LpBall: radius")
+        pairs = zip(leaves, radii, strict=True)
+        return [_checked(c, r, self.ord, self.axis) for c, r in pairs], structure
+
+    def hull(self) -> Interval:
+        """Every entry alone can move by its radius, whatever the norm."""
+        return Interval(self.center - self.radius, self.center + self.radius)
+
+    def extrema(self, coefficients: Array) -> Interval:
+        """Exact minimum and maximum of linear forms over the ball.
+
+        By the duality of norms (Hölder's inequality, which is attained),
+        `max {a . d : norm(d / r, p) <= 1} = norm(a * r, q)` with `1/p + 1/q = 1`; several balls
+        (`axis`) are independent, so their maxima add up.
+        """
+        if self.is_box:
+            return box_extrema(self.hull(), coefficients)
+        rows = coefficients.shape[0]
+        middle = jnp.sum((coefficients * self.center).reshape(rows, -1), axis=1)
+        ndim = self.center.ndim
+        normed = _axes(self.axis, ndim)
+        kept = tuple(i for i in range(ndim) if i not in normed)
+        order = (0, *(i + 1 for i in kept), *(i + 1 for i in normed))
+        balls = math.prod(self.center.shape[i] for i in kept)
+        scaled = (coefficients * self.radius).transpose(order).reshape(rows, balls, -1)
+        spread = jnp.sum(_norm(scaled, self.ord / (self.ord - 1) if self.ord > 1 else math.inf), 1)
+        return Interval(middle - spread, middle + spread)
+
+    def batch_axes(self, axis: int) -> LpBall:
+        """The centre is mapped; the radius too where every entry has its own."""
+        return dataclasses.replace(self, center=axis, radius=axis if self.radius.ndim else None)
+
+    def expand(self, axis: int) -> LpBall:
+        """The same ball with a new axis of size one."""
+        radius = jnp.expand_dims(self.radius, axis) if self.radius.ndim else self.radius
+        return dataclasses.replace(self, center=jnp.expand_dims(self.center, axis), radius=radius)
+
+
+def _checked(
+    center: ArrayLike, radius: ArrayLike, ord: float, axis: int | tuple[int, ...] | None
+) -> LpBall:
+    center = floating(center, "LpBall: center")
+    radius = jnp.asarray(radius, center.dtype)
+    fits(radius.shape, center.shape, "LpBall: radius")
+    _axes(axis, center.ndim)
+    proper = (radius >= 0) & (radius < jnp.inf)
+    if not holds(proper):
+        raise SetError(f"LpBall: the radius (eps) must be finite and not negative, not {radius}.")
+    radius = poison(radius, proper)
+    return LpBall(
+        center, jnp.broadcast_to(radius, center.shape) if radius.ndim else radius, ord, axis
+    )
+
+
+def _axes(axis: int | tuple[int, ...] | None, ndim: int) -> tuple[int, ...]:
+    if axis is None:
+        return tuple(range(ndim))
+    axes = axis if isinstance(axis, tuple) else (axis,)
+    if any(not -ndim <= a < ndim for a in axes):
+        raise SetError(f"LpBall: axis={axis} is out of range for a centre of {ndim} dimensions.")
+    return tuple(sorted({a % ndim for a in axes}))
+
+
+def _norm(x: Array, ord: float) -> Array:
+    """Norm over the last axis, without overflow, and with a derivative of zero at zero.
+
+    `norm(x) = m norm(x / m)` for the largest modulus `m`, so `m` needs no derivative.
+    """
+    size = jnp.abs(x)
+    if math.isinf(ord):
+        return jnp.max(size, axis=-1, initial=0)
+    largest = jax.lax.stop_gradient(jnp.max(size, axis=-1, keepdims=True, initial=0))
+    some = largest > 0
+    power = jnp.sum((size / jnp.where(some, largest, 1)) ** ord, axis=-1, keepdims=True)
+    norm = largest * jnp.where(some, power, 1) ** (1 / ord)
+    return jnp.where(some | jnp.isnan(largest), norm, 0)[..., 0]

@@ -1,0 +1,132 @@
+"""The protocol of a perturbation set, and what all sets share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol, runtime_checkable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxlirpa._errors import SetError
+from jaxlirpa._typing import Array, ArrayLike, Interval, PyTree, Shaped
+
+
+@runtime_checkable
+class ArraySet(Protocol):
+    """A set of arrays of one shape: what the domains see.
+
+    Attributes:
+        aval: shape and dtype of its members.
+        is_box: whether every entry moves on its own between its limits in `hull()`.
+    """
+
+    @property
+    def aval(self) -> Shaped: ...
+
+    @property
+    def is_box(self) -> bool: ...
+
+    def hull(self) -> Interval:
+        """The smallest box around the set."""
+
+    def extrema(self, coefficients: Array) -> Interval:
+        """Exact minimum and maximum of linear forms over the set.
+
+        Args:
+            coefficients: `[rows, *shape]`, one linear form a row.
+
+        Returns:
+            `[rows]` minima and maxima.
+        """
+
+    def batch_axes(self, axis: int) -> Any:
+        """This set with, in place of its arrays, the axes that `jax.vmap` maps."""
+
+    def expand(self, axis: int) -> ArraySet:
+        """The set of the members with a new axis of size one."""
+
+
+@runtime_checkable
+class PerturbationSet(Protocol):
+    """A set of pytrees, to be passed in an argument's place."""
+
+    def split(self) -> tuple[list[ArraySet], Any]:
+        """One validated set an array, and the structure of the argument.
+
+        Raises:
+            SetError: where the set is empty, of integers, or does not fit together.
+        """
+
+
+def is_set(x: Any) -> bool:
+    """Whether `x` stands for a set of values."""
+    return isinstance(x, PerturbationSet)
+
+
+def floating(x: ArrayLike, what: str) -> Array:
+    """`x` as an array of float32 or float64.
+
+    Raises:
+        SetError: for integers, booleans, and floats too short for bounds to be trusted.
+    """
+    dtype = jnp.result_type(x)
+    if not jnp.issubdtype(dtype, jnp.floating):
+        raise SetError(
+            f"{what} is {dtype}: only floating-point values can be perturbed. Leave integer and "
+            "boolean leaves unperturbed, or convert them (`x.astype(jnp.float32)`)."
+        )
+    if dtype not in (jnp.float32, jnp.float64):
+        raise SetError(
+            f"{what} is {dtype}, whose rounding the bounds would have to contain. Convert the "
+            "function and its arguments to float32 or float64."
+        )
+    return jnp.asarray(x)
+
+
+def holds(condition: ArrayLike) -> bool:
+    """Whether a condition is true of every entry, as far as is known.
+
+    Inside `jax.jit` nothing is known; what fails there turns into NaN and hence into infinite
+    bounds, see `poison`.
+    """
+    return isinstance(condition, jax.core.Tracer) or bool(np.all(np.asarray(condition)))
+
+
+def poison(x: Array, condition: Array) -> Array:
+    """`x`, or NaN where the condition fails: an impossible set must not give a finite bound."""
+    return jnp.where(condition, x, jnp.nan)
+
+
+def box_extrema(box: Interval, coefficients: Array) -> Interval:
+    """Extrema of linear forms over a box.
+
+    `min a x = max(a, 0) l + min(a, 0) u` for `l <= x <= u`, and the entries are independent.
+    """
+    rows = coefficients.reshape(coefficients.shape[0], -1)
+    lower, upper = box.lower.reshape(-1), box.upper.reshape(-1)
+    positive, negative = jnp.maximum(rows, 0), jnp.minimum(rows, 0)
+    return Interval(
+        jnp.sum(positive * lower + negative * upper, axis=1),
+        jnp.sum(positive * upper + negative * lower, axis=1),
+    )
+
+
+def broadcast_prefix(prefix: PyTree, tree: PyTree, what: str) -> list[Any]:
+    """The leaves of `prefix`, repeated for every leaf of `tree` below them."""
+    try:
+        full = jax.tree.map(lambda p, sub: jax.tree.map(lambda _: p, sub), prefix, tree)
+    except ValueError as error:
+        raise SetError(f"{what} does not have the structure of the centre: {error}") from error
+    return jax.tree.leaves(full)
+
+
+def fits(shape: Sequence[int], target: Sequence[int], what: str) -> None:
+    """Raises a SetError unless `shape` broadcasts to `target`."""
+    try:
+        ok = np.broadcast_shapes(tuple(shape), tuple(target)) == tuple(target)
+    except ValueError:
+        ok = False
+    if not ok:
+        raise SetError(f"{what} of shape {tuple(shape)} does not broadcast to {tuple(target)}.")
