@@ -68,6 +68,18 @@ def intersect(a: Interval, b: Interval) -> Interval:
     return Interval(jnp.minimum(lower, upper), jnp.maximum(lower, upper))
 
 
+def vacuous_where_overflown(box: Interval) -> Interval:
+    """`box` without infinities on the wrong side, which promise what only an overflow computed.
+
+    A sum whose first terms overflow is infinite, whatever the others take away from it. A NaN
+    stays, as it is contagious by itself.
+    """
+    return Interval(
+        jnp.where(box.lower == jnp.inf, -jnp.inf, box.lower),
+        jnp.where(box.upper == -jnp.inf, jnp.inf, box.upper),
+    )
+
+
 def vacuous_where_nan(box: Interval) -> Interval:
     """`box` with every NaN limit replaced by the infinity that promises nothing."""
     return Interval(

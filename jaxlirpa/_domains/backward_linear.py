@@ -1,30 +1,39 @@
 """Backward linear functionals: CROWN (Zhang et al. 2018).
 
-A functional encloses some rows of numbers between two affine functions of one value `v`:
+A functional encloses some rows of numbers between two affine functions of one value `v`, written
+around a reference value `v0` of it:
 
-    lower.coefficients . v + lower.offset  <=  rows  <=  upper.coefficients . v + upper.offset
+    lower.coefficients . (v - v0) + lower.offset  <=  rows
+    rows  <=  upper.coefficients . (v - v0) + upper.offset
 
 Going backwards, `v` is replaced by the operands of the node that computed it. An affine node is
 replaced exactly, by JAX's own transpose of it. A nonlinear one is replaced, on the lower side, by
 the line below it where its coefficient is positive and by the line above it where it is negative
 (and the other way round on the upper side), so a replacement only ever moves the sides outwards.
+
+The references are the values of all nodes at one point of the sets. An affine node maps deviations
+from them linearly, so its constant never meets the coefficients; a line `s x + o` around `y = f(x)`
+becomes `y - y0 = s (x - x0) + (s x0 + o - y0)`, where the bracket, the gap between the line and
+`f` at the reference, is all that is added to the offset. What is computed is thus the distance
+from a point that is attained, and a set of one point is bounded without any rounding of its own.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from jaxlirpa._graph.graph import Graph, Node, Ref
-from jaxlirpa._ops.families import Bilinear, Elementwise
+from jaxlirpa._ops.families import Elementwise
 from jaxlirpa._ops.registry import record
 from jaxlirpa._relax.lines import Lines
+from jaxlirpa._special.strided import transposable
 from jaxlirpa._typing import Array
 
 
@@ -48,11 +57,21 @@ class BackwardLinear:
 
     Attributes:
         graph: for the shapes of operands.
+        reference: the values around which functionals are written.
         lines: the relaxation of a nonlinear node, by index.
     """
 
     graph: Graph
+    reference: Mapping[Ref, Array]
     lines: Callable[[int], Lines]
+
+    def identity(self, target: Ref) -> Functional:
+        """The functional that is the value itself, one row an entry."""
+        aval = self.graph.aval(target)
+        size = math.prod(aval.shape)
+        eye = jnp.eye(size, dtype=aval.dtype).reshape(size, *aval.shape)
+        side = Side(eye, self.reference[target].reshape(-1))
+        return Functional(side, side)
 
     def add(self, a: Functional, b: Functional) -> Functional:
         """The sum of two functionals of one value."""
@@ -67,7 +86,8 @@ class BackwardLinear:
         if isinstance(record(node), Elementwise):
             (functional,) = outputs
             assert functional is not None
-            return (_replace(functional, self.lines(index)),)
+            x, y = self.reference[node.perturbed[0]], self.reference[Ref(index, 0)]
+            return (_replace(functional, _around(self.lines(index), x, y)),)
         lower = self._transpose(node, [f and f.lower for f in outputs])
         if all(f is None or f.lower is f.upper for f in outputs):
             return tuple(Functional(side, side) for side in lower)
@@ -75,30 +95,28 @@ class BackwardLinear:
         return tuple(map(Functional, lower, upper))
 
     def _transpose(self, node: Node, outputs: list[Side | None]) -> list[Side]:
-        """One side through an affine node; the constant goes to the first operand's offset."""
+        """One side through an affine node; the offset goes to the first operand."""
         rows = next(len(side.offset) for side in outputs if side is not None)
         cotangents = tuple(
             jnp.zeros((rows, *aval.shape), aval.dtype) if side is None else side.coefficients
             for side, aval in zip(outputs, node.outputs, strict=True)
         )
         avals = [self.graph.aval(ref) for ref in node.perturbed]
-        transpose = jax.linear_transpose(node, *avals)
+        transpose = jax.linear_transpose(transposable(node), *avals)
         coefficients = jax.vmap(transpose)(cotangents)
         offset = functools.reduce(jnp.add, [side.offset for side in outputs if side is not None])
-        if _has_constant(node):
-            constants = node(*(jnp.zeros(a.shape, a.dtype) for a in avals))
-            offset = functools.reduce(jnp.add, map(_inner, cotangents, constants), offset)
         offsets = [offset] + [jnp.zeros_like(offset)] * (len(avals) - 1)
         return list(map(Side, coefficients, offsets))
 
 
-def identity(graph: Graph, target: Ref) -> Functional:
-    """The functional that is the value itself, one row an entry."""
-    aval = graph.aval(target)
-    size = int(np.prod(aval.shape))
-    eye = jnp.eye(size, dtype=aval.dtype).reshape(size, *aval.shape)
-    side = Side(eye, jnp.zeros(size, aval.dtype))
-    return Functional(side, side)
+def _around(lines: Lines, x: Array, y: Array) -> Lines:
+    """Lines around `f` as functions of `x' - x`, with values `f(x') - y`."""
+    return Lines(
+        lines.lower_slope,
+        lines.lower_slope * x + lines.lower_offset - y,
+        lines.upper_slope,
+        lines.upper_slope * x + lines.upper_offset - y,
+    )
 
 
 def _replace(functional: Functional, lines: Lines) -> Functional:
@@ -113,27 +131,22 @@ def _replace(functional: Functional, lines: Lines) -> Functional:
 def _substitute(side: Side, positive: tuple[Array, ...], negative: tuple[Array, ...]) -> Side:
     """Puts one line where the coefficient is positive and another where it is negative.
 
-    Works on flattened entries: selecting on arrays of high rank is several times slower.
+    Works on flattened entries: selecting on arrays of high rank is several times slower. The
+    offset is a matrix product rather than a sum of products, which XLA would store in full.
     """
     shape = side.coefficients.shape
     rows = side.coefficients.reshape(shape[0], -1)
     up, down = jnp.maximum(rows, 0), jnp.minimum(rows, 0)
     (slope, offset), (slope_, offset_) = (
-        [jnp.broadcast_to(x, shape[1:]).reshape(-1) for x in line] for line in (positive, negative)
+        [x.reshape(1, -1) for x in line] for line in (positive, negative)
     )
     return Side(
         (up * slope + down * slope_).reshape(shape),
-        side.offset + jnp.sum(up * offset + down * offset_, axis=1),
+        side.offset + inner(up, offset) + inner(down, offset_),
     )
 
 
-def _has_constant(node: Node) -> bool:
-    """Whether an affine node may be nonzero at zero. Products are not."""
-    return not isinstance(record(node), Bilinear) and any(
-        not (isinstance(x, np.ndarray) and x.ndim == 0 and x == 0) for x in node.known
-    )
-
-
-def _inner(rows: Array, value: Array) -> Array:
+def inner(rows: Array, value: Array) -> Array:
     """The inner product of every row with a value."""
-    return jnp.sum(rows.reshape(rows.shape[0], -1) * value.reshape(-1), axis=1)
+    flat = rows.reshape(rows.shape[0], -1)
+    return jnp.matmul(flat, value.reshape(-1), precision=jax.lax.Precision.HIGHEST)

@@ -16,16 +16,16 @@ from jaxlirpa._graph.graph import Node, Ref
 from jaxlirpa._ops.families import Elementwise
 from jaxlirpa._ops.registry import record
 from jaxlirpa._relax.lines import Lines, relax
-from jaxlirpa._typing import Array, Interval, intersect
+from jaxlirpa._typing import Array, Interval, intersect, vacuous_where_overflown
 from jaxlirpa.sets import ArraySet
 
 
 class Form(NamedTuple):
-    """An affine function of the inputs, entry by entry of a value.
+    """An affine function of the inputs, entry by entry of a value, around the sets' points.
 
     Attributes:
         coefficients: for each input of `n` entries, `[n, *shape]`.
-        offset: `[*shape]`.
+        offset: `[*shape]`, the value where every input is its set's `point()`.
     """
 
     coefficients: tuple[Array, ...]
@@ -58,7 +58,7 @@ class ForwardLinear:
                 for s in self.sets.values()
                 for n in [math.prod(s.aval.shape)]
             )
-            form = Form(coefficients, jnp.zeros(shape, dtype))
+            form = Form(coefficients, own.point())
             states[ref] = Enclosure(form, form, own.hull())
         return states
 
@@ -80,7 +80,8 @@ class ForwardLinear:
     def box(self, value: Enclosure) -> Interval:
         """The box of a value: from its forms over the sets, and from its own box."""
         lower, upper = self.extrema(value.lower), self.extrema(value.upper)
-        return intersect(Interval(lower.lower, upper.upper), value.box)
+        box = vacuous_where_overflown(Interval(lower.lower, upper.upper))
+        return intersect(box, value.box)
 
     def extrema(self, form: Form) -> Interval:
         """Minimum and maximum of a form over the sets."""
@@ -88,7 +89,7 @@ class ForwardLinear:
         lower = upper = form.offset.reshape(-1)
         for s, coefficients in zip(self.sets.values(), form.coefficients, strict=True):
             rows = coefficients.reshape(coefficients.shape[0], -1).T
-            part = s.extrema(rows.reshape(-1, *s.aval.shape))
+            part = s.translated(-s.point()).extrema(rows.reshape(-1, *s.aval.shape))
             lower, upper = lower + part.lower, upper + part.upper
         return Interval(lower.reshape(shape), upper.reshape(shape))
 
@@ -97,9 +98,11 @@ def _between(value: Enclosure, lines: Lines) -> tuple[Form, Form]:
     """Lines applied to forms: a line of negative slope turns the two around."""
 
     def compose(slope: Array, offset: Array, rising: Form, falling: Form) -> Form:
-        up, down = jnp.maximum(slope, 0), jnp.minimum(slope, 0)
-        mixed = jax.tree.map(lambda a, b: up * a + down * b, rising, falling)
-        return Form(mixed.coefficients, mixed.offset + offset)
+        def mix(a: Array, b: Array) -> Array:
+            return jnp.maximum(slope, 0) * a + jnp.minimum(slope, 0) * b
+
+        coefficients = tuple(map(jax.vmap(mix), rising.coefficients, falling.coefficients))
+        return Form(coefficients, mix(rising.offset, falling.offset) + offset)
 
     lower = compose(lines.lower_slope, lines.lower_offset, value.lower, value.upper)
     return lower, compose(lines.upper_slope, lines.upper_offset, value.upper, value.lower)

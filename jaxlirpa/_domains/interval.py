@@ -9,7 +9,7 @@ from jaxlirpa._domains.ordered import image
 from jaxlirpa._graph.graph import Node, Ref
 from jaxlirpa._ops.families import Elementwise
 from jaxlirpa._ops.registry import record
-from jaxlirpa._typing import Array, Interval
+from jaxlirpa._typing import Array, Interval, vacuous_where_overflown
 
 
 def _keep(ref: Ref, box: Interval) -> Interval:
@@ -34,7 +34,8 @@ class IntervalDomain:
         if isinstance(found, Elementwise):
             box = self.tighten(node.perturbed[0], operands[0])
             return (found.relaxation(node).image(box),)
-        return tuple(Interval(*pair) for pair in image(node, found, operands, _act))
+        pairs = image(node, found, operands, _act)
+        return tuple(vacuous_where_overflown(Interval(*pair)) for pair in pairs)
 
 
 def _act(node: Node, values: Sequence[Array]) -> tuple[Array, ...]:

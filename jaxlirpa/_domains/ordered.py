@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from jaxlirpa._graph.graph import Node, Ref
 from jaxlirpa._ops.families import Affine, Bilinear, Move
-from jaxlirpa._typing import PyTree
+from jaxlirpa._typing import Array, PyTree
 
 Vector: TypeAlias = PyTree
 Pair: TypeAlias = tuple[Vector, Vector]
@@ -49,9 +49,13 @@ def image(
 def _scaled(node: Node, pair: Pair, act: Action) -> list[Pair]:
     """Entries times a known factor, whose sign decides which end becomes which."""
     (factor,) = node.known
-    rising = factor >= 0
-    lower = jax.tree.map(lambda x, y: jnp.where(rising, x, y), *pair)
-    upper = jax.tree.map(lambda x, y: jnp.where(rising, y, x), *pair)
+    falling = jnp.signbit(factor)  # also of -0.0, by which one may divide
+
+    def choose(x: Array, y: Array) -> Array:
+        return jnp.where(jnp.broadcast_to(falling, x.shape), y, x)
+
+    lower = jax.tree.map(choose, *pair)
+    upper = jax.tree.map(choose, *reversed(pair))
     return list(zip(act(node, [lower]), act(node, [upper]), strict=True))
 
 

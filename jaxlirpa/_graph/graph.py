@@ -103,7 +103,7 @@ class Graph:
     def width(self) -> int:
         """Entries of the largest live value."""
         avals = (aval for index in self.live() for aval in self.nodes[index].outputs)
-        return max(math.prod(aval.shape) for aval in avals)
+        return max((math.prod(aval.shape) for aval in avals), default=0)
 
     def evaluate(self, inputs: Sequence[Array]) -> dict[Ref, Array]:
         """The value of every live node at a point: the reference that bounds are held against."""

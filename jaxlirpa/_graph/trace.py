@@ -32,6 +32,8 @@ _IDENTITIES = frozenset(
         "reshard",
     }
 )
+# Entry by entry, but for a scalar next to an array.
+_BROADCASTING = frozenset({"add", "sub", "mul", "div", "max", "min"})
 _CONCRETE_ERRORS = (
     jax.errors.ConcretizationTypeError,
     jax.errors.TracerArrayConversionError,
@@ -127,6 +129,10 @@ class _Builder:
             return self.keep(named, equation, operands, source)
         if equation.body is not None:
             return self.run(equation.body, operands, source)
+        if equation.primitive in _BROADCASTING:
+            (aval,) = equation.avals
+            pairs = zip(operands, equation.operand_avals, strict=True)
+            operands = tuple(self.spread(x, a.shape, aval, source) for x, a in pairs)
         return self.append(
             equation.primitive,
             operands,
@@ -135,6 +141,20 @@ class _Builder:
             equation.avals,
             source,
         )
+
+    def spread(self, operand: Value, shape: tuple[int, ...], aval: Shaped, source: str) -> Value:
+        """A perturbed scalar as an array, so that its coefficients have the shape of the output."""
+        if not isinstance(operand, Ref) or shape == aval.shape:
+            return operand
+        (spread,) = self.append(
+            "broadcast_in_dim",
+            (operand,),
+            {},
+            lambda x: (jnp.broadcast_to(x, aval.shape),),
+            (aval,),
+            source,
+        )
+        return spread
 
     def keep(
         self, named: Named, equation: Equation, operands: tuple[Value, ...], source: str

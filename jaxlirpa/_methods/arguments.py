@@ -78,7 +78,7 @@ def _with_eps(args: Sequence[Any], argnums: int | Sequence[int] | None) -> tuple
     numbers = (numbers,) if isinstance(numbers, int) else tuple(numbers)
     if any(not -len(rest) <= n < len(rest) for n in numbers):
         raise ArgumentError(f"argnums={argnums} is out of range for {len(rest)} arguments.")
-    for n in numbers:
+    for n in {n % len(rest) for n in numbers}:
         rest[n] = LpBall(rest[n], eps)
     return tuple(rest)
 
@@ -110,7 +110,5 @@ def _check_count(fn: Callable[..., PyTree], count: int, given: bool) -> None:
             f"eps is missing: no argument of {name}{signature} is a set (Box, LpBall), so one more "
             "argument is needed, the radius eps."
         )
-    raise ArgumentError(
-        f"{name}{signature} cannot be called with {count if given else count - 1} positional "
-        "arguments" + ("." if given else " and eps last.")
-    )
+    expected = f"its arguments{'' if given else ' and eps last'}"
+    raise ArgumentError(f"{name}{signature} got {count} arguments that are not {expected}.")

@@ -11,8 +11,8 @@ from jaxlirpa._domains.backward_linear import BackwardLinear
 from jaxlirpa._domains.interval import IntervalDomain
 from jaxlirpa._graph.graph import INPUT, Graph, Ref
 from jaxlirpa._methods.exactness import Quality, origins
-from jaxlirpa._methods.ibp import ibp
-from jaxlirpa._methods.solution import Solution, enclose
+from jaxlirpa._methods.ibp import ibp, merged
+from jaxlirpa._methods.solution import Solution, enclose, reference
 from jaxlirpa._methods.transform import transform
 from jaxlirpa._ops.families import Elementwise
 from jaxlirpa._ops.registry import record
@@ -64,7 +64,8 @@ def crown(
         >>> print(*jaxlirpa.crown(fn)(jnp.array(0.0), 1.0))
         -0.5 0.5
     """
-    method = functools.partial(solve, intermediate=intermediate)
+    merge_output = not isinstance(fn, Graph)
+    method = functools.partial(solve, intermediate=intermediate, merge_output=merge_output)
     return transform(
         fn,
         method,
@@ -106,9 +107,19 @@ def crown_ibp(
 
 
 def solve(
-    graph: Graph, sets: Mapping[Ref, ArraySet], intermediate: Transform | None
+    graph: Graph,
+    sets: Mapping[Ref, ArraySet],
+    intermediate: Transform | None,
+    merge_output: bool,
 ) -> list[Solution]:
-    """Boxes and linear bounds of a graph's outputs."""
+    """Boxes and linear bounds of a graph's outputs.
+
+    Args:
+        graph: the program.
+        sets: of its inputs.
+        intermediate: see `crown`.
+        merge_output: see `jaxlirpa._methods.ibp.solve`.
+    """
     tight: dict[Ref, Interval] = {}
 
     @functools.cache
@@ -118,7 +129,7 @@ def solve(
         assert isinstance(found, Elementwise)
         return relax(found.relaxation(node), tight[node.perturbed[0]])
 
-    domain = BackwardLinear(graph, lines)
+    domain = BackwardLinear(graph, reference(graph, sets), lines)
     bound = _layer_by_layer(graph, sets, domain)
     if intermediate is not None:
         bound = _by_transform(graph, sets, intermediate)
@@ -129,6 +140,8 @@ def solve(
         return tight[ref]
 
     boxes = forward(graph, IntervalDomain(tighten), {ref: s.hull() for ref, s in sets.items()})
+    if merge_output:
+        boxes.update(merged(graph, sets, boxes))
     found = [(ref, enclose(graph, sets, domain, ref)) for ref in graph.targets]
     return [s._replace(box=intersect(boxes[ref], s.box)) for ref, s in found]
 
@@ -168,5 +181,5 @@ def _cost(graph: Graph) -> int:
 
 def _output_cost(graph: Graph) -> int:
     """Coefficients of a row an output, on the widest value."""
-    rows = max(math.prod(graph.aval(ref).shape) for ref in graph.targets)
+    rows = max((math.prod(graph.aval(ref).shape) for ref in graph.targets), default=0)
     return rows * graph.width()

@@ -9,7 +9,7 @@ from jaxlirpa._domains.backward_linear import BackwardLinear
 from jaxlirpa._domains.interval import IntervalDomain
 from jaxlirpa._graph.graph import Graph, Ref
 from jaxlirpa._methods.exactness import Origin, Quality, origins
-from jaxlirpa._methods.solution import Solution, enclose
+from jaxlirpa._methods.solution import Solution, enclose, reference
 from jaxlirpa._methods.transform import transform
 from jaxlirpa._ops.families import Elementwise
 from jaxlirpa._ops.registry import record
@@ -74,31 +74,32 @@ def solve(graph: Graph, sets: Mapping[Ref, ArraySet], merge_output: bool) -> lis
     def tighten(ref: Ref, box: Interval) -> Interval:
         if not _from_ball(origin[ref], sets):
             return box
-        return intersect(box, enclose(graph, sets, _affine(graph), ref).box)
+        return intersect(box, enclose(graph, sets, _affine(graph, sets), ref).box)
 
     hulls = {ref: s.hull() for ref, s in sets.items()}
     boxes = forward(graph, IntervalDomain(tighten), hulls)
-    if not merge_output:
-        return [Solution(tighten(ref, boxes[ref])) for ref in graph.targets]
-    return [Solution(_merged(graph, sets, boxes, origin, ref)) for ref in graph.targets]
+    tight = merged(graph, sets, boxes) if merge_output else {}
+    return [Solution(tight.get(ref) or tighten(ref, boxes[ref])) for ref in graph.targets]
 
 
-def _merged(
-    graph: Graph,
-    sets: Mapping[Ref, ArraySet],
-    boxes: Mapping[Ref, Interval],
-    origin: Mapping[Ref, Origin],
-    ref: Ref,
-) -> Interval:
-    """The box of an output: all affine functions since the last nonlinear one as one."""
-    if origin[ref].quality is not Quality.LOOSE:
-        return boxes[ref]
+def merged(
+    graph: Graph, sets: Mapping[Ref, ArraySet], boxes: Mapping[Ref, Interval]
+) -> dict[Ref, Interval]:
+    """The boxes of the outputs: all affine functions since the last nonlinear one as one."""
+    origin = origins(graph, sets)
     nonlinear = {
-        r: Box(*box)
-        for r, box in boxes.items()
-        if r not in sets and isinstance(record(graph.nodes[r.node]), Elementwise)
+        ref: Box(*box)
+        for ref, box in boxes.items()
+        if ref not in sets and isinstance(record(graph.nodes[ref.node]), Elementwise)
     }
-    return intersect(boxes[ref], enclose(graph, {**sets, **nonlinear}, _affine(graph), ref).box)
+
+    def merge(ref: Ref) -> Interval:
+        if origin[ref].quality is not Quality.LOOSE:
+            return boxes[ref]
+        chain = enclose(graph, {**sets, **nonlinear}, _affine(graph, sets), ref)
+        return intersect(boxes[ref], chain.box)
+
+    return {ref: merge(ref) for ref in graph.targets}
 
 
 def _from_ball(origin: Origin, sets: Mapping[Ref, ArraySet]) -> bool:
@@ -110,10 +111,10 @@ def _from_ball(origin: Origin, sets: Mapping[Ref, ArraySet]) -> bool:
     )
 
 
-def _affine(graph: Graph) -> BackwardLinear:
+def _affine(graph: Graph, sets: Mapping[Ref, ArraySet]) -> BackwardLinear:
     """The backward domain for affine nodes alone."""
 
     def no_lines(index: int) -> Lines:
         raise AssertionError(f"node {index} is not affine")
 
-    return BackwardLinear(graph, no_lines)
+    return BackwardLinear(graph, reference(graph, sets), no_lines)

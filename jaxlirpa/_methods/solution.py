@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import NamedTuple, TypeAlias
 
-from jaxlirpa._domains.backward_linear import BackwardLinear, Side, identity
+from jaxlirpa._domains.backward_linear import BackwardLinear, Side
 from jaxlirpa._graph.graph import Graph, Ref
-from jaxlirpa._typing import Array, Interval
+from jaxlirpa._typing import Array, Interval, vacuous_where_overflown
 from jaxlirpa._walk import backward
 from jaxlirpa.sets import ArraySet
 
 
 class AffineRows(NamedTuple):
-    """Affine functions of the inputs.
+    """Affine functions of the inputs, written around the points of their sets.
 
     Attributes:
         coefficients: `[rows, *input.shape]` for every input that matters.
-        offset: `[rows]`.
+        offset: `[rows]`, the value where every input is its set's `point()`.
     """
 
     coefficients: dict[Ref, Array]
@@ -46,16 +46,18 @@ def enclose(
         domain: relaxes the nonlinear nodes in between.
         target: the value.
     """
-    reached = backward(graph, domain, target, identity(graph, target), sets.__contains__)
+    reached = backward(graph, domain, target, domain.identity(target), sets.__contains__)
     lower = _rows({ref: f.lower for ref, f in reached.items()})
     shared = all(f.lower is f.upper for f in reached.values())
     upper = lower if shared else _rows({ref: f.upper for ref, f in reached.items()})
     shape = graph.aval(target).shape
-    box = Interval(extrema(lower, sets).lower, extrema(upper, sets).upper)
-    return Solution(Interval(*(x.reshape(shape) for x in box)), lower, upper)
+    moved = {ref: sets[ref].translated(-domain.reference[ref]) for ref in reached}
+    box = Interval(_extrema(lower, moved).lower, _extrema(upper, moved).upper)
+    box = vacuous_where_overflown(Interval(*(x.reshape(shape) for x in box)))
+    return Solution(box, lower, upper)
 
 
-def extrema(rows: AffineRows, sets: Mapping[Ref, ArraySet]) -> Interval:
+def _extrema(rows: AffineRows, sets: Mapping[Ref, ArraySet]) -> Interval:
     """Minimum and maximum of affine functions over sets that vary independently."""
     parts = [sets[ref].extrema(a) for ref, a in rows.coefficients.items()]
     lower = sum((p.lower for p in parts), start=rows.offset)
@@ -65,3 +67,8 @@ def extrema(rows: AffineRows, sets: Mapping[Ref, ArraySet]) -> Interval:
 def _rows(sides: dict[Ref, Side]) -> AffineRows:
     first, *others = (side.offset for side in sides.values())
     return AffineRows({r: s.coefficients for r, s in sides.items()}, sum(others, start=first))
+
+
+def reference(graph: Graph, sets: Mapping[Ref, ArraySet]) -> dict[Ref, Array]:
+    """The value of every node at a point of the sets."""
+    return graph.evaluate([s.point() for s in sets.values()])

@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxlirpa._domains.backward_linear import inner
 from jaxlirpa._errors import ExpensiveJointCallWarning
 from jaxlirpa._graph.graph import Graph, Ref
 from jaxlirpa._graph.trace import trace
@@ -109,8 +110,13 @@ def _linear_bounds(
 ) -> LinearBounds:
     """The solutions' affine rows, in the structure of the output and the arguments."""
 
+    named = dict(zip(graph.inputs, call.sets, strict=True))
+
     def offset(rows: AffineRows, box: Interval) -> Any:
-        return rows.offset.reshape(box.lower.shape)
+        at_zero = rows.offset
+        for ref, coefficients in rows.coefficients.items():
+            at_zero = at_zero - inner(coefficients, named[ref].point())
+        return at_zero.reshape(box.lower.shape)
 
     def coefficients(rows: AffineRows, box: Interval) -> Any:
         shape = box.lower.shape

@@ -24,11 +24,11 @@ def _narrowing(graph: Graph, node: Node) -> str | None:
 RECORDS: dict[str, Record] = {
     "add": Affine((+1, +1), mixes=False),
     "add_any": Affine((+1, +1), mixes=False),
-    "conv_general_dilated": Bilinear(mixes=True, together=False),
+    "conv_general_dilated": Bilinear(mixes=True, together=False, objection=_narrowing),
     "convert_element_type": Affine((+1,), mixes=False, objection=_narrowing),
     "cumsum": Affine((+1,), mixes=True),
     "div": Bilinear(mixes=False, operands=(0,), together=False),
-    "dot_general": Bilinear(mixes=True, together=False),
+    "dot_general": Bilinear(mixes=True, together=False, objection=_narrowing),
     "mul": Bilinear(mixes=False, together=False),
     "neg": Affine((-1,), mixes=False),
     "reduce_sum": Affine((+1,), mixes=True),

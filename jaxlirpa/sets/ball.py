@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jaxlirpa._errors import SetError
 from jaxlirpa._typing import Array, ArrayLike, Interval, PyTree, Shaped
 from jaxlirpa.sets.base import (
+    PerturbationSet,
     box_extrema,
     broadcast_prefix,
     fits,
@@ -23,7 +24,7 @@ from jaxlirpa.sets.base import (
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class LpBall:
+class LpBall(PerturbationSet):
     """All values within a distance of a centre.
 
     With a scalar radius `r` these are the `x` with `norm(x - center, ord) <= r`; with an array,
@@ -80,6 +81,14 @@ class LpBall:
         """Every entry alone can move by its radius, whatever the norm."""
         return Interval(self.center - self.radius, self.center + self.radius)
 
+    def point(self) -> Array:
+        """The centre."""
+        return self.center
+
+    def translated(self, by: Array) -> LpBall:
+        """The ball around the centre plus `by`."""
+        return dataclasses.replace(self, center=self.center + by)
+
     def extrema(self, coefficients: Array) -> Interval:
         """Exact minimum and maximum of linear forms over the ball.
 
@@ -90,13 +99,14 @@ class LpBall:
         if self.is_box:
             return box_extrema(self.hull(), coefficients)
         rows = coefficients.shape[0]
-        middle = jnp.sum((coefficients * self.center).reshape(rows, -1), axis=1)
+        middle = jnp.sum((coefficients * self.center[None]).reshape(rows, -1), axis=1)
         ndim = self.center.ndim
         normed = _axes(self.axis, ndim)
         kept = tuple(i for i in range(ndim) if i not in normed)
         order = (0, *(i + 1 for i in kept), *(i + 1 for i in normed))
         balls = math.prod(self.center.shape[i] for i in kept)
-        scaled = (coefficients * self.radius).transpose(order).reshape(rows, balls, -1)
+        radius = jnp.broadcast_to(self.radius, self.center.shape)[None]
+        scaled = (coefficients * radius).transpose(order).reshape(rows, balls, -1)
         spread = jnp.sum(_norm(scaled, self.ord / (self.ord - 1) if self.ord > 1 else math.inf), 1)
         return Interval(middle - spread, middle + spread)
 

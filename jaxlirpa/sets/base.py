@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +14,6 @@ from jaxlirpa._errors import SetError
 from jaxlirpa._typing import Array, ArrayLike, Interval, PyTree, Shaped
 
 
-@runtime_checkable
 class ArraySet(Protocol):
     """A set of arrays of one shape: what the domains see.
 
@@ -30,6 +30,12 @@ class ArraySet(Protocol):
 
     def hull(self) -> Interval:
         """The smallest box around the set."""
+
+    def point(self) -> Array:
+        """Some member, around which deviations are measured."""
+
+    def translated(self, by: Array) -> ArraySet:
+        """The set of the sums of a member and `by`."""
 
     def extrema(self, coefficients: Array) -> Interval:
         """Exact minimum and maximum of linear forms over the set.
@@ -48,11 +54,15 @@ class ArraySet(Protocol):
         """The set of the members with a new axis of size one."""
 
 
-@runtime_checkable
-class PerturbationSet(Protocol):
-    """A set of pytrees, to be passed in an argument's place."""
+class PerturbationSet(abc.ABC):
+    """A set of pytrees, to be passed in an argument's place.
 
-    def split(self) -> tuple[list[ArraySet], Any]:
+    A class to inherit from, and no protocol: strings and the states of neural network libraries
+    have methods of the same names.
+    """
+
+    @abc.abstractmethod
+    def split(self) -> tuple[Sequence[ArraySet], Any]:
         """One validated set an array, and the structure of the argument.
 
         Raises:
@@ -105,7 +115,7 @@ def box_extrema(box: Interval, coefficients: Array) -> Interval:
     `min a x = max(a, 0) l + min(a, 0) u` for `l <= x <= u`, and the entries are independent.
     """
     rows = coefficients.reshape(coefficients.shape[0], -1)
-    lower, upper = box.lower.reshape(-1), box.upper.reshape(-1)
+    lower, upper = box.lower.reshape(1, -1), box.upper.reshape(1, -1)
     positive, negative = jnp.maximum(rows, 0), jnp.minimum(rows, 0)
     return Interval(
         jnp.sum(positive * lower + negative * upper, axis=1),

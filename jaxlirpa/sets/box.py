@@ -10,12 +10,12 @@ import jax.numpy as jnp
 
 from jaxlirpa._errors import SetError
 from jaxlirpa._typing import Array, Interval, PyTree, Shaped
-from jaxlirpa.sets.base import box_extrema, floating, holds, poison
+from jaxlirpa.sets.base import PerturbationSet, box_extrema, floating, holds, poison
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class Box:
+class Box(PerturbationSet):
     """All values between two limits, entry by entry.
 
     Args:
@@ -62,6 +62,15 @@ class Box:
     def hull(self) -> Interval:
         """The box itself."""
         return Interval(self.lower, self.upper)
+
+    def point(self) -> Array:
+        """The middle, or the finite limit where there is only one."""
+        middle = 0.5 * self.lower + 0.5 * self.upper
+        return jnp.where(jnp.isfinite(middle), middle, jnp.clip(0, self.lower, self.upper))
+
+    def translated(self, by: Array) -> Box:
+        """The box around sums of members and `by`."""
+        return Box(self.lower + by, self.upper + by)
 
     def extrema(self, coefficients: Array) -> Interval:
         """Exact minimum and maximum of linear forms over the box."""

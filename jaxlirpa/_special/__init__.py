@@ -1,0 +1,1 @@
+"""Exceptions to what a family does, one operation a file, each where it is worth its lines."""
