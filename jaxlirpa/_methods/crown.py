@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -12,7 +11,7 @@ from jaxlirpa._domains.interval import IntervalDomain
 from jaxlirpa._graph.graph import INPUT, Graph, Ref
 from jaxlirpa._methods.exactness import Quality, origins
 from jaxlirpa._methods.ibp import ibp, merged
-from jaxlirpa._methods.solution import Solution, enclose, reference
+from jaxlirpa._methods.solution import Solution, enclose, output_cost, reference
 from jaxlirpa._methods.transform import transform
 from jaxlirpa._ops.families import Elementwise
 from jaxlirpa._ops.registry import record
@@ -69,7 +68,7 @@ def crown(
     return transform(
         fn,
         method,
-        _cost if intermediate is None else _output_cost,
+        _cost if intermediate is None else output_cost,
         argnums=argnums,
         in_axes=in_axes,
         out_axes=out_axes,
@@ -174,12 +173,7 @@ def _by_transform(
     return lambda ref, box: boxes[ref]
 
 
-def _cost(graph: Graph) -> int:
+def _cost(graph: Graph, sets: Mapping[Ref, ArraySet]) -> int:
     """Coefficients of a row an entry, on the widest value."""
+    del sets
     return graph.width() ** 2
-
-
-def _output_cost(graph: Graph) -> int:
-    """Coefficients of a row an output, on the widest value."""
-    rows = max((math.prod(graph.aval(ref).shape) for ref in graph.targets), default=0)
-    return rows * graph.width()

@@ -70,7 +70,7 @@ def _rows(form: Form, sets: Mapping[Ref, ArraySet]) -> AffineRows:
     return AffineRows(coefficients, form.offset.reshape(-1))
 
 
-def _cost(graph: Graph) -> int:
+def _cost(graph: Graph, sets: Mapping[Ref, ArraySet]) -> int:
     """Coefficients of the widest value."""
-    inputs = sum(math.prod(graph.aval(ref).shape) for ref in graph.inputs)
+    inputs = sum(math.prod(s.aval.shape) for s in sets.values())
     return inputs * graph.width()

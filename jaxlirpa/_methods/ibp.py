@@ -9,7 +9,7 @@ from jaxlirpa._domains.backward_linear import BackwardLinear
 from jaxlirpa._domains.interval import IntervalDomain
 from jaxlirpa._graph.graph import Graph, Ref
 from jaxlirpa._methods.exactness import Origin, Quality, origins
-from jaxlirpa._methods.solution import Solution, enclose, reference
+from jaxlirpa._methods.solution import Solution, enclose, output_cost, reference
 from jaxlirpa._methods.transform import transform
 from jaxlirpa._ops.families import Elementwise
 from jaxlirpa._ops.registry import record
@@ -55,9 +55,7 @@ def ibp(
         1.0 3.0
     """
     method = functools.partial(solve, merge_output=not isinstance(fn, Graph))
-    return transform(
-        fn, method, lambda graph: 0, argnums=argnums, in_axes=in_axes, out_axes=out_axes
-    )
+    return transform(fn, method, _cost, argnums=argnums, in_axes=in_axes, out_axes=out_axes)
 
 
 def solve(graph: Graph, sets: Mapping[Ref, ArraySet], merge_output: bool) -> list[Solution]:
@@ -118,3 +116,10 @@ def _affine(graph: Graph, sets: Mapping[Ref, ArraySet]) -> BackwardLinear:
         raise AssertionError(f"node {index} is not affine")
 
     return BackwardLinear(graph, reference(graph, sets), no_lines)
+
+
+def _cost(graph: Graph, sets: Mapping[Ref, ArraySet]) -> int:
+    """Nothing, unless affine functions have to be bounded as one."""
+    origin = origins(graph, sets)
+    loose = any(origin[ref].quality is Quality.LOOSE for ref in graph.targets)
+    return output_cost(graph, sets) if loose else 0

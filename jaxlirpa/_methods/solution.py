@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import NamedTuple, TypeAlias
 
@@ -72,3 +73,10 @@ def _rows(sides: dict[Ref, Side]) -> AffineRows:
 def reference(graph: Graph, sets: Mapping[Ref, ArraySet]) -> dict[Ref, Array]:
     """The value of every node at a point of the sets."""
     return graph.evaluate([s.point() for s in sets.values()])
+
+
+def output_cost(graph: Graph, sets: Mapping[Ref, ArraySet]) -> int:
+    """Coefficients of a row an output, on the widest value."""
+    del sets
+    rows = max((math.prod(graph.aval(ref).shape) for ref in graph.targets), default=0)
+    return rows * graph.width()

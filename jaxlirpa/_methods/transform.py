@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +23,8 @@ from jaxlirpa._ops.simplify import simplify
 from jaxlirpa._typing import Bounds, Interval, LinearBounds, PyTree, vacuous_where_nan
 from jaxlirpa.sets import ArraySet
 
+Cost: TypeAlias = Callable[[Graph, Mapping[Ref, ArraySet]], int]
+
 # Coefficients above which a joint call on what looks like a batch is worth a warning (256 MiB).
 _EXPENSIVE = 2**26
 
@@ -30,7 +32,7 @@ _EXPENSIVE = 2**26
 def transform(
     fn: Callable[..., PyTree] | Graph,
     method: Method,
-    cost: Callable[[Graph], int],
+    cost: Cost,
     *,
     argnums: int | tuple[int, ...] | None,
     in_axes: PyTree,
@@ -42,7 +44,7 @@ def transform(
     Args:
         fn: the function; or a graph, whose inputs then are the arguments, all of them sets.
         method: bounds the outputs of a graph.
-        cost: the number of coefficients that the method holds at once.
+        cost: the number of coefficients that the method holds at once, on a graph and its sets.
         argnums, in_axes, out_axes, linear: see `jaxlirpa.crown`.
     """
     if isinstance(fn, Graph):
@@ -51,7 +53,7 @@ def transform(
     def joint(call: Arguments) -> Bounds | LinearBounds:
         graph, shape = _trace(fn, call)
         if in_axes is None:
-            _warn_if_expensive(graph, cost(graph))
+            _warn_if_expensive(graph, cost(graph, _named(graph, call.sets)))
         solutions = _solve(graph, call.sets, method)
         structure = jax.tree.structure(shape)
         if linear:
@@ -82,10 +84,13 @@ def _trace(fn: Callable[..., PyTree], call: Arguments) -> tuple[Graph, PyTree]:
     return graph, shape
 
 
+def _named(graph: Graph, sets: Sequence[ArraySet]) -> dict[Ref, ArraySet]:
+    return dict(zip(graph.inputs, sets, strict=True))
+
+
 def _solve(graph: Graph, sets: Sequence[ArraySet], method: Method) -> list[Solution]:
     """The method's solution of every output; what no input reaches is known exactly."""
-    named = dict(zip(graph.inputs, sets, strict=True))
-    found = iter(method(graph, named) if graph.targets else [])
+    found = iter(method(graph, _named(graph, sets)) if graph.targets else [])
 
     def certain(value: Any) -> Solution:
         value = jnp.asarray(value)
@@ -110,7 +115,7 @@ def _linear_bounds(
 ) -> LinearBounds:
     """The solutions' affine rows, in the structure of the output and the arguments."""
 
-    named = dict(zip(graph.inputs, call.sets, strict=True))
+    named = _named(graph, call.sets)
 
     def offset(rows: AffineRows, box: Interval) -> Any:
         at_zero = rows.offset

@@ -13,6 +13,11 @@ the same shape, on `[-u, -l]`.
   some `d`, found by bisection whose *valid* end is returned. The tangent is taken at
   `min(d, midpoint)`. If not even `l` is valid, the chord lies below the tangent at `l` and hence
   below `f` on `[l, 0]`, and below `f` on `[0, u]` by concavity.
+
+`d` is found for `u` rounded up to the next hundredth, which is sound by the same argument: a line
+below `f` at 0 and at `u' >= u` is below it on `[0, u]`. The tangent point is then locally constant,
+so that the derivative of the lines with respect to the box needs no derivative of the bisection,
+and it is the one that auto_LiRPA reads from a table, so that bounds can be compared digit by digit.
 """
 
 from __future__ import annotations
@@ -29,6 +34,7 @@ from jaxlirpa._typing import Array, Interval
 # A tangent further out than this is a horizontal line to every float64 (tanh' (400) < 1e-340).
 _FAR = 1024.0
 _STEPS = 48
+_GRID = 0.01
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,11 +88,7 @@ def _lower_line(
 def _last_sound_tangent(
     f: Callable[[Array], Array], derivative: Callable[[Array], Array], box: Interval
 ) -> tuple[Array, Array]:
-    """The largest point of the box at which the tangent is sound, and whether there is any.
-
-    Differentiable in the box: bisection has no derivative, so that of the implicit equation
-    `excess(d) = 0` is put in its place.
-    """
+    """The last point whose tangent is taken for sound, and whether a tangent is to be drawn."""
 
     def excess(t: Array, upper: Array) -> Array:
         return f(t) + derivative(t) * (upper - t) - f(upper)
@@ -94,15 +96,14 @@ def _last_sound_tangent(
     def halve(_: int, bracket: tuple[Array, Array]) -> tuple[Array, Array]:
         sound, beyond = bracket
         middle = 0.5 * (sound + beyond)
-        ok = excess(middle, fixed) <= 0
+        ok = excess(middle, reach) <= 0
         return jnp.where(ok, middle, sound), jnp.where(ok, beyond, middle)
 
-    far, fixed = jax.lax.stop_gradient((jnp.clip(box.lower, -_FAR, 0), box.upper))
-    root, _ = jax.lax.fori_loop(0, _STEPS, halve, (far, jnp.zeros_like(far)))
-    value = excess(root, box.upper)
-    _, growth = jax.jvp(lambda t: excess(t, fixed), (root,), (jnp.ones_like(root),))
-    step = (value - jax.lax.stop_gradient(value)) / jnp.where(growth > 0, growth, 1)
-    root = root - jnp.where(growth > 0, step, 0)
+    upper = jax.lax.stop_gradient(box.upper)
+    reach = jnp.maximum(upper, (jnp.floor(upper / _GRID) + 1) * _GRID)
+    root, _ = jax.lax.fori_loop(
+        0, _STEPS, halve, (jnp.full_like(upper, -_FAR), jnp.zeros_like(upper))
+    )
     convex, crossing = box.upper <= 0, (box.lower < 0) & (box.upper > 0)
-    sound_somewhere = convex | (crossing & (excess(far, fixed) <= 0))
-    return jnp.where(convex, box.upper, root), sound_somewhere
+    drawn = convex | (crossing & (excess(box.lower, box.upper) <= 0))
+    return jnp.where(convex, box.upper, root), drawn
