@@ -29,19 +29,13 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxlirpa._domains.rows import Side, inner
 from jaxlirpa._graph.graph import Graph, Node, Ref
 from jaxlirpa._ops.families import Elementwise
 from jaxlirpa._ops.registry import record
 from jaxlirpa._relax.lines import Lines
 from jaxlirpa._special.strided import transposable
 from jaxlirpa._typing import Array
-
-
-class Side(NamedTuple):
-    """Affine rows: coefficients `[rows, *shape]` and offset `[rows]`."""
-
-    coefficients: Array
-    offset: Array
 
 
 class Functional(NamedTuple):
@@ -144,9 +138,3 @@ def _substitute(side: Side, positive: tuple[Array, ...], negative: tuple[Array, 
         (up * slope + down * slope_).reshape(shape),
         side.offset + inner(up, offset) + inner(down, offset_),
     )
-
-
-def inner(rows: Array, value: Array) -> Array:
-    """The inner product of every row with a value."""
-    flat = rows.reshape(rows.shape[0], -1)
-    return jnp.matmul(flat, value.reshape(-1), precision=jax.lax.Precision.HIGHEST)

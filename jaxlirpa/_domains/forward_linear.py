@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from jaxlirpa._domains.interval import IntervalDomain
 from jaxlirpa._domains.ordered import image
+from jaxlirpa._domains.rows import Side, inner
 from jaxlirpa._graph.graph import Node, Ref
 from jaxlirpa._ops.families import Elementwise
 from jaxlirpa._ops.registry import record
@@ -70,7 +71,7 @@ class ForwardLinear:
         if isinstance(found, Elementwise):
             (operand,) = operands
             box = self.box(operand)
-            relaxation = found.relaxation(node)
+            relaxation = (found.beside_box or found.relaxation)(node)
             lower, upper = _between(operand, relax(relaxation, box))
             return (Enclosure(lower, upper, relaxation.image(box)),)
         boxes = IntervalDomain().step(index, node, tuple(e.box for e in operands))
@@ -106,6 +107,37 @@ def _between(value: Enclosure, lines: Lines) -> tuple[Form, Form]:
 
     lower = compose(lines.lower_slope, lines.lower_offset, value.lower, value.upper)
     return lower, compose(lines.upper_slope, lines.upper_offset, value.upper, value.lower)
+
+
+def compose(
+    rows: Side, reference: Array, value: Enclosure, shape: tuple[int, ...]
+) -> tuple[Form, Form]:
+    """Affine rows of a value, between two forms: where a coefficient is negative, the upper form
+    of the value bounds from below.
+
+    Args:
+        rows: of the value's deviation from `reference`.
+        reference: shaped like the value.
+        value: what is known of it.
+        shape: of the result, one entry a row.
+    """
+    flat = rows.coefficients.reshape(len(rows.offset), -1)
+    up, down = jnp.maximum(flat, 0), jnp.minimum(flat, 0)
+
+    def side(rising: Form, falling: Form) -> Form:
+        def mix(a: Array, b: Array) -> Array:
+            return (inner(up, a) + inner(down, b)).reshape(shape)
+
+        coefficients = tuple(map(jax.vmap(mix), rising.coefficients, falling.coefficients))
+        offset = mix(rising.offset - reference, falling.offset - reference)
+        return Form(coefficients, offset + rows.offset.reshape(shape))
+
+    return side(value.lower, value.upper), side(value.upper, value.lower)
+
+
+def add(a: Form, b: Form) -> Form:
+    """The sum of two forms."""
+    return Form(tuple(map(jnp.add, a.coefficients, b.coefficients)), a.offset + b.offset)
 
 
 def _act(node: Node, forms: Sequence[Form]) -> list[Form]:

@@ -8,12 +8,13 @@ class of its own: only `.jaxpr` and `.consts` are used, never the type.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+import traceback
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import CodeType
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jax.extend import source_info_util
 from jax.extend.core import Literal
 
 from jaxlirpa._typing import Array, PyTree, Shaped
@@ -24,7 +25,7 @@ _BODIES = {
     "jit": "jaxpr",
     "pjit": "jaxpr",
     "closed_call": "call_jaxpr",
-    "core_call": "call_jaxpr",
+    "call": "call_jaxpr",
     "eval_jaxpr": "call_jaxpr",
     "remat2": "jaxpr",
     "checkpoint": "jaxpr",
@@ -160,11 +161,36 @@ def _binder(primitive: Any, params: dict[str, Any]) -> Callable[..., tuple[Array
     return bind
 
 
+def caller() -> str:
+    """`file:line (function)` of the innermost caller that is not a library's own."""
+    return _first((f.f_code, line) for f, line in traceback.walk_stack(None))
+
+
+def raised_at(error: BaseException) -> str:
+    """`file:line (function)` of the innermost frame of an error that is not a library's own."""
+    frames = [(f.f_code, line) for f, line in traceback.walk_tb(error.__traceback__)]
+    return _first(reversed(frames))
+
+
+def _first(frames: Iterable[tuple[CodeType, int]]) -> str:
+    for code, line in frames:
+        if not _in_library(code.co_filename):
+            return f"{code.co_filename}:{line} ({code.co_name})"
+    return ""
+
+
+def _in_library(file: str) -> bool:
+    return any(part in file for part in _LIBRARIES)
+
+
 def _source(info: Any) -> str:
-    """`file:line (function)` of the innermost frame that is not a library's own."""
-    frames = getattr(info.traceback, "frames", ())
-    for frame in frames:
-        if not any(part in frame.file_name for part in _LIBRARIES):
+    """`file:line (function)` of the innermost frame that is not a library's own.
+
+    JAX keeps the innermost ten frames or so; the result is empty where the user's are not among
+    them.
+    """
+    for frame in getattr(info.traceback, "frames", ()):
+        if not _in_library(frame.file_name):
             module = f" in {info.name_stack}" if str(info.name_stack) else ""
             return f"{frame.file_name}:{frame.line_num} ({frame.function_name}){module}"
-    return source_info_util.summarize(info)
+    return ""

@@ -14,7 +14,15 @@ import jax.numpy as jnp
 
 from jaxlirpa._errors import ControlFlowError, EffectError
 from jaxlirpa._graph.graph import INPUT, Graph, Node, Ref
-from jaxlirpa._graph.jaxpr import Constant, Equation, Program, Variable, program
+from jaxlirpa._graph.jaxpr import (
+    Constant,
+    Equation,
+    Program,
+    Variable,
+    caller,
+    program,
+    raised_at,
+)
 from jaxlirpa._graph.recognise import Named, Vocabulary, recognise
 from jaxlirpa._typing import Array, PyTree, Shaped
 
@@ -67,11 +75,12 @@ def trace(
         raise ControlFlowError(
             "the function needs the concrete value of a perturbed argument (an `if`, a `while`, "
             "an index, `int()`, `float()` or a NumPy call), but only a set of values is known. "
-            f"Use jax.numpy functions there, or pass that value unperturbed.\n{error}"
+            "Use jax.numpy functions there, or pass that value unperturbed.\n"
+            f"  needed at {raised_at(error) or 'an unknown place'}\n{error}"
         ) from error
     builder = _Builder(vocabulary)
     arguments = [builder.append(INPUT, (), {}, _no_input, (aval,), "")[0] for aval in inputs]
-    outputs = builder.run(traced, arguments, source="")
+    outputs = builder.run(traced, arguments, caller())
     return Graph(tuple(builder.nodes), tuple(outputs)), shape
 
 
@@ -114,6 +123,8 @@ class _Builder:
 
     def step(self, equation: Equation, operands: tuple[Value, ...], source: str) -> Sequence[Value]:
         """The values of one equation's outputs."""
+        if equation.effects and equation.body is not None:  # whose inner line has the effect
+            return self.run(equation.body, operands, source)
         if equation.effects:
             raise EffectError(
                 f"`{equation.primitive}` at {source} has a side effect "

@@ -9,8 +9,9 @@ from typing import Any
 from jaxlirpa._domains.backward_linear import BackwardLinear
 from jaxlirpa._domains.interval import IntervalDomain
 from jaxlirpa._graph.graph import INPUT, Graph, Ref
+from jaxlirpa._methods.chain import merged
 from jaxlirpa._methods.exactness import Quality, origins
-from jaxlirpa._methods.ibp import ibp, merged
+from jaxlirpa._methods.ibp import ibp
 from jaxlirpa._methods.solution import Solution, enclose, output_cost, reference
 from jaxlirpa._methods.transform import transform
 from jaxlirpa._ops.families import Elementwise

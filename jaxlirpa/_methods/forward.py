@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Mapping
 
 import jax.numpy as jnp
 
-from jaxlirpa._domains.forward_linear import Form, ForwardLinear
+from jaxlirpa._domains.forward_linear import Enclosure, Form, ForwardLinear, add, compose
 from jaxlirpa._graph.graph import Graph, Ref
+from jaxlirpa._methods.chain import affine, merged, starts
 from jaxlirpa._methods.solution import AffineRows, Solution
 from jaxlirpa._methods.transform import transform
 from jaxlirpa._typing import Bounds, LinearBounds, PyTree
-from jaxlirpa._walk import forward
+from jaxlirpa._walk import backward, forward
 from jaxlirpa.sets import ArraySet
 
 
@@ -48,17 +50,45 @@ def forward_crown(
         >>> print(lower, upper)
         0.0 0.0
     """
+    method = functools.partial(solve, merge_output=not isinstance(fn, Graph))
     return transform(
-        fn, solve, _cost, argnums=argnums, in_axes=in_axes, out_axes=out_axes, linear=linear
+        fn, method, _cost, argnums=argnums, in_axes=in_axes, out_axes=out_axes, linear=linear
     )
 
 
-def solve(graph: Graph, sets: Mapping[Ref, ArraySet]) -> list[Solution]:
-    """Boxes and linear bounds of a graph's outputs."""
+def solve(graph: Graph, sets: Mapping[Ref, ArraySet], merge_output: bool) -> list[Solution]:
+    """Boxes and linear bounds of a graph's outputs.
+
+    Args:
+        graph: the program.
+        sets: of its inputs.
+        merge_output: see `jaxlirpa._methods.ibp.solve`.
+    """
     domain = ForwardLinear(sets)
     values = forward(graph, domain, domain.inputs())
+    if merge_output:
+        values.update(_merged(graph, sets, values))
     found = [values[ref] for ref in graph.targets]
     return [Solution(domain.box(v), _rows(v.lower, sets), _rows(v.upper, sets)) for v in found]
+
+
+def _merged(
+    graph: Graph, sets: Mapping[Ref, ArraySet], values: Mapping[Ref, Enclosure]
+) -> dict[Ref, Enclosure]:
+    """Better enclosures of the outputs whose affine chain has several links."""
+    domain = affine(graph, sets)
+    boxes = merged(graph, sets, {ref: value.box for ref, value in values.items()})
+    found = {}
+    for ref, box in boxes.items():
+        stop = functools.partial(starts, graph)
+        reached = backward(graph, domain, ref, domain.identity(ref), stop)
+        parts = [
+            compose(f.lower, domain.reference[r], values[r], graph.aval(ref).shape)
+            for r, f in reached.items()
+        ]
+        lower, upper = (functools.reduce(add, forms) for forms in zip(*parts, strict=True))
+        found[ref] = Enclosure(lower, upper, box)
+    return found
 
 
 def _rows(form: Form, sets: Mapping[Ref, ArraySet]) -> AffineRows:

@@ -5,18 +5,15 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Mapping
 
-from jaxlirpa._domains.backward_linear import BackwardLinear
 from jaxlirpa._domains.interval import IntervalDomain
 from jaxlirpa._graph.graph import Graph, Ref
+from jaxlirpa._methods.chain import affine, merged, merging_cost
 from jaxlirpa._methods.exactness import Origin, Quality, origins
-from jaxlirpa._methods.solution import Solution, enclose, output_cost, reference
+from jaxlirpa._methods.solution import Solution, enclose
 from jaxlirpa._methods.transform import transform
-from jaxlirpa._ops.families import Elementwise
-from jaxlirpa._ops.registry import record
-from jaxlirpa._relax.lines import Lines
 from jaxlirpa._typing import Bounds, Interval, PyTree, intersect
 from jaxlirpa._walk import forward
-from jaxlirpa.sets import ArraySet, Box
+from jaxlirpa.sets import ArraySet
 
 
 def ibp(
@@ -55,7 +52,7 @@ def ibp(
         1.0 3.0
     """
     method = functools.partial(solve, merge_output=not isinstance(fn, Graph))
-    return transform(fn, method, _cost, argnums=argnums, in_axes=in_axes, out_axes=out_axes)
+    return transform(fn, method, merging_cost, argnums=argnums, in_axes=in_axes, out_axes=out_axes)
 
 
 def solve(graph: Graph, sets: Mapping[Ref, ArraySet], merge_output: bool) -> list[Solution]:
@@ -72,32 +69,12 @@ def solve(graph: Graph, sets: Mapping[Ref, ArraySet], merge_output: bool) -> lis
     def tighten(ref: Ref, box: Interval) -> Interval:
         if not _from_ball(origin[ref], sets):
             return box
-        return intersect(box, enclose(graph, sets, _affine(graph, sets), ref).box)
+        return intersect(box, enclose(graph, sets, affine(graph, sets), ref).box)
 
     hulls = {ref: s.hull() for ref, s in sets.items()}
     boxes = forward(graph, IntervalDomain(tighten), hulls)
     tight = merged(graph, sets, boxes) if merge_output else {}
     return [Solution(tight.get(ref) or tighten(ref, boxes[ref])) for ref in graph.targets]
-
-
-def merged(
-    graph: Graph, sets: Mapping[Ref, ArraySet], boxes: Mapping[Ref, Interval]
-) -> dict[Ref, Interval]:
-    """The boxes of the outputs: all affine functions since the last nonlinear one as one."""
-    origin = origins(graph, sets)
-    nonlinear = {
-        ref: Box(*box)
-        for ref, box in boxes.items()
-        if ref not in sets and isinstance(record(graph.nodes[ref.node]), Elementwise)
-    }
-
-    def merge(ref: Ref) -> Interval:
-        if origin[ref].quality is not Quality.LOOSE:
-            return boxes[ref]
-        chain = enclose(graph, {**sets, **nonlinear}, _affine(graph, sets), ref)
-        return intersect(boxes[ref], chain.box)
-
-    return {ref: merge(ref) for ref in graph.targets}
 
 
 def _from_ball(origin: Origin, sets: Mapping[Ref, ArraySet]) -> bool:
@@ -107,19 +84,3 @@ def _from_ball(origin: Origin, sets: Mapping[Ref, ArraySet]) -> bool:
         and origin.sources <= sets.keys()
         and not all(sets[ref].is_box for ref in origin.sources)
     )
-
-
-def _affine(graph: Graph, sets: Mapping[Ref, ArraySet]) -> BackwardLinear:
-    """The backward domain for affine nodes alone."""
-
-    def no_lines(index: int) -> Lines:
-        raise AssertionError(f"node {index} is not affine")
-
-    return BackwardLinear(graph, reference(graph, sets), no_lines)
-
-
-def _cost(graph: Graph, sets: Mapping[Ref, ArraySet]) -> int:
-    """Nothing, unless affine functions have to be bounded as one."""
-    origin = origins(graph, sets)
-    loose = any(origin[ref].quality is Quality.LOOSE for ref in graph.targets)
-    return output_cost(graph, sets) if loose else 0

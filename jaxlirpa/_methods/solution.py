@@ -6,7 +6,8 @@ import math
 from collections.abc import Callable, Mapping
 from typing import NamedTuple, TypeAlias
 
-from jaxlirpa._domains.backward_linear import BackwardLinear, Side
+from jaxlirpa._domains.backward_linear import BackwardLinear
+from jaxlirpa._domains.rows import Side
 from jaxlirpa._graph.graph import Graph, Ref
 from jaxlirpa._typing import Array, Interval, vacuous_where_overflown
 from jaxlirpa._walk import backward

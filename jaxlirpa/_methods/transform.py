@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 import jax
 import jax.numpy as jnp
 
-from jaxlirpa._domains.backward_linear import inner
+from jaxlirpa._domains.rows import inner
 from jaxlirpa._errors import ExpensiveJointCallWarning
 from jaxlirpa._graph.graph import Graph, Ref
 from jaxlirpa._graph.trace import trace

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import jax.numpy as jnp
 
 from jaxlirpa._graph.graph import Node, Ref
 from jaxlirpa._ops.families import Elementwise, Record
-from jaxlirpa._relax.piecewise import Clip, OneKink, flat
+from jaxlirpa._relax.piecewise import Clip, OneKink, SlopeAtKink, flat, nearest
 from jaxlirpa._relax.sshaped import SShaped
 from jaxlirpa._typing import Array
 
@@ -24,9 +26,9 @@ def _min(node: Node) -> OneKink:
     return OneKink(lambda x: jnp.minimum(x, known), known, one, zero)
 
 
-def _abs(node: Node) -> OneKink:
+def _abs(node: Node, slope_at_kink: SlopeAtKink) -> OneKink:
     one = jnp.ones((), node.outputs[0].dtype)
-    return OneKink(jnp.abs, jnp.zeros_like(one), -one, one, slope_at_kink=flat)
+    return OneKink(jnp.abs, jnp.zeros_like(one), -one, one, slope_at_kink)
 
 
 def _leaky_relu(node: Node) -> OneKink:
@@ -51,7 +53,10 @@ _TANH = SShaped(jnp.tanh, _sech_squared)
 _SIGMOID = SShaped(jax.nn.sigmoid, lambda x: jax.nn.sigmoid(x) * jax.nn.sigmoid(-x))
 
 RECORDS: dict[str, Record] = {
-    "abs": Elementwise(_abs),
+    "abs": Elementwise(
+        functools.partial(_abs, slope_at_kink=flat),
+        beside_box=functools.partial(_abs, slope_at_kink=nearest),
+    ),
     "clamp": Elementwise(_clip, operands=(1,)),
     "leaky_relu": Elementwise(_leaky_relu, operands=(0,)),
     "logistic": Elementwise(lambda node: _SIGMOID),

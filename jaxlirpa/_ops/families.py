@@ -69,9 +69,12 @@ class Elementwise(Family):
 
     Attributes:
         relaxation: from the node, whose other operands are parameters.
+        beside_box: another one for domains that carry a box beside their lines; there a constant
+            line says nothing new, and a slanted one more.
     """
 
     relaxation: Callable[[Node], Relaxation]
+    beside_box: Callable[[Node], Relaxation] | None = None
 
 
 Record = Move | Affine | Bilinear | Elementwise

@@ -20,7 +20,6 @@ RECORDS: dict[str, Record] = {
     "concatenate": Move(),
     "dynamic_slice": Move(operands=(0,)),
     "dynamic_update_slice": Move(operands=(0, 1)),
-    "expand_dims": Move(),
     "gather": Move(repeats=True, operands=(0,)),
     "pad": Move(repeats=True),
     "reshape": Move(operands=(0,)),

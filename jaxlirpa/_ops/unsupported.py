@@ -27,16 +27,14 @@ _CALLBACK = "it calls back to Python, where nothing can be bounded"
 _BY_REASON: dict[str, str] = {
     _NO_RULE: """
         acos acosh asin asinh atan atan2 atanh bessel_i0e bessel_i1e cbrt cos cosh cumlogsumexp
-        cummax cummin cumprod digamma dot_product_attention erf erf_inv erfc exp exp2 expm1 fft
-        floor ceil round sign rem igamma igamma_grad_a igammac integer_pow lgamma log log1p log2
-        logistic_grad nextafter one_minus_square polygamma polynomial pow pow_int
-        random_gamma_grad reduce reduce_and reduce_max reduce_min reduce_or reduce_precision_p
-        reduce_prod reduce_xor reduce_window reduce_window_max reduce_window_min
-        regularized_incomplete_beta rsqrt scaled_dot scatter-max scatter-min scatter-mul
-        scatter-sub scatter_mul scatter_apply select_and_gather_add select_and_scatter
-        select_and_scatter_add sin sinh sort sqrt square tan top_k zeta ragged_dot_general
-        ragged_dot hessenberg to_edtype from_edtype mul_add approx_top_k empty empty2
-        linear_call custom_lin custom_transpose accumulate dce_sink
+        cummax cummin cumprod digamma erf erf_inv erfc exp exp2 expm1 fft floor ceil round sign
+        rem igamma igamma_grad_a igammac integer_pow lgamma log log1p log2 nextafter
+        one_minus_square polygamma polynomial pow reduce reduce_and reduce_max reduce_min
+        reduce_or reduce_prod reduce_xor reduce_window reduce_window_max reduce_window_min
+        regularized_incomplete_beta rsqrt scatter-max scatter-min scatter-mul scatter-sub
+        select_and_gather_add select_and_scatter select_and_scatter_add sin sinh sort sqrt
+        square tan top_k zeta hessenberg approx_top_k empty2 get swap stage linear_call
+        custom_lin dce_sink
         """,
     _PREDICATE: "eq eq_to ge gt le le_to lt lt_to ne is_finite",
     _INDEX: "argmax argmin",
@@ -46,20 +44,18 @@ _BY_REASON: dict[str, str] = {
         """,
     _LOOP: "scan while cond",
     _LINALG: """
-        cholesky cholesky_update eig eigh geqrf householder_product lu lu_pivots_to_permutation
-        ormqr qr schur svd symmetric_product triangular_solve tridiagonal tridiagonal_solve
-        linear_solve custom_linear_solve geqp3
+        cholesky cholesky_update eig eigh householder_product lu lu_pivots_to_permutation ormqr
+        qr schur svd symmetric_product triangular_solve tridiagonal tridiagonal_solve
+        custom_linear_solve
         """,
     _COMPLEX: "complex conj imag real",
     _DEVICES: """
-        all_gather all_gather_invariant all_to_all axis_index pbroadcast pcast pgather pmax pmin
-        ppermute psend precv psum psum_invariant psum_scatter ragged_all_to_all reduce_scatter
-        infeed outfeed xla_pmap preduced unreduced all_gather_reduced unreduced_psum
-        unreduced_reduce_scatter unreduced_psum_scatter vary_unreduced_cast reduced_vary_cast
+        all_gather all_to_all axis_index pmax pmin ppermute psum ragged_all_to_all infeed
+        outfeed
         """,
     _RANDOM: """
-        rng_bit_generator rng_uniform random_bits random_clone random_fold_in random_gamma
-        random_seed random_split random_unwrap random_wrap threefry2x32
+        rng_bit_generator rng_uniform random_bits random_fold_in random_gamma random_seed
+        random_split threefry2x32
         """,
     _ROUNDS: "reduce_precision",
     _CALLBACK: "pure_callback io_callback debug_callback debug_print",

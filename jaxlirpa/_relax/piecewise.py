@@ -10,11 +10,14 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable
+from typing import TypeAlias
 
 import jax.numpy as jnp
 
 from jaxlirpa._relax.lines import Lines, Point, offset_above, offset_below, secant
 from jaxlirpa._typing import Array, Interval
+
+SlopeAtKink: TypeAlias = Callable[[Array, Array, Array], Array]
 
 
 def adaptive(chord: Array, left: Array, right: Array) -> Array:
@@ -24,6 +27,11 @@ def adaptive(chord: Array, left: Array, right: Array) -> Array:
     """
     steep = chord > 0.5
     return jnp.where(steep, jnp.maximum(left, right), jnp.minimum(left, right))
+
+
+def nearest(chord: Array, left: Array, right: Array) -> Array:
+    """The branch over the longer part of a box around the kink of a symmetric function."""
+    return jnp.where(chord > 0, right, left)
 
 
 def flat(chord: Array, left: Array, right: Array) -> Array:
@@ -51,7 +59,7 @@ class OneKink:
     kink: Array
     left: Array
     right: Array
-    slope_at_kink: Callable[[Array, Array, Array], Array] = adaptive
+    slope_at_kink: SlopeAtKink = adaptive
 
     def image(self, box: Interval) -> Interval:
         """The extremes are at the ends or at the kink."""

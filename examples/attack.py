@@ -1,0 +1,53 @@
+"""Projected gradient descent (PGD): looks for an adversarial image in a box around every image."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+
+def survives(
+    margins: Callable[..., jax.Array],
+    params: object,
+    lower: jax.Array,
+    upper: jax.Array,
+    labels: jax.Array,
+    *,
+    key: jax.Array,
+    steps: int = 40,
+    restarts: int = 5,
+) -> jax.Array:
+    """Says which images keep their label under every attack that was tried.
+
+    Every restart begins at a random point of the box and descends, by the sign of the gradient,
+    on the smallest margin of each image; the step shrinks linearly to zero.
+
+    Args:
+      margins: takes (params, images, labels) to the margins (n, classes - 1), all positive where
+        the image is classified as labelled.
+      params: the parameters of the network.
+      lower: the least value of every pixel, (n, height, width, channels).
+      upper: the greatest, of the same shape.
+      labels: the true classes, (n,).
+      key: a random key for the starting points.
+      steps: the number of descent steps.
+      restarts: the number of starting points.
+
+    Returns:
+      Booleans (n,): False where an adversarial image was found.
+    """
+
+    def smallest(images: jax.Array) -> jax.Array:
+        return margins(params, images, labels).min(axis=-1)
+
+    slope = jax.grad(lambda images: smallest(images).sum())
+
+    def descend(i: jax.Array, images: jax.Array) -> jax.Array:
+        step = (upper - lower) * 0.5 * (1 - i / steps)
+        return jnp.clip(images - step * jnp.sign(slope(images)), lower, upper)
+
+    def attack(key: jax.Array) -> jax.Array:
+        start = jax.random.uniform(key, lower.shape, minval=lower, maxval=upper)
+        return smallest(jax.lax.fori_loop(0, steps, descend, start)) > 0
+
+    return jax.lax.map(attack, jax.random.split(key, restarts)).all(axis=0)

@@ -1,0 +1,14 @@
+"""All tests run in double precision, and warnings are errors."""
+
+import os
+
+import hypothesis
+import jax
+
+jax.config.update("jax_enable_x64", True)
+
+hypothesis.settings.register_profile("default", deadline=None, max_examples=10)
+hypothesis.settings.register_profile(
+    "ci", deadline=None, max_examples=50, derandomize=True, print_blob=True
+)
+hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "default")

@@ -1,0 +1,1 @@
+"""Our bounds against stored bounds of another verifier, on the same networks."""
