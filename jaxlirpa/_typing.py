@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
@@ -55,6 +56,11 @@ class Interval(NamedTuple):
 
     lower: Array
     upper: Array
+
+
+def matrix(x: Array) -> Array:
+    """`x` with all axes behind the first as one; also where one has length zero."""
+    return x.reshape(x.shape[0], math.prod(x.shape[1:]))
 
 
 def intersect(a: Interval, b: Interval) -> Interval:

@@ -33,9 +33,9 @@ from jaxlirpa._domains.rows import Side, inner
 from jaxlirpa._graph.graph import Graph, Node, Ref
 from jaxlirpa._ops.families import Elementwise
 from jaxlirpa._ops.registry import record
-from jaxlirpa._relax.lines import Lines
+from jaxlirpa._relax.lines import Lines, around
 from jaxlirpa._special.strided import transposable
-from jaxlirpa._typing import Array
+from jaxlirpa._typing import Array, matrix
 
 
 class Functional(NamedTuple):
@@ -81,7 +81,7 @@ class BackwardLinear:
             (functional,) = outputs
             assert functional is not None
             x, y = self.reference[node.perturbed[0]], self.reference[Ref(index, 0)]
-            return (_replace(functional, _around(self.lines(index), x, y)),)
+            return (_replace(functional, around(self.lines(index), x, y)),)
         lower = self._transpose(node, [f and f.lower for f in outputs])
         if all(f is None or f.lower is f.upper for f in outputs):
             return tuple(Functional(side, side) for side in lower)
@@ -103,16 +103,6 @@ class BackwardLinear:
         return list(map(Side, coefficients, offsets))
 
 
-def _around(lines: Lines, x: Array, y: Array) -> Lines:
-    """Lines around `f` as functions of `x' - x`, with values `f(x') - y`."""
-    return Lines(
-        lines.lower_slope,
-        lines.lower_slope * x + lines.lower_offset - y,
-        lines.upper_slope,
-        lines.upper_slope * x + lines.upper_offset - y,
-    )
-
-
 def _replace(functional: Functional, lines: Lines) -> Functional:
     """A functional of `f(x)` as one of `x`, by the lines around `f`."""
     below, above = lines[:2], lines[2:]
@@ -129,7 +119,7 @@ def _substitute(side: Side, positive: tuple[Array, ...], negative: tuple[Array, 
     offset is a matrix product rather than a sum of products, which XLA would store in full.
     """
     shape = side.coefficients.shape
-    rows = side.coefficients.reshape(shape[0], -1)
+    rows = matrix(side.coefficients)
     up, down = jnp.maximum(rows, 0), jnp.minimum(rows, 0)
     (slope, offset), (slope_, offset_) = (
         [x.reshape(1, -1) for x in line] for line in (positive, negative)

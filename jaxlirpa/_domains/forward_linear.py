@@ -17,7 +17,7 @@ from jaxlirpa._graph.graph import Node, Ref
 from jaxlirpa._ops.families import Elementwise
 from jaxlirpa._ops.registry import record
 from jaxlirpa._relax.lines import Lines, relax
-from jaxlirpa._typing import Array, Interval, intersect, vacuous_where_overflown
+from jaxlirpa._typing import Array, Interval, intersect, matrix, vacuous_where_overflown
 from jaxlirpa.sets import ArraySet
 
 
@@ -89,8 +89,8 @@ class ForwardLinear:
         shape = form.offset.shape
         lower = upper = form.offset.reshape(-1)
         for s, coefficients in zip(self.sets.values(), form.coefficients, strict=True):
-            rows = coefficients.reshape(coefficients.shape[0], -1).T
-            part = s.translated(-s.point()).extrema(rows.reshape(-1, *s.aval.shape))
+            rows = matrix(coefficients).T
+            part = s.translated(-s.point()).extrema(rows.reshape(len(rows), *s.aval.shape))
             lower, upper = lower + part.lower, upper + part.upper
         return Interval(lower.reshape(shape), upper.reshape(shape))
 
@@ -121,7 +121,7 @@ def compose(
         value: what is known of it.
         shape: of the result, one entry a row.
     """
-    flat = rows.coefficients.reshape(len(rows.offset), -1)
+    flat = matrix(rows.coefficients)
     up, down = jnp.maximum(flat, 0), jnp.minimum(flat, 0)
 
     def side(rising: Form, falling: Form) -> Form:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxlirpa._typing import Array
+from jaxlirpa._typing import Array, matrix
 
 
 class Side(NamedTuple):
@@ -19,5 +19,4 @@ class Side(NamedTuple):
 
 def inner(rows: Array, value: Array) -> Array:
     """The inner product of every row with a value."""
-    flat = rows.reshape(rows.shape[0], -1)
-    return jnp.matmul(flat, value.reshape(-1), precision=jax.lax.Precision.HIGHEST)
+    return jnp.matmul(matrix(rows), value.reshape(-1), precision=jax.lax.Precision.HIGHEST)

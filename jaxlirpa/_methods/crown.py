@@ -8,6 +8,8 @@ from typing import Any
 
 from jaxlirpa._domains.backward_linear import BackwardLinear
 from jaxlirpa._domains.interval import IntervalDomain
+from jaxlirpa._domains.windowed_linear import WindowedLinear
+from jaxlirpa._domains.windows import layout_of
 from jaxlirpa._graph.graph import INPUT, Graph, Ref
 from jaxlirpa._methods.chain import merged
 from jaxlirpa._methods.exactness import Quality, origins
@@ -17,8 +19,15 @@ from jaxlirpa._methods.transform import transform
 from jaxlirpa._ops.families import Elementwise
 from jaxlirpa._ops.registry import record
 from jaxlirpa._relax.lines import Lines, relax
-from jaxlirpa._typing import Bounds, Interval, LinearBounds, PyTree, intersect
-from jaxlirpa._walk import forward
+from jaxlirpa._typing import (
+    Bounds,
+    Interval,
+    LinearBounds,
+    PyTree,
+    intersect,
+    vacuous_where_overflown,
+)
+from jaxlirpa._walk import backward, forward
 from jaxlirpa.sets import ArraySet
 
 Transform = Callable[..., Callable[..., Any]]
@@ -151,13 +160,20 @@ def _layer_by_layer(
 ) -> Callable[[Ref, Interval], Interval]:
     """Bounds an intermediate value by a backward pass of its own.
 
-    Not where its interval is known to be exact: behind the first layer of a box, say.
+    Not where its interval is known to be exact: behind the first layer of a box, say. Where the
+    value is an image, the rows are carried as windows.
     """
     origin = origins(graph, sets)
 
     def bound(ref: Ref, box: Interval) -> Interval:
-        exact = origin[ref].quality >= Quality.EXACT and origin[ref].sources <= sets.keys()
-        return box if exact else enclose(graph, sets, domain, ref).box
+        if origin[ref].quality >= Quality.EXACT and origin[ref].sources <= sets.keys():
+            return box
+        layout = layout_of(graph, sets, ref)
+        if layout is None:
+            return enclose(graph, sets, domain, ref).box
+        local = WindowedLinear(graph, domain.reference, domain.lines, layout)
+        reached = backward(graph, local, ref, local.identity(ref), sets.__contains__)
+        return vacuous_where_overflown(local.box(reached, sets, ref))
 
     return bound
 

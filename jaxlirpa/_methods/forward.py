@@ -6,14 +6,12 @@ import functools
 import math
 from collections.abc import Callable, Mapping
 
-import jax.numpy as jnp
-
 from jaxlirpa._domains.forward_linear import Enclosure, Form, ForwardLinear, add, compose
 from jaxlirpa._graph.graph import Graph, Ref
 from jaxlirpa._methods.chain import affine, merged, starts
 from jaxlirpa._methods.solution import AffineRows, Solution
 from jaxlirpa._methods.transform import transform
-from jaxlirpa._typing import Bounds, LinearBounds, PyTree
+from jaxlirpa._typing import Bounds, LinearBounds, PyTree, matrix
 from jaxlirpa._walk import backward, forward
 from jaxlirpa.sets import ArraySet
 
@@ -94,7 +92,7 @@ def _merged(
 def _rows(form: Form, sets: Mapping[Ref, ArraySet]) -> AffineRows:
     """A form with its rows first: from `[n, *shape]` to `[rows, *input.shape]`."""
     coefficients = {
-        ref: jnp.moveaxis(c.reshape(len(c), -1), 0, 1).reshape(-1, *s.aval.shape)
+        ref: matrix(c).T.reshape(form.offset.size, *s.aval.shape)
         for (ref, s), c in zip(sets.items(), form.coefficients, strict=True)
     }
     return AffineRows(coefficients, form.offset.reshape(-1))

@@ -54,6 +54,16 @@ def relax(relaxation: Relaxation, box: Interval) -> Lines:
     )
 
 
+def around(lines: Lines, x: Array, y: Array) -> Lines:
+    """Lines around `f` as functions of `x' - x`, with values `f(x') - y`."""
+    return Lines(
+        lines.lower_slope,
+        lines.lower_slope * x + lines.lower_offset - y,
+        lines.upper_slope,
+        lines.upper_slope * x + lines.upper_offset - y,
+    )
+
+
 class Point(NamedTuple):
     """A point of a function's graph."""
 

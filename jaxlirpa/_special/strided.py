@@ -26,7 +26,7 @@ def transposable(node: Node) -> Node:
         return node
     p = node.params
     plain = (
-        max(p["window_strides"]) > 1
+        max(p["window_strides"], default=1) > 1
         and {*p["lhs_dilation"], *p["rhs_dilation"]} == {1}
         and p["feature_group_count"] == p["batch_group_count"] == 1
     )

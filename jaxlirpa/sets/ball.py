@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxlirpa._errors import SetError
-from jaxlirpa._typing import Array, ArrayLike, Interval, PyTree, Shaped
+from jaxlirpa._typing import Array, ArrayLike, Interval, PyTree, Shaped, matrix
 from jaxlirpa.sets.base import (
     PerturbationSet,
     box_extrema,
@@ -99,14 +99,14 @@ class LpBall(PerturbationSet):
         if self.is_box:
             return box_extrema(self.hull(), coefficients)
         rows = coefficients.shape[0]
-        middle = jnp.sum((coefficients * self.center[None]).reshape(rows, -1), axis=1)
+        middle = jnp.sum(matrix(coefficients * self.center[None]), axis=1)
         ndim = self.center.ndim
         normed = _axes(self.axis, ndim)
         kept = tuple(i for i in range(ndim) if i not in normed)
         order = (0, *(i + 1 for i in kept), *(i + 1 for i in normed))
-        balls = math.prod(self.center.shape[i] for i in kept)
+        balls, each = (math.prod(self.center.shape[i] for i in axes) for axes in (kept, normed))
         radius = jnp.broadcast_to(self.radius, self.center.shape)[None]
-        scaled = (coefficients * radius).transpose(order).reshape(rows, balls, -1)
+        scaled = (coefficients * radius).transpose(order).reshape(rows, balls, each)
         spread = jnp.sum(_norm(scaled, self.ord / (self.ord - 1) if self.ord > 1 else math.inf), 1)
         return Interval(middle - spread, middle + spread)
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxlirpa._errors import SetError
-from jaxlirpa._typing import Array, ArrayLike, Interval, PyTree, Shaped
+from jaxlirpa._typing import Array, ArrayLike, Interval, PyTree, Shaped, matrix
 
 
 class ArraySet(Protocol):
@@ -114,7 +114,7 @@ def box_extrema(box: Interval, coefficients: Array) -> Interval:
 
     `min a x = max(a, 0) l + min(a, 0) u` for `l <= x <= u`, and the entries are independent.
     """
-    rows = coefficients.reshape(coefficients.shape[0], -1)
+    rows = matrix(coefficients)
     lower, upper = box.lower.reshape(1, -1), box.upper.reshape(1, -1)
     positive, negative = jnp.maximum(rows, 0), jnp.minimum(rows, 0)
     return Interval(

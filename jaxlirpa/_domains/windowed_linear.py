@@ -1,0 +1,235 @@
+"""Backward linear functionals of images, carried as windows.
+
+A row of coefficients that starts at one pixel of a convolutional layer is zero outside the pixel's
+receptive field. Here each row is therefore an array of the size of that field, together with the
+place where it lies; what sticks out of the image counts as zero. The functional, its rules of
+substitution and its soundness are those of `backward_linear`; only what is known to be zero is not
+stored.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxlirpa._domains.windows import Geometry, Layout, slide, union
+from jaxlirpa._graph.graph import Graph, Node, Ref
+from jaxlirpa._ops.families import Affine, Bilinear, Elementwise
+from jaxlirpa._ops.registry import record
+from jaxlirpa._relax.lines import Lines, around
+from jaxlirpa._typing import Array, Interval
+from jaxlirpa.sets import ArraySet
+
+HIGHEST = jax.lax.Precision.HIGHEST
+
+
+class Windows(NamedTuple):
+    """One side: `values` `[pixels or 1, rows, *size, channels]`, `offset` `[pixels, rows]`."""
+
+    values: Array
+    offset: Array
+
+
+class Local(NamedTuple):
+    """A functional: two sides, one object twice where they are equal, and their place."""
+
+    lower: Windows
+    upper: Windows
+    geometry: Geometry
+
+
+@dataclasses.dataclass(frozen=True)
+class WindowedLinear:
+    """The backward domain of functionals that are carried as windows.
+
+    Attributes:
+        graph: for the shapes of operands.
+        reference: the values around which functionals are written.
+        lines: the relaxation of a nonlinear node, by index.
+        layout: of the images.
+    """
+
+    graph: Graph
+    reference: Mapping[Ref, Array]
+    lines: Callable[[int], Lines]
+    layout: Layout
+
+    def identity(self, target: Ref) -> Local:
+        """The functional that is the value itself: a window of one pixel, a row a channel."""
+        shape = self.graph.aval(target).shape
+        channels = shape[self.layout.order[-1]]
+        at = self.layout.canonical(self.reference[target], shape).reshape(-1, channels)
+        one, zero = (1,) * len(self.layout.grid), (0,) * len(self.layout.grid)
+        eye = jnp.eye(channels, dtype=at.dtype).reshape(1, channels, *one, channels)
+        side = Windows(eye, at)
+        return Local(side, side, Geometry(zero, one, one, clean=True))
+
+    def add(self, a: Local, b: Local) -> Local:
+        """The sum of two functionals of one value, on the union of their windows."""
+        geometry = union(a.geometry, b.geometry)
+
+        def total(x: Windows, y: Windows) -> Windows:
+            x_values, y_values = (
+                _widened(side.values, local.geometry, geometry) for side, local in ((x, a), (y, b))
+            )
+            return Windows(x_values + y_values, x.offset + y.offset)
+
+        lower = total(a.lower, b.lower)
+        shared = a.lower is a.upper and b.lower is b.upper
+        return Local(lower, lower if shared else total(a.upper, b.upper), geometry)
+
+    def pull(self, index: int, node: Node, outputs: tuple[Local | None, ...]) -> tuple[Local, ...]:
+        """Functionals of a node's output as functionals of its perturbed operands."""
+        (local,) = outputs
+        assert local is not None
+        found = record(node)
+        if isinstance(found, Elementwise):
+            return (self._substitute(local, index, node),)
+        if isinstance(found, Affine) and not found.mixes:
+            parts = [self._scaled(local, float(found.signs[p]), node) for p in node.positions]
+        elif isinstance(found, Bilinear) and not found.mixes:
+            shape = self.graph.aval(node.perturbed[0]).shape
+            (factor,) = node(jnp.ones(shape, self.graph.aval(node.perturbed[0]).dtype))
+            image = self.layout.canonical(factor, node.outputs[0].shape)
+            size = local.lower.values.shape[2:]
+            under = self.layout.gather(image, local.geometry).reshape(-1, 1, *size)
+            clean = local.geometry._replace(clean=True)
+            parts = [self._scaled(local._replace(geometry=clean), under, node)]
+        else:
+            parts = [self._slid(local, node)]
+        silent = jnp.zeros_like(local.lower.offset)
+        return (parts[0], *(_each(p, lambda s: s._replace(offset=silent)) for p in parts[1:]))
+
+    def box(
+        self, reached: Mapping[Ref, Local], sets: Mapping[Ref, ArraySet], target: Ref
+    ) -> Interval:
+        """Extrema over boxes, shaped like the target."""
+        lower = upper = jnp.zeros(())
+        for ref, local in reached.items():
+            hull = sets[ref].translated(-self.reference[ref]).hull()
+            least, most = (
+                self.layout.gather(self.layout.canonical(x, x.shape), local.geometry)[:, None]
+                for x in hull
+            )
+            for_lower, for_upper = (
+                side.values.reshape(*side.values.shape[:2], -1)
+                for side in (local.lower, local.upper)
+            )
+            lower = lower + local.lower.offset + _least(for_lower, least, most)
+            upper = upper + local.upper.offset - _least(-for_upper, least, most)
+        return Interval(*(self._shaped(x, target) for x in (lower, upper)))
+
+    def _shaped(self, rows: Array, target: Ref) -> Array:
+        """From `[pixels, channels]` to the target's own shape."""
+        image = rows.reshape(*self.layout.grid, -1)
+        return jnp.transpose(image, self.layout.inverse)
+
+    def _scaled(self, local: Local, factor: Any, node: Node) -> Local:
+        dtype = self.graph.aval(node.perturbed[0]).dtype
+        return _each(
+            local,
+            lambda s: Windows((s.values * factor).astype(dtype), s.offset.astype(dtype)),
+        )
+
+    def _slid(self, local: Local, node: Node) -> Local:
+        """Through a convolution or pooling sum: its transpose, on the windows."""
+        geometry = slide(node, self.layout, local.geometry)
+        inside = self.layout.places(local.geometry, self.layout.sizes(node.outputs[0].shape))[1]
+        out = local.geometry.size[1:]
+        channels = self.graph.aval(node.perturbed[0]).shape[self.layout.order[-1]]
+
+        def transpose(side: Windows) -> Windows:
+            values, (_, rows) = side.values, side.values.shape[:2]
+            if not (local.geometry.clean or inside.all()):
+                keep = inside.reshape(-1, 1, *local.geometry.size, 1)
+                values = values * keep.astype(values.dtype)
+            flat = values.reshape(-1, *out, values.shape[-1])
+            operand = jax.ShapeDtypeStruct(
+                (flat.shape[0], *geometry.size[1:], channels), flat.dtype
+            )
+            (pulled,) = jax.linear_transpose(_valid(node, self.layout.order), operand)(flat)
+            return Windows(pulled.reshape(-1, rows, *geometry.size, channels), side.offset)
+
+        return _each(local, transpose, geometry)
+
+    def _substitute(self, local: Local, index: int, node: Node) -> Local:
+        """Through a nonlinear function: one line or the other, by the sign of the coefficient."""
+        lines = self.lines(index)
+        shape = self.graph.aval(node.perturbed[0]).shape
+        x, y = self.reference[node.perturbed[0]], self.reference[Ref(index, 0)]
+        images = [self.layout.canonical(line, shape) for line in around(lines, x, y)]
+        under = [self.layout.gather(image, local.geometry) for image in images]
+        below, above = under[:2], under[2:]
+
+        def choose(side: Windows, positive: list[Array], negative: list[Array]) -> Windows:
+            rows = side.values.reshape(*side.values.shape[:2], -1)
+            up, down = jnp.maximum(rows, 0), jnp.minimum(rows, 0)
+            values = up * positive[0][:, None] + down * negative[0][:, None]
+            gap = _against(up, positive[1]) + _against(down, negative[1])
+            return Windows(values.reshape(-1, *side.values.shape[1:]), side.offset + gap)
+
+        return Local(
+            choose(local.lower, below, above),
+            choose(local.upper, above, below),
+            local.geometry._replace(clean=True),
+        )
+
+
+def _each(
+    local: Local, change: Callable[[Windows], Windows], geometry: Geometry | None = None
+) -> Local:
+    lower = change(local.lower)
+    upper = lower if local.lower is local.upper else change(local.upper)
+    return Local(lower, upper, geometry or local.geometry)
+
+
+def _widened(values: Array, old: Geometry, new: Geometry) -> Array:
+    """Values in a larger window, with zeros around them."""
+    pads = [
+        (s - t, (t + m) - (s + n))
+        for s, n, t, m in zip(old.start, old.size, new.start, new.size, strict=True)
+    ]
+    return jnp.pad(values, [(0, 0), (0, 0), *pads, (0, 0)])
+
+
+def _valid(node: Node, order: tuple[int, ...]) -> Callable[[Array], Array]:
+    """The node's convolution or pooling sum of a canonical image, without padding."""
+    params = node.params
+    if node.primitive == "reduce_window_sum":
+        window, strides, dilation = (
+            tuple(params[key][i] for i in order)
+            for key in ("window_dimensions", "window_strides", "window_dilation")
+        )
+        return lambda x: jax.lax.reduce_window(
+            x, np.zeros((), x.dtype), jax.lax.add, window, strides, "VALID", None, dilation
+        )
+    spec = params["dimension_numbers"].rhs_spec
+    kernel = jnp.transpose(node.known[0], (*spec[2:], spec[1], spec[0]))
+    space = "DHW"[-(len(spec) - 2) :]
+    return lambda x: jax.lax.conv_general_dilated(
+        x,
+        kernel,
+        params["window_strides"],
+        "VALID",
+        rhs_dilation=params["rhs_dilation"],
+        dimension_numbers=(f"N{space}C", f"{space}IO", f"N{space}C"),
+        feature_group_count=params["feature_group_count"],
+        precision=HIGHEST,
+    )
+
+
+def _against(rows: Array, values: Array) -> Array:
+    """Inner products: `[pixels or 1, rows, n]` with `[pixels, n]`."""
+    if rows.shape[0] == 1:
+        return jnp.matmul(values, rows[0].T, precision=HIGHEST)
+    return jnp.matmul(rows, values[..., None], precision=HIGHEST)[..., 0]
+
+
+def _least(rows: Array, lower: Array, upper: Array) -> Array:
+    """The minimum of linear forms over boxes."""
+    return jnp.sum(jnp.maximum(rows, 0) * lower + jnp.minimum(rows, 0) * upper, axis=-1)

@@ -1,0 +1,151 @@
+"""Rows carried as windows give the very bounds of dense rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxlirpa
+from jaxlirpa._domains.windows import layout_of
+from jaxlirpa._methods import crown as crown_module
+
+RANDOM = np.random.default_rng(0)
+NHWC, NCHW = ("NHWC", "HWIO", "NHWC"), ("NCHW", "OIHW", "NCHW")
+Function = Callable[[jax.Array], jax.Array]
+
+
+def kernel(*shape: int) -> jax.Array:
+    """A random kernel that keeps the scale of what it convolves."""
+    return jnp.asarray(RANDOM.normal(size=shape) / np.sqrt(np.prod(shape[:-1])))
+
+
+def conv(
+    x: jax.Array,
+    weight: jax.Array,
+    stride: int = 1,
+    padding: int | str = 1,
+    dilation: int = 1,
+    groups: int = 1,
+    layout: tuple[str, str, str] = NHWC,
+) -> jax.Array:
+    """A convolution in as many dimensions as the layout says."""
+    space = len(layout[0]) - 2
+    pads = padding if isinstance(padding, str) else [(padding, padding)] * space
+    return jax.lax.conv_general_dilated(
+        x,
+        weight,
+        (stride,) * space,
+        pads,
+        rhs_dilation=(dilation,) * space,
+        feature_group_count=groups,
+        dimension_numbers=layout,
+    )
+
+
+W1, W2, W3, W4 = kernel(3, 3, 2, 4), kernel(4, 4, 4, 5), kernel(3, 3, 5, 5), kernel(1, 1, 4, 5)
+WG, WD = kernel(3, 3, 2, 4), kernel(3, 3, 4, 4)
+relu = jax.nn.relu
+
+
+def plain(x: jax.Array) -> jax.Array:
+    """Strides, biases and padding."""
+    h = relu(conv(x, W1) + 0.1)
+    return relu(conv(relu(conv(h, W2, 2) - 0.2), W3)).sum(axis=(1, 2))
+
+
+def residual(x: jax.Array) -> jax.Array:
+    """Two branches of different reach, and a scaling per channel as BatchNorm's."""
+    h = relu(conv(x, W1, 2))
+    y = conv(relu(conv(h, W2, 2)), W3) + conv(h, W4, 2, 0)
+    y = relu((y - 0.1) * jnp.arange(-2.0, 3.0) / 3)
+    return relu(conv(y, W3, 1, "SAME")).sum(axis=(1, 2))
+
+
+def pooled(x: jax.Array) -> jax.Array:
+    """Dilation, groups, average pooling and curved functions."""
+    h = jnp.tanh(conv(x, W1, 2, 2, dilation=2))
+    h = jax.nn.leaky_relu(conv(h, WG, groups=2))
+    h = jax.lax.reduce_window(h, 0.0, jax.lax.add, (1, 2, 2, 1), (1, 2, 2, 1), "SAME") / -4
+    return jax.nn.sigmoid(conv(h, WD, 1, 0)).sum(axis=(1, 2))
+
+
+def channels_first(x: jax.Array) -> jax.Array:
+    """Images with channels first, and two convolutions without a function between them."""
+
+    def turned(weight: jax.Array) -> jax.Array:
+        return weight.transpose(3, 2, 0, 1)
+
+    h = relu(conv(x, turned(W1), 1, 0, layout=NCHW))
+    h = conv(conv(h, turned(W2), 2, layout=NCHW), turned(W3), layout=NCHW)
+    return relu(jnp.abs(h) - 0.5).sum(axis=(2, 3))
+
+
+def signal(x: jax.Array) -> jax.Array:
+    """One dimension."""
+    layout = ("NHC", "HIO", "NHC")
+    h = relu(conv(x, W1[0], 2, layout=layout))
+    return relu(conv(h, W2[0], 2, layout=layout)).sum(axis=1)
+
+
+def compiled(fn: Callable[..., Any]) -> Callable[..., Any]:
+    """`jax.jit` that compiles fast rather than well."""
+    return jax.jit(fn, compiler_options={"xla_backend_optimization_level": 0})
+
+
+CASES = {
+    "plain": (plain, (1, 12, 12, 2)),
+    "residual": (residual, (1, 24, 24, 2)),
+    "batch": (residual, (2, 24, 24, 2)),
+    "pooled": (pooled, (1, 28, 28, 2)),
+    "channels_first": (channels_first, (1, 2, 14, 14)),
+    "signal": (signal, (2, 40, 2)),
+}
+
+
+@pytest.mark.parametrize("fn, shape", CASES.values(), ids=CASES)
+def test_windows_equal_dense_rows(
+    fn: Function, shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x = jnp.asarray(RANDOM.normal(size=shape))
+    used = []
+
+    def observed(*args: object) -> object:
+        used.append(layout_of(*args))
+        return used[-1]
+
+    monkeypatch.setattr(crown_module, "layout_of", observed)
+    windowed = compiled(jaxlirpa.crown(fn))(x, 0.2)
+    monkeypatch.setattr(crown_module, "layout_of", lambda *args: None)
+    dense = compiled(jaxlirpa.crown(fn))(x, 0.2)
+    assert any(layout is not None for layout in used)
+    np.testing.assert_allclose(windowed.lower, dense.lower, rtol=1e-11, atol=1e-11)
+    np.testing.assert_allclose(windowed.upper, dense.upper, rtol=1e-11, atol=1e-11)
+
+
+def test_windows_have_the_gradient_of_dense_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = jnp.asarray(RANDOM.normal(size=(1, 12, 12, 2)))
+
+    def width(x: jax.Array, eps: float) -> jax.Array:
+        lower, upper = jaxlirpa.crown(plain)(x, eps)
+        return (upper - lower).sum()
+
+    windowed = compiled(jax.grad(width, (0, 1)))(x, 0.2)
+    monkeypatch.setattr(crown_module, "layout_of", lambda *args: None)
+    dense = compiled(jax.grad(width, (0, 1)))(x, 0.2)
+    for mine, other in zip(windowed, dense, strict=True):
+        np.testing.assert_allclose(mine, other, rtol=1e-9, atol=1e-9)
+
+
+def test_norm_balls_and_moved_images_stay_dense() -> None:
+    x = jnp.asarray(RANDOM.normal(size=(1, 12, 12, 2)))
+    ball = jaxlirpa.LpBall(x, 0.1, ord=2)
+    lower, upper = compiled(jaxlirpa.crown(plain))(ball)
+    turned = compiled(jaxlirpa.crown(lambda x: plain(x[:, ::-1])))(x[:, ::-1], 0.1)
+    straight = compiled(jaxlirpa.crown(plain))(x, 0.1)
+    assert (lower <= plain(x)).all() and (plain(x) <= upper).all()
+    np.testing.assert_allclose(turned.lower, straight.lower, rtol=1e-9)
