@@ -6,6 +6,8 @@ import hypothesis
 import jax
 
 jax.config.update("jax_enable_x64", True)
+# Tests compile much and run little.
+jax.config.update("jax_disable_most_optimizations", True)
 
 hypothesis.settings.register_profile("default", deadline=None, max_examples=10)
 hypothesis.settings.register_profile(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import numbers
 from typing import Any
 
 import jax
@@ -70,7 +71,7 @@ class LpBall(PerturbationSet):
             SetError: for a negative or NaN radius, one that does not broadcast, a norm below 1,
                 an axis that is not there, or an integer centre.
         """
-        if not (isinstance(self.ord, (int, float)) and self.ord >= 1):
+        if not (isinstance(self.ord, numbers.Real) and self.ord >= 1):
             raise SetError(f"LpBall: ord={self.ord!r} is no norm; take a number from 1 to inf.")
         leaves, structure = jax.tree.flatten(self.center)
         radii = broadcast_prefix(self.radius, self.center, "LpBall: radius")

@@ -1,0 +1,389 @@
+"""Every refusal: what it says, and that it is a refusal and never a finite wrong bound."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen
+from oracles import METHODS
+
+import jaxlirpa
+from jaxlirpa import (
+    ArgumentError,
+    Box,
+    ControlFlowError,
+    EffectError,
+    LirpaError,
+    LpBall,
+    SetError,
+    UnsupportedPrimitiveError,
+)
+
+X = jnp.array([1.0, -2.0, 0.5])
+every_method = pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
+
+
+def refused(error: type[LirpaError], fn: Callable[..., Any], *args: Any, **kwargs: Any) -> str:
+    """The message with which every method refuses a call."""
+    messages = set()
+    for method in METHODS.values():
+        with pytest.raises(error) as caught:
+            method(fn, **kwargs)(*args)
+        messages.add(str(caught.value))
+    assert len(messages) == 1, messages
+    return messages.pop()
+
+
+# ---- primitives ----------------------------------------------------------------------------
+
+
+def scanned(x: jax.Array) -> jax.Array:
+    return jax.lax.scan(lambda c, _: (0.5 * c, None), x, None, length=3)[0]
+
+
+def looped(x: jax.Array) -> jax.Array:
+    return jax.lax.while_loop(lambda c: c[0] < 3, lambda c: (c[0] + 1, 0.5 * c[1]), (0, x))[1]
+
+
+def branched(x: jax.Array) -> jax.Array:
+    return jax.lax.cond(x[0] > 0, lambda y: y, lambda y: -y, x)
+
+
+UNSUPPORTED = {
+    "exp": (jnp.exp, "no rule for it yet"),
+    "log": (jnp.log, "no rule for it yet"),
+    "sin": (jnp.sin, "no rule for it yet"),
+    "integer_pow": (lambda x: x**3, "no rule for it yet"),
+    "mul": (lambda x: x * x, "more than one of its operands is perturbed"),
+    "dot_general": (lambda x: x @ x.T, "more than one of its operands is perturbed"),
+    "max": (lambda x: jnp.maximum(x[:2], x[1:]), "more than one of its operands is perturbed"),
+    "div": (lambda x: 1.0 / x, "operand 1 (an index, a mask or a divisor) is perturbed"),
+    "gt": (lambda x: jnp.where(x > 0, x, 0), "comparing perturbed values"),
+    "reduce_max": (jax.nn.softmax, "no rule for it yet"),
+    "reduce_window_max": (
+        lambda x: linen.max_pool(x.reshape(1, 3, 1), (2,)),
+        "no rule for it yet",
+    ),
+    "sort": (jnp.sort, "no rule for it yet"),
+    "argmax": (lambda x: X[jnp.argmax(x)], "an index that depends on a perturbed value"),
+    "convert_element_type": (lambda x: X[x.astype(int)], "cannot be an index"),
+    "scan": (scanned, "unroll it in Python"),
+    "while": (looped, "unroll it in Python"),
+    "floor": (jnp.floor, "no rule for it yet"),
+    "scatter": (lambda x: x.at[jnp.array([0, 0])].set(X[:2]), "written twice"),
+}
+
+
+@pytest.mark.parametrize(("primitive", "case"), UNSUPPORTED.items(), ids=UNSUPPORTED)
+def test_unsupported_primitive(primitive: str, case: tuple[Callable[..., Any], str]) -> None:
+    fn, reason = case
+    message = refused(UnsupportedPrimitiveError, fn, X, 0.1)
+    assert f"`{primitive}`" in message
+    assert reason in message
+    assert "rewrite that line" in message
+    assert "perturbed float64[" in message
+
+
+def test_unsupported_cond() -> None:
+    assert "perturbed" in refused(UnsupportedPrimitiveError, branched, X, 0.1)
+
+
+def test_message_names_the_line() -> None:
+    def harmless(x: jax.Array) -> jax.Array:
+        return 2 * x
+
+    def culprit(x: jax.Array) -> jax.Array:
+        return jnp.exp(x)
+
+    message = refused(UnsupportedPrimitiveError, lambda x: jax.jit(culprit)(harmless(x)), X, 0.1)
+    line = culprit.__code__.co_firstlineno + 1
+    assert f"{Path(__file__).name}:{line} (" in message
+    assert "culprit" in message
+
+
+def test_message_names_the_line_of_a_module() -> None:
+    class Model(linen.Module):
+        @linen.compact
+        def __call__(self, x: jax.Array) -> jax.Array:
+            return linen.softmax(linen.Dense(2)(x))
+
+    model = Model()
+    line = inspect.getsourcelines(Model)[1] + 3
+    variables = model.init(jax.random.key(0), X)
+    message = refused(UnsupportedPrimitiveError, model.apply, variables, X, 0.1)
+    assert f"{Path(__file__).name}:{line} (" in message
+
+
+@pytest.mark.parametrize("short", [jnp.bfloat16, jnp.float16, jnp.float32])
+def test_rounding_is_refused(short: Any) -> None:
+    message = refused(UnsupportedPrimitiveError, lambda x: x.astype(short).astype(x.dtype), X, 0.1)
+    assert f"converting float64 to {jnp.dtype(short)} rounds" in message
+
+    def product(x: jax.Array) -> jax.Array:
+        return jnp.dot(x, jnp.ones((3, 2)), preferred_element_type=short)
+
+    assert "rounds" in refused(UnsupportedPrimitiveError, product, X, 0.1)
+
+
+def test_what_is_not_perturbed_may_do_anything() -> None:
+    def fn(scale: jax.Array, x: jax.Array) -> jax.Array:
+        known = branched(scanned(looped(jax.nn.softmax(scale)))) * scale[jnp.argmax(scale)]
+        return jnp.where(known > 0, x, 2 * x) / jnp.exp(known)
+
+    for method in METHODS.values():
+        lower, upper = method(fn)(X, X, 0.1)
+        np.testing.assert_allclose(0.5 * (lower + upper), fn(X, X))
+
+
+def test_errors_under_jit() -> None:
+    with pytest.raises(UnsupportedPrimitiveError, match="`exp`"):
+        jax.jit(jaxlirpa.crown(jnp.exp))(X, 0.1)
+    with pytest.raises(ArgumentError, match="eps is missing"):
+        jax.jit(jaxlirpa.crown(lambda x: x))(X)
+
+
+# ---- control flow and effects --------------------------------------------------------------
+
+
+def with_if(x: jax.Array) -> jax.Array:
+    return x if x[0] > 0 else -x
+
+
+CONCRETE = {
+    "if": with_if,
+    "float": lambda x: x * float(x[0]),
+    "int": lambda x: x * int(x[0]),
+    "numpy": lambda x: np.asarray(x) * x,
+    "math": lambda x: x * x[0].item(),
+    "range": lambda x: sum(x[i] for i in range(x[0].astype(int))),
+    "mask": lambda x: x[x > 0],
+}
+
+
+@pytest.mark.parametrize("fn", CONCRETE.values(), ids=CONCRETE)
+def test_concrete_value_needed(fn: Callable[..., Any]) -> None:
+    message = refused(ControlFlowError, fn, X, 0.1)
+    assert "concrete value of a perturbed argument" in message
+    assert Path(__file__).name in message
+
+
+def printing(x: jax.Array) -> jax.Array:
+    jax.debug.print("{}", x)
+    return x
+
+
+def calling_back(x: jax.Array) -> jax.Array:
+    jax.debug.callback(lambda y: None, x)
+    return x
+
+
+def io_calling_back(x: jax.Array) -> jax.Array:
+    return jax.experimental.io_callback(np.sin, jax.ShapeDtypeStruct(x.shape, x.dtype), x)
+
+
+@pytest.mark.parametrize("fn", [printing, calling_back, io_calling_back])
+@pytest.mark.parametrize("wrap", [lambda f: f, jax.jit], ids=["plain", "jit"])
+def test_effects(fn: Callable[..., Any], wrap: Callable[..., Any]) -> None:
+    message = refused(EffectError, wrap(fn), X, 0.1)
+    assert "side effect" in message
+    assert "Remove the print" in message
+    assert Path(__file__).name in message
+
+
+def test_pure_callback() -> None:
+    def fn(x: jax.Array) -> jax.Array:
+        return jax.pure_callback(np.sin, jax.ShapeDtypeStruct(x.shape, x.dtype), x)
+
+    assert "calls back to Python" in refused(UnsupportedPrimitiveError, fn, X, 0.1)
+
+
+# ---- arguments -----------------------------------------------------------------------------
+
+
+def two(w: Any, x: Any) -> Any:
+    return w * x
+
+
+ARGUMENTS: dict[str, tuple[tuple[Any, ...], dict[str, Any], str]] = {
+    "no arguments": ((), {}, "got 0 arguments"),
+    "too few": ((X, 0.1), {}, "eps is missing: no argument of two(w"),
+    "far too few": ((X,), {}, "got 1 arguments"),
+    "too many": ((X, X, X, 0.1), {}, "got 4 arguments"),
+    "eps twice": ((X, LpBall(X, 0.1), 0.1), {}, "eps is given twice"),
+    "set, too few": ((LpBall(X, 0.1),), {}, "got 1 arguments"),
+    "argnums and a set": ((X, LpBall(X, 0.1)), {"argnums": 1}, "already is a set"),
+    "argnums out of range": ((X, X, 0.1), {"argnums": 2}, "argnums=2 is out of range"),
+    "empty argument": (({}, {}, 0.1), {}, "nothing is perturbed"),
+    "no argnums": ((X, X, 0.1), {"argnums": ()}, "nothing is perturbed"),
+}
+
+
+@pytest.mark.parametrize(("args", "kwargs", "message"), ARGUMENTS.values(), ids=ARGUMENTS)
+def test_arguments(args: tuple[Any, ...], kwargs: dict[str, Any], message: str) -> None:
+    assert message in refused(ArgumentError, two, *args, **kwargs)
+
+
+def test_arguments_of_an_opaque_callable() -> None:
+    """Where the signature says nothing the call is taken as it comes."""
+    lower, upper = jaxlirpa.crown(lambda *args: args[0] + args[1])(X, X, 0.5)
+    np.testing.assert_allclose(upper - lower, 1)
+    with pytest.raises(ArgumentError, match="eps is missing"):
+        jaxlirpa.crown(lambda *args: args[0])(X)
+    with pytest.raises(ArgumentError):
+        jaxlirpa.crown(max)(X)
+
+
+# ---- sets ----------------------------------------------------------------------------------
+
+HALF = X.astype(jnp.float16)
+LETTERS = jnp.arange(3)
+SETS: dict[str, tuple[Any, str]] = {
+    "negative radius": (LpBall(X, -0.1), "must be finite and not negative, not -0.1"),
+    "one negative radius": (LpBall(X, jnp.array([0.1, -0.1, 0])), "not negative"),
+    "nan radius": (LpBall(X, jnp.nan), "must be finite and not negative, not nan"),
+    "infinite radius": (LpBall(X, jnp.inf), "must be finite and not negative, not inf"),
+    "radius too long": (LpBall(X, jnp.ones(4)), "radius of shape (4,) does not broadcast to (3,)"),
+    "radius of rank 2": (LpBall(X, jnp.ones((2, 3))), "does not broadcast to (3,)"),
+    "wrong tree": (LpBall({"a": X}, {"b": 0.1}), "structure of the centre"),
+    "list of radii": (LpBall(X, [0.1, 0.1, 0.1]), "structure of the centre"),
+    "no radius": (LpBall(X, None), "structure of the centre"),
+    "order below 1": (LpBall(X, 0.1, ord=0.5), "ord=0.5 is no norm"),
+    "order nan": (LpBall(X, 0.1, ord=jnp.nan), "ord=nan is no norm"),
+    "order by name": (LpBall(X, 0.1, ord="inf"), "ord='inf' is no norm"),
+    "axis": (LpBall(X, 0.1, ord=2, axis=1), "axis=1 is out of range"),
+    "integer centre": (LpBall(LETTERS, 0.1), "is int64: only floating-point"),
+    "boolean centre": (LpBall(X > 0, 0.1), "is bool: only floating-point"),
+    "complex centre": (LpBall(X + 0j, 0.1), "is complex128: only floating-point"),
+    "integer leaf": (LpBall({"w": X, "step": 3}, 0.1), "only floating-point"),
+    "float16": (LpBall(HALF, 0.1), "is float16, whose rounding"),
+    "bfloat16": (LpBall(X.astype(jnp.bfloat16), 0.1), "is bfloat16, whose rounding"),
+    "integer box": (Box(LETTERS, LETTERS + 1), "Box: lower is int64"),
+    "half box": (Box(X, X.astype(jnp.bfloat16)), "Box: upper is bfloat16"),
+    "crossed box": (Box(X, X - jnp.array([0, 0, 0.1])), "lower > upper"),
+    "nan box": (Box(X, X.at[0].set(jnp.nan)), "lower > upper (or NaN)"),
+    "limits of two shapes": (Box(X, jnp.ones(4)), "limits of shapes (3,) and (4,)"),
+    "limits of two trees": (Box({"a": X}, {"b": X}), "do not fit together"),
+}
+
+
+@pytest.mark.parametrize(("perturbed", "message"), SETS.values(), ids=SETS)
+def test_sets(perturbed: Any, message: str) -> None:
+    assert message in refused(SetError, lambda x: x, perturbed)
+
+
+@pytest.mark.parametrize("eps", [-1.0, jnp.nan, jnp.inf])
+def test_eps(eps: Any) -> None:
+    assert "the radius (eps) must be finite" in refused(SetError, lambda x: x, X, eps)
+
+
+def test_integer_argument_and_eps() -> None:
+    message = refused(SetError, lambda x: x, LETTERS, 0.1)
+    assert "Leave integer and boolean leaves unperturbed" in message
+
+
+# ---- what jit hides ------------------------------------------------------------------------
+
+W = jnp.array([[1.0, -1.0, 0.5], [0.3, 2.0, -1.0], [-0.7, 0.1, 1.0]])
+
+
+def nets(x: jax.Array) -> dict[str, jax.Array]:
+    """Nonlinear functions that forget their operand where it is large, and some that do not."""
+    hidden = W @ x + 1
+    return {
+        "zero": 0 * x,
+        "relu": W @ jax.nn.relu(hidden),
+        "tanh": jnp.tanh(x),
+        "clip": jnp.clip(hidden, -1, 1),
+        "minimum": jnp.minimum(jnp.abs(x), 3.0),
+        "deep": jax.nn.sigmoid(W @ jnp.clip(W @ jax.nn.leaky_relu(x), 0, 1)),
+    }
+
+
+BUILDERS: dict[str, tuple[Callable[..., Any], tuple[float, ...]]] = {
+    "ball": (LpBall, (-1.0, jnp.nan, jnp.inf)),
+    "2-ball": (lambda x, r: LpBall(x, r, ord=2), (-1.0, jnp.nan, jnp.inf)),
+    "box": (lambda x, r: Box(x, x + r), (-1.0, jnp.nan)),
+}
+
+
+@every_method
+@pytest.mark.parametrize("case", BUILDERS.values(), ids=BUILDERS)
+def test_impossible_sets_under_jit(method: Any, case: Any) -> None:
+    """Where nothing can be raised, nothing is promised."""
+    build, radii = case
+    bound = jax.jit(lambda x, r: method(nets)(build(x, r)))
+    for x, r in [(X * jnp.nan, 0.1), *((X, r) for r in radii)]:
+        lower, upper = bound(x, jnp.asarray(r))
+        for name in lower:
+            assert np.all(np.asarray(lower[name]) == -np.inf), (name, r)
+            assert np.all(np.asarray(upper[name]) == np.inf), (name, r)
+
+
+# ---- overflow ------------------------------------------------------------------------------
+
+OVERFLOWING = {
+    "around zero": (np.zeros(4), np.full(4, 3e38)),
+    "far away": (np.full(4, 3e38), np.full(4, 1e37)),
+    "both signs": (np.array([3e38, -3e38, 3e38, -3e38]), np.full(4, 1e30)),
+    "one wide entry": (np.zeros(4), np.array([3e38, 0, 0, 1])),
+    "half way": (np.full(4, 1e38), np.full(4, 1e38)),
+}
+
+
+def cancelling(x: jax.Array) -> list[jax.Array]:
+    """Sums whose first terms overflow although the whole does not."""
+    weights = np.array([[2, -1, -1, -1], [1, 1, -1, 2], [-2, 1, 1, 0.5], [1, 0, 0, -1]])
+    weights = jnp.asarray(weights, x.dtype)
+    hidden = weights @ x
+    return [
+        hidden,
+        weights @ jax.nn.relu(hidden),
+        jnp.tanh(hidden),
+        jax.nn.sigmoid(hidden),
+        jnp.clip(hidden, -1, 1),
+        jnp.abs(hidden),
+        jax.nn.leaky_relu(-hidden),
+        jnp.sum(jnp.minimum(hidden, 1)),
+        jnp.maximum(hidden.sum(), 1) * 1e-30,
+    ]
+
+
+@every_method
+def test_overflow_in_float32(method: Any) -> None:
+    """Bounds in float32 of huge boxes hold for the values in float64, which do not overflow."""
+    bound = jax.jit(lambda x, r: method(cancelling)(LpBall(x, r)))
+    corners = np.array(np.meshgrid(*[[-1, 1]] * 4)).reshape(4, -1).T
+    for name, case in OVERFLOWING.items():
+        center, radius = (np.asarray(x, np.float32) for x in case)
+        points = center.astype(np.float64) + radius.astype(np.float64) * corners
+        truth = jax.vmap(cancelling)(jnp.asarray(points))
+        for index, (lower, upper, values) in enumerate(
+            zip(*bound(center, radius), truth, strict=True)
+        ):
+            assert lower.dtype == upper.dtype == jnp.float32
+            room = 1e-5 * np.maximum(np.abs(values), 1)
+            assert np.all(np.asarray(lower, np.float64) <= values + room), (name, index)
+            assert np.all(values - room <= np.asarray(upper, np.float64)), (name, index)
+
+
+def test_no_message_is_empty_of_advice() -> None:
+    """Every error is a LirpaError and a usual Python error as well."""
+    for error, base in [
+        (ArgumentError, ValueError),
+        (SetError, ValueError),
+        (ControlFlowError, TypeError),
+        (EffectError, TypeError),
+        (UnsupportedPrimitiveError, NotImplementedError),
+    ]:
+        assert issubclass(error, (LirpaError, base))
+    error = UnsupportedPrimitiveError("exp", "", "perturbed float32[]", "why not")
+    assert re.search("an unknown place", str(error))
+    assert (error.primitive, error.source) == ("exp", "")

@@ -1,0 +1,672 @@
+"""The laws of the transforms, on random networks and sets."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import oracles
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from oracles import METHODS
+
+import jaxlirpa
+from jaxlirpa import Bounds, Box, LpBall
+
+LINEAR = {name: method for name, method in METHODS.items() if name != "ibp"}
+every_method = pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
+every_linear_method = pytest.mark.parametrize("method", LINEAR.values(), ids=LINEAR)
+seeds = st.integers(0, 2**32 - 1)
+
+
+# ---- random networks -----------------------------------------------------------------------
+
+Block = Callable[[np.random.Generator, jax.Array], jax.Array]
+
+
+def weights(rng: np.random.Generator, x: jax.Array, *shape: int) -> jax.Array:
+    """Random weights in the precision of x."""
+    return jnp.asarray(rng.normal(size=shape), x.dtype)
+
+
+def activation(rng: np.random.Generator, x: jax.Array) -> jax.Array:
+    """A random activation, with kinks at random places where it has any."""
+    first, second = weights(rng, x, *x.shape), weights(rng, x, *x.shape)
+    choices: list[Callable[[], jax.Array]] = [
+        lambda: jax.nn.relu(x),
+        lambda: jax.nn.leaky_relu(x, rng.uniform(0, 0.5)),
+        lambda: jax.nn.relu6(x),
+        lambda: jnp.tanh(x),
+        lambda: jax.nn.sigmoid(x),
+        lambda: jnp.abs(x),
+        lambda: jnp.clip(x, -0.5, 1.5),
+        lambda: jnp.clip(x, first, first + jnp.abs(second)),
+        lambda: jax.nn.hard_tanh(x),
+        lambda: jnp.maximum(x, first),
+        lambda: jnp.minimum(second, x),
+    ]
+    return choices[rng.integers(len(choices))]()
+
+
+def normalised(rng: np.random.Generator, x: jax.Array) -> jax.Array:
+    """BatchNorm as it is at inference, scales of both signs included."""
+    scale, shift, mean, variance = weights(rng, x, 4, x.shape[-1])
+    return (x - mean) / jnp.sqrt(variance**2 + 0.1) * scale + shift
+
+
+def dense(rng: np.random.Generator, x: jax.Array) -> jax.Array:
+    """To three features."""
+    return x.reshape(-1) @ weights(rng, x, x.size, 3) / x.size**0.5 + weights(rng, x, 3)
+
+
+def picked(rng: np.random.Generator, x: jax.Array) -> jax.Array:
+    """Three entries, some of them twice."""
+    return x.reshape(-1)[rng.integers(x.size, size=3)]
+
+
+def flipped(rng: np.random.Generator, x: jax.Array) -> jax.Array:
+    """The last features, backwards, and a constant."""
+    return jnp.concatenate([x[:0:-1], weights(rng, x, 1)])
+
+
+def residual(rng: np.random.Generator, x: jax.Array) -> jax.Array:
+    """A block beside the identity."""
+    return x + activation(rng, dense(rng, x)) if x.size == 3 else x - 0.5 * x.sum()
+
+
+def concatenated(rng: np.random.Generator, x: jax.Array) -> jax.Array:
+    """A densely connected block."""
+    return jnp.concatenate([x, activation(rng, dense(rng, x))])
+
+
+def convolution(rng: np.random.Generator, x: jax.Array) -> jax.Array:
+    """To two channels, of half the size where that is even."""
+    stride = 2 if x.shape[0] % 2 == 0 else 1
+    return jax.lax.conv_general_dilated(
+        x[None],
+        weights(rng, x, 3, 3, x.shape[2], 2) / 3,
+        (stride, stride),
+        "SAME",
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )[0]
+
+
+def convolved_residual(rng: np.random.Generator, x: jax.Array) -> jax.Array:
+    """A convolutional block beside the identity."""
+    kernel = weights(rng, x, 3, 3, x.shape[2], x.shape[2]) / 3
+    hidden = activation(rng, normalised(rng, x))
+    return (
+        x
+        + jax.lax.conv_general_dilated(
+            hidden[None], kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )[0]
+    )
+
+
+def pooled(rng: np.random.Generator, x: jax.Array) -> jax.Array:
+    """Average pooling."""
+    del rng
+    return jax.lax.reduce_window(x, 0.0, jax.lax.add, (2, 2, 1), (1, 1, 1), "SAME") / 4
+
+
+def cropped(rng: np.random.Generator, x: jax.Array) -> jax.Array:
+    """Slices, a transposition and padding."""
+    del rng
+    return jnp.pad(x[1:], ((0, 1), (0, 0), (0, 0))).transpose(1, 0, 2)
+
+
+VECTORS: dict[str, Block] = {
+    f.__name__: f for f in (activation, normalised, dense, picked, flipped, residual, concatenated)
+}
+IMAGES: dict[str, Block] = {
+    f.__name__: f
+    for f in (activation, normalised, convolution, convolved_residual, pooled, cropped)
+}
+BLOCKS = {**VECTORS, **IMAGES}
+
+
+@dataclasses.dataclass(frozen=True)
+class Net:
+    """A random network: blocks by name, then a layer to two outputs; weights from a seed."""
+
+    blocks: tuple[str, ...]
+    seed: int
+    shape: tuple[int, ...]
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        rng = np.random.default_rng(self.seed)
+        for name in self.blocks:
+            x = BLOCKS[name](rng, x)
+        return dense(rng, x)[:2]
+
+
+def nets(blocks: dict[str, Block], shape: tuple[int, ...], size: int) -> st.SearchStrategy[Net]:
+    names = st.lists(st.sampled_from(sorted(blocks)), min_size=1, max_size=size)
+    return st.builds(Net, names.map(tuple), seeds, st.just(shape))
+
+
+vector_nets = nets(VECTORS, (3,), 5)
+image_nets = nets(IMAGES, (4, 4, 2), 3)
+affine_nets = nets({k: VECTORS[k] for k in ("normalised", "dense", "picked", "flipped")}, (3,), 4)
+
+
+@dataclasses.dataclass(frozen=True)
+class Region:
+    """A random set: a kind, a radius and a seed for the rest."""
+
+    kind: str
+    radius: float
+    seed: int
+
+    def at(self, shape: tuple[int, ...], dtype: Any = jnp.float64) -> Any:
+        """The set of arrays of one shape."""
+        rng = np.random.default_rng(self.seed)
+        center = jnp.asarray(rng.normal(size=shape), dtype)
+        spread = jnp.asarray(rng.uniform(size=shape) * rng.integers(2, size=shape), dtype)
+        if self.kind == "box":
+            upper = jnp.asarray(rng.uniform(size=shape), dtype)
+            return Box(center - self.radius * spread, center + self.radius * upper)
+        if self.kind == "entries":
+            return LpBall(center, self.radius * spread, ord=2)
+        if self.kind == "rows":
+            return LpBall(center, self.radius, ord=2, axis=-1)
+        return LpBall(center, jnp.asarray(self.radius, dtype), ord=float(self.kind))
+
+
+KINDS = ("box", "inf", "1", "2", "3.5", "entries", "rows")
+RADII = (0.0, 1e-6, 0.1, 1.0, 30.0, 1e3)
+regions = st.builds(Region, st.sampled_from(KINDS), st.sampled_from(RADII), seeds)
+
+
+# ---- comparisons ---------------------------------------------------------------------------
+
+
+def inside(inner: Bounds, outer: Bounds, room: float, what: str = "") -> None:
+    """Asserts that one box lies in another, entry by entry, up to rounding."""
+    for a, b in zip(jax.tree.leaves(inner.lower), jax.tree.leaves(outer.lower), strict=True):
+        assert np.all(np.asarray(a) >= np.asarray(b) - room), f"{what}: {a} below {b}"
+    for a, b in zip(jax.tree.leaves(inner.upper), jax.tree.leaves(outer.upper), strict=True):
+        assert np.all(np.asarray(a) <= np.asarray(b) + room), f"{what}: {a} above {b}"
+
+
+def same(a: Any, b: Any, room: float | None = None) -> None:
+    """Asserts equality of two results, leaf by leaf, up to rounding."""
+    assert jax.tree.structure(a) == jax.tree.structure(b)
+    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+        np.testing.assert_allclose(x, y, 0, oracles.slack(x, y) if room is None else room)
+
+
+def points(perturbed: Any, seed: int, count: int = 64) -> Any:
+    return oracles.sample(perturbed, seed, count)
+
+
+# ---- soundness and order -------------------------------------------------------------------
+
+
+def check_every_node(net: Net, region: Region, dtype: Any) -> None:
+    """Checks that at every node each method's box is ordered, sound, and inside that of ibp.
+
+    Each operation is run by itself: that is compiled once for all networks.
+    """
+    perturbed = region.at(net.shape, dtype)
+    graph, sets = oracles.trace(net, perturbed)
+    refs = oracles.live_refs(graph)
+    everything = graph.returning(refs)
+    values = jax.vmap(lambda x: [everything.evaluate([x])[r] for r in refs])(points(perturbed, 0))
+    found = {name: method(everything)(*sets) for name, method in METHODS.items()}
+    room = oracles.slack(*found["ibp"].lower, *found["ibp"].upper)
+    for name, (lower, upper) in found.items():
+        for ref, value, low, high in zip(refs, values, lower, upper, strict=True):
+            what = f"{name}: {graph.nodes[ref.node].primitive} {ref}"
+            assert low.dtype == high.dtype == value.dtype == dtype, what
+            assert np.all(low <= high), what
+            inside(Bounds(value, value), Bounds(low, high), room, what)
+        inside(Bounds(lower, upper), found["ibp"], room, name)
+
+
+@given(vector_nets, regions, st.sampled_from([jnp.float32, jnp.float64]))
+def test_vectors_at_every_node(net: Net, region: Region, dtype: Any) -> None:
+    check_every_node(net, region, dtype)
+
+
+@given(image_nets, regions, st.sampled_from([jnp.float32, jnp.float64]))
+def test_images_at_every_node(net: Net, region: Region, dtype: Any) -> None:
+    check_every_node(net, region, dtype)
+
+
+@given(st.one_of(vector_nets, image_nets), regions)
+def test_linear_bounds(net: Net, region: Region) -> None:
+    """The linear functions enclose fn, and their extrema are no better than the bounds."""
+    perturbed = region.at(net.shape)
+    xs = points(perturbed, 1)
+    values = jax.vmap(net)(xs)
+    for name, method in LINEAR.items():
+        bounds = method(net)(perturbed)
+        found = method(net, linear=True)(perturbed)
+        sides = [
+            (*found.lower_coefficients, found.lower_offset),
+            (*found.upper_coefficients, found.upper_offset),
+        ]
+        lower, upper = (
+            np.tensordot(xs, a, (range(1, xs.ndim), range(1, a.ndim))) + b for a, b in sides
+        )
+        room = oracles.slack(lower, upper, *bounds)
+        inside(Bounds(values, values), Bounds(lower, upper), room, name)
+        (own,), _ = perturbed.split()
+        extrema = [oracles.linear_extrema(own, a) for a, _ in sides]
+        loosest = Bounds(extrema[0][0] + sides[0][1], extrema[1][1] + sides[1][1])
+        inside(bounds, loosest, room, name)
+
+
+SIZES = (3, 5, 4, 3)
+
+
+def network(params: Any, x: jax.Array, act: Callable[[jax.Array], jax.Array]) -> jax.Array:
+    """A multi-layer perceptron."""
+    for w, b in params[:-1]:
+        x = act(x @ w + b)
+    w, b = params[-1]
+    return x @ w + b
+
+
+def random_params(rng: np.random.Generator, sizes: tuple[int, ...], count: int) -> Any:
+    """Weights and biases of many networks."""
+    pairs = list(zip(sizes[:-1], sizes[1:], strict=True))
+    return [(rng.normal(size=(count, a, b)), rng.normal(size=(count, b))) for a, b in pairs]
+
+
+ACTIVATIONS = {
+    "relu": jax.nn.relu,
+    "leaky_relu": jax.nn.leaky_relu,
+    "tanh": jnp.tanh,
+    "abs": jnp.abs,
+    "clip": lambda x: jnp.clip(x, -1, 1),
+}
+
+
+@pytest.mark.parametrize("act", ACTIVATIONS.values(), ids=ACTIVATIONS)
+@pytest.mark.parametrize("ord", [2, np.inf])
+def test_no_backward_method_is_looser_than_ibp(act: Callable[..., Any], ord: float) -> None:
+    """Also behind a margin, which ibp bounds together with the last layer."""
+    rng, count = np.random.default_rng(0), 100
+
+    def margin(params: Any, x: jax.Array) -> jax.Array:
+        logits = network(params, x, act)
+        return logits[1:] - logits[:1]
+
+    def solve(params: Any, x: jax.Array, eps: jax.Array) -> dict[str, Bounds]:
+        return {k: METHODS[k](margin)(params, LpBall(x, eps, ord=ord)) for k in METHODS}
+
+    params, x = random_params(rng, SIZES, count), rng.normal(size=(count, 3))
+    found = jax.jit(jax.vmap(solve))(params, x, 10 ** rng.uniform(-3, 1, count))
+    for name in set(METHODS) - {"ibp", "forward_crown"}:
+        inside(found[name], found["ibp"], oracles.slack(*found["ibp"]), name)
+
+
+# ---- exactness -----------------------------------------------------------------------------
+
+
+@given(affine_nets, regions)
+def test_affine_networks_are_bounded_exactly(net: Net, region: Region) -> None:
+    perturbed = region.at(net.shape)
+    ((lower, upper),) = oracles.affine_extrema(net, perturbed)
+    for method in METHODS.values():
+        same(method(net)(perturbed), Bounds(lower, upper), oracles.slack(lower, upper))
+
+
+@every_method
+def test_affine_convolutions_are_bounded_exactly(method: Any) -> None:
+    net = Net(("convolution", "normalised", "pooled", "cropped"), 0, (4, 4, 2))
+    for kind in KINDS:
+        perturbed = Region(kind, 0.5, 0).at(net.shape)
+        ((lower, upper),) = oracles.affine_extrema(net, perturbed)
+        same(method(net)(perturbed), Bounds(lower, upper), oracles.slack(lower, upper))
+
+
+@every_method
+def test_bounds_contain_the_exact_range(method: Any) -> None:
+    """Held against the exact extremes of many small relu networks."""
+    rng, count, sizes = np.random.default_rng(1), 100, (2, 3, 2, 2)
+    params, x = random_params(rng, sizes, count), rng.normal(size=(count, 2))
+    radius = 10 ** rng.uniform(-2, 1, (count, 2))
+    bound = method(functools.partial(network, act=jax.nn.relu))
+    lower, upper = jax.jit(jax.vmap(bound))(params, Box(x - radius, x + radius))
+    for i in range(count):
+        layers = [(w[i], b[i]) for w, b in params]
+        least, most = oracles.relu_net_extrema(layers, x[i] - radius[i], x[i] + radius[i])
+        room = oracles.slack(lower[i], upper[i])
+        inside(Bounds(least, most), Bounds(lower[i], upper[i]), room)
+
+
+@every_method
+@pytest.mark.parametrize("act", ACTIVATIONS.values(), ids=ACTIVATIONS)
+def test_one_unit_is_bounded_exactly(method: Any, act: Callable[..., Any]) -> None:
+    """One nonlinear function of an affine one, scaled: the range of a monotone or convex function
+    over an interval that is known exactly."""
+    rng, count = np.random.default_rng(2), 50
+
+    def unit(w: jax.Array, x: jax.Array, scale: jax.Array) -> jax.Array:
+        return scale * act(w @ x) - 1
+
+    w, x, scale = rng.normal(size=(count, 3)), rng.normal(size=(count, 3)), rng.normal(size=count)
+    lower, upper = jax.jit(jax.vmap(method(unit)))(w, LpBall(x, np.ones(count)), scale)
+    middle, reach = np.sum(w * x, 1), np.sum(np.abs(w), 1)
+    ends = np.linspace(middle - reach, middle + reach, 3)
+    ends[1] = np.clip(0, ends[0], ends[2])
+    values = scale * act(ends) - 1
+    np.testing.assert_allclose(lower, values.min(0), 1e-10, 1e-13)
+    np.testing.assert_allclose(upper, values.max(0), 1e-10, 1e-13)
+
+
+@every_linear_method
+def test_stable_networks_are_bounded_exactly(method: Any) -> None:
+    """Where every unit is on one side of its kink the network is affine on the set."""
+    rng = np.random.default_rng(3)
+    params = [(w[0], b[0]) for w, b in random_params(rng, SIZES, 1)]
+    params[:-1] = [(w, b + 50 * rng.choice([-1, 1], b.shape)) for w, b in params[:-1]]
+    fn = functools.partial(network, params, act=jax.nn.relu)
+    for kind in KINDS:
+        perturbed = Region(kind, 0.1, 0).at((3,))
+        ((lower, upper),) = oracles.affine_extrema(fn, perturbed)
+        same(method(fn)(perturbed), Bounds(lower, upper), oracles.slack(lower, upper, params[0][1]))
+
+
+# ---- other laws ----------------------------------------------------------------------------
+
+
+@given(vector_nets, seeds)
+def test_ibp_is_monotone_in_eps(net: Net, seed: int) -> None:
+    """A larger set never has a smaller box: interval arithmetic is monotone.
+
+    The linear methods are not. The slopes of their lines change with the box, so a larger one may
+    do better; see `test_nested_relaxations_are_monotone` for what does hold.
+    """
+    x = jnp.asarray(np.random.default_rng(seed).normal(size=3))
+    radii = [0, 1e-3, 0.1, 0.2, 1, 10, 1e3]
+    found = [METHODS["ibp"](net)(x, eps) for eps in radii]
+    for smaller, larger in zip(found[:-1], found[1:], strict=True):
+        inside(smaller, larger, oracles.slack(*larger))
+
+
+@pytest.mark.parametrize("act", [jnp.abs, lambda x: jnp.maximum(x, -1e9)], ids=["abs", "stable"])
+@every_method
+def test_nested_relaxations_are_monotone(method: Any, act: Callable[..., Any]) -> None:
+    """Backward bounds solve a linear program: minimise over all values between the lines.
+
+    Where the lines around a function only ever move apart as its box grows, as those of abs do
+    (the chord above, zero below) and those of a stable relu, the program only gains solutions.
+    """
+    rng, count = np.random.default_rng(4), 100
+    bound = jax.vmap(method(functools.partial(network, act=act)), in_axes=(None, None, 0))
+    params, x = random_params(rng, (3, 5, 3), count), rng.normal(size=(count, 3))
+    lower, upper = jax.jit(jax.vmap(bound, in_axes=(0, 0, None)))(params, x, np.linspace(0, 2, 41))
+    room = oracles.slack(lower, upper)
+    assert np.all(np.diff(lower, axis=1) <= room)
+    assert np.all(np.diff(upper, axis=1) >= -room)
+
+
+@every_method
+def test_box_is_ball(method: Any) -> None:
+    net = Net(("concatenated", "residual", "normalised"), 1, (3,))
+    x, eps = jnp.array([1.0, -0.5, 0.2]), 0.25
+    results = [
+        method(net)(x, eps),
+        method(net)(LpBall(x, eps)),
+        method(net)(LpBall(x, eps, ord=float("inf"), axis=0)),
+        method(net)(LpBall(x, jnp.full(3, eps))),
+        method(net)(Box(x - eps, x + eps)),
+        method(net)(jnp.array([9.0, -0.5, 9.0]), jnp.array([0, 0.25, 0]))
+        if False
+        else method(net)(x, jnp.full(3, eps)),
+    ]
+    for result in results[1:]:
+        same(result, results[0])
+
+
+@given(st.one_of(vector_nets, image_nets), st.sampled_from(KINDS), seeds)
+def test_a_point_is_bounded_by_its_value(net: Net, kind: str, seed: int) -> None:
+    perturbed = Region(kind, 0.0, seed).at(net.shape)
+    value = net(points(perturbed, 0, 1)[0])
+    for method in METHODS.values():
+        bounds = method(net)(perturbed)
+        same(bounds, Bounds(value, value), oracles.slack(value, 1.0))
+
+
+@every_method
+@pytest.mark.parametrize("ord", [1, 1.5, 2, np.inf])
+def test_gradients_are_finite_at_a_point_and_at_kinks(method: Any, ord: float) -> None:
+    """No radius and every function at its kink: nothing may become NaN on the way back."""
+
+    def kinks(w: jax.Array, x: jax.Array) -> jax.Array:
+        functions = [*ACTIVATIONS.values(), jax.nn.relu6, jax.nn.hard_tanh, jax.nn.sigmoid]
+        hidden = jnp.concatenate(
+            [f(w @ x + shift) for f in functions for shift in (-1.0, 0.0, 1.0)]
+        )
+        return jax.nn.relu(hidden - jax.lax.stop_gradient(hidden)) + jnp.tanh(hidden)
+
+    def loss(w: jax.Array, center: jax.Array, radius: jax.Array) -> jax.Array:
+        lower, upper = method(lambda w, x: kinks(w, x).reshape(-1, 3).sum(0))(
+            w, LpBall(center, radius, ord=ord)
+        )
+        return jnp.sum(upper**2) - jnp.sum(lower)
+
+    differentiate = jax.jit(jax.grad(loss, (0, 1, 2)))
+    w = jnp.array([[1.0, -1.0], [0.5, 2.0], [0.0, 0.0]])
+    for center in (jnp.zeros(2), jnp.ones(2)):
+        for radius in (jnp.array(0.0), jnp.array(1.0)):
+            for gradient in differentiate(w, center, radius):
+                assert np.all(np.isfinite(gradient)), (center, radius)
+
+
+@every_method
+def test_permuting_the_inputs_permutes_nothing_else(method: Any) -> None:
+    net = Net(("concatenated", "dense", "activation"), 3, (3,))
+    order = np.array([2, 0, 1])
+    for kind in KINDS:
+        perturbed = Region(kind, 0.5, 2).at((3,))
+        permuted = jax.tree.map(lambda a: a[order] if jnp.ndim(a) else a, perturbed)
+        inverse = np.argsort(order)
+        same(method(lambda x: net(x[inverse]))(permuted), method(net)(perturbed))
+
+
+# ---- intermediate bounds as a value --------------------------------------------------------
+
+
+def test_intermediate_is_a_value() -> None:
+    crown, ibp, forward = jaxlirpa.crown, jaxlirpa.ibp, jaxlirpa.forward_crown
+    net = Net(("dense", "activation", "residual", "concatenated"), 5, (3,))
+    for kind in ("box", "2"):
+        perturbed = Region(kind, 0.7, 1).at((3,))
+
+        def run(**options: Any) -> Bounds:
+            return crown(net, **options)(perturbed)  # noqa: B023
+
+        same(run(intermediate=ibp), jaxlirpa.crown_ibp(net)(perturbed), 0.0)
+        same(run(intermediate=crown), run())
+        same(run(intermediate=functools.partial(crown, intermediate=crown)), run())
+        nested = run(intermediate=functools.partial(crown, intermediate=ibp))
+        values = jax.vmap(net)(points(perturbed, 0))
+        for bounds in (nested, run(intermediate=forward)):
+            inside(Bounds(values, values), bounds, oracles.slack(values))
+            inside(bounds, ibp(net)(perturbed), oracles.slack(values))
+
+
+def test_intermediate_of_the_users_own() -> None:
+    """Any function from a function to a function that bounds it will do."""
+    net = Net(("dense", "activation", "residual"), 6, (3,))
+    calls = []
+
+    def noted(fn: Any) -> Any:
+        calls.append(fn)
+        return jaxlirpa.ibp(fn)
+
+    same(
+        jaxlirpa.crown(net, intermediate=noted)(jnp.ones(3), 0.1),
+        jaxlirpa.crown_ibp(net)(jnp.ones(3), 0.1),
+    )
+    assert len(calls) == 1
+
+
+# ---- several sets, and pytrees -------------------------------------------------------------
+
+A, B = jnp.array([1.0, -2.0]), jnp.array([0.5, 0.25])
+
+
+@every_method
+def test_several_sets(method: Any) -> None:
+    first, second = LpBall(A, 0.5, ord=2), Box(B - 1, B + 2)
+
+    def fn(a: jax.Array, b: jax.Array) -> dict[str, jax.Array]:
+        return {"sum": a + b, "difference": a - b, "both": jnp.concatenate([a, 2 * b])}
+
+    lower, upper = method(fn)(first, second)
+    np.testing.assert_allclose(lower["sum"], A - 0.5 + B - 1)
+    np.testing.assert_allclose(upper["sum"], A + 0.5 + B + 2)
+    np.testing.assert_allclose(lower["difference"], A - 0.5 - B - 2)
+    np.testing.assert_allclose(upper["difference"], A + 0.5 - B + 1)
+    np.testing.assert_allclose(lower["both"], jnp.concatenate([A - 0.5, 2 * B - 2]))
+    np.testing.assert_allclose(upper["both"], jnp.concatenate([A + 0.5, 2 * B + 4]))
+
+
+@given(vector_nets, vector_nets, regions, regions)
+def test_two_sets_are_sound(f: Net, g: Net, one: Region, other: Region) -> None:
+    def fn(x: jax.Array, tree: dict[str, jax.Array]) -> jax.Array:
+        return jax.nn.relu(f(x) - g(tree["y"])) + x[:2] @ jnp.array([[1.0, -1], [2, 0.5]])
+
+    first, second = one.at((3,)), other.at((3,))
+    args = (first, {"y": second})
+    values = jax.vmap(fn)(points(first, 0), {"y": points(second, 1)})
+    for name, method in METHODS.items():
+        bounds = method(fn)(*args)
+        inside(Bounds(values, values), bounds, oracles.slack(*bounds), name)
+
+
+@every_method
+def test_one_set_used_twice(method: Any) -> None:
+    """What is subtracted from itself is known, at the latest behind an affine chain."""
+    net = Net(("dense", "activation"), 0, (3,))
+    bounds = method(lambda x: (x + x, x - x, 3 * x - 2 * x))(A, 0.5)
+    same(bounds, Bounds((2 * A - 1, 0 * A, A - 0.5), (2 * A + 1, 0 * A, A + 0.5)))
+    if method is not jaxlirpa.ibp:
+        lower, upper = method(lambda x: net(x) - net(x))(jnp.ones(3), 0.01)
+        assert np.all(upper - lower < 0.1)
+
+
+@every_method
+def test_outputs_of_any_structure(method: Any) -> None:
+    constant, number = jnp.array([1, 2]), 3.0
+
+    def fn(x: jax.Array, y: jax.Array) -> dict[str, Any]:
+        hidden = jax.nn.relu(x)
+        return {
+            "tuple": (hidden, hidden),
+            "scalar": x.sum(),
+            "input": x,
+            "known": constant,
+            "literal": number,
+            "other": 2 * y,
+            "none": None,
+            "empty": (),
+        }
+
+    lower, upper = method(fn)(LpBall(A, 0.5), B)
+    assert jax.tree.structure(lower) == jax.tree.structure(fn(A, B))
+    same(lower, {**fn(A - 0.5, B)}, 0.0)
+    same(upper, {**fn(A + 0.5, B)}, 0.0)
+    assert lower["known"].dtype == constant.dtype
+    if method is not jaxlirpa.ibp:
+        found = method(fn, linear=True)(LpBall(A, 0.5), B)
+        x, nothing = found.lower_coefficients["input"]
+        assert nothing is None
+        np.testing.assert_array_equal(x, jnp.eye(2))
+        np.testing.assert_array_equal(found.upper_coefficients["literal"][0], jnp.zeros(2))
+        assert found.upper_coefficients["tuple"][1][0].shape == (2, 2)
+        np.testing.assert_array_equal(found.upper_offset["other"], 2 * B)
+
+
+@every_method
+def test_nothing_depends_on_the_input(method: Any) -> None:
+    for fn in (lambda x: jnp.ones(2), lambda x: (), lambda x: jax.lax.stop_gradient(0.0)):
+        same(method(fn)(A, 0.1), Bounds(fn(A), fn(A)))
+
+
+@every_method
+def test_trees_of_sets(method: Any) -> None:
+    """A set in a leaf's place, and a set whose centre is a tree, are the same."""
+    params = {"w": jnp.array([[1.0, -1.0], [0.5, 2.0]]), "b": B, "steps": 3}
+
+    def fn(params: dict[str, Any], x: jax.Array) -> jax.Array:
+        return params["steps"] * jax.nn.relu(x @ params["w"] + params["b"])
+
+    floats = {k: params[k] for k in ("w", "b")}
+    whole = method(lambda p, x: fn({**p, "steps": 3}, x))(LpBall(floats, 0.1), A)
+    leaves = method(fn)({**params, "w": LpBall(params["w"], 0.1), "b": LpBall(B, 0.1)}, A)
+    by_eps = method(lambda p, x: fn({**p, "steps": 3}, x), argnums=0)(floats, A, 0.1)
+    by_tree = method(lambda p, x: fn({**p, "steps": 3}, x), argnums=0)(
+        floats, A, {"w": 0.1, "b": jnp.full(2, 0.1)}
+    )
+    for other in (leaves, by_eps, by_tree):
+        same(other, whole)
+    reach = 0.1 * (jnp.abs(A).sum() + 1)
+    np.testing.assert_allclose(whole.upper, fn({**params, "b": B + reach}, A))
+    np.testing.assert_allclose(whole.lower, fn({**params, "b": B - reach}, A))
+
+
+@every_method
+def test_argnums(method: Any) -> None:
+    def fn(a: jax.Array, b: jax.Array) -> jax.Array:
+        return a - 2 * b
+
+    same(method(fn)(A, B, 0.1), method(fn, argnums=1)(A, B, 0.1), 0.0)
+    same(method(fn)(A, B, 0.1), method(fn, argnums=-1)(A, B, 0.1), 0.0)
+    same(method(fn, argnums=0)(A, B, 0.1), method(fn)(LpBall(A, 0.1), B), 0.0)
+    same(method(fn, argnums=(0, 1))(A, B, 0.1), method(fn)(LpBall(A, 0.1), LpBall(B, 0.1)), 0.0)
+    same(method(fn, argnums=(0, 1, -1))(A, B, 0.1), method(fn, argnums=(0, 1))(A, B, 0.1), 0.0)
+
+
+@every_method
+def test_a_scalar_next_to_an_array(method: Any) -> None:
+    """A scalar is broadcast by arithmetic itself; its coefficients must add up all the same."""
+    row = jnp.array([-1.0, 0.0, 2.0])
+
+    def fn(s: jax.Array) -> list[jax.Array]:
+        total = jnp.sum(s)
+        return [
+            total * row,
+            row + total,
+            row - total,
+            jnp.sum(jnp.maximum(total, row)),
+            jnp.sum(row * jnp.minimum(row, total) / 2),
+        ]
+
+    for perturbed in (LpBall(A, 0.3, ord=2), LpBall(A.sum(), 0.7, ord=2), LpBall(A, 0.4)):
+        values = jax.vmap(fn)(points(perturbed, 0))
+        lower, upper = method(fn)(perturbed)
+        for v, low, high in zip(values, lower, upper, strict=True):
+            inside(Bounds(v, v), Bounds(low, high), oracles.slack(v))
+
+
+def test_strings_and_states_are_no_sets() -> None:
+    """A set is an instance of a set's class, not something that happens to have its methods."""
+    lower, upper = jaxlirpa.crown(lambda name, x: getattr(jax.nn, name)(x))("relu", A, 0.5)
+    np.testing.assert_allclose(lower, jax.nn.relu(A - 0.5))
+    np.testing.assert_allclose(upper, jax.nn.relu(A + 0.5))
+
+
+# ---- longer sweeps -------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(60))
+def test_many_networks(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    blocks, shape = ((VECTORS, (3,)), (IMAGES, (4, 4, 2)))[seed % 2]
+    names = tuple(rng.choice(sorted(blocks), size=4))
+    region = Region(str(rng.choice(KINDS)), float(rng.choice(RADII)), seed)
+    check_every_node(Net(names, seed, shape), region, (jnp.float32, jnp.float64)[seed % 3 == 0])

@@ -1,0 +1,504 @@
+"""Every primitive, one line each, in every method: each node's box holds, affine ones are exact."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import oracles
+import pytest
+from flax import nnx
+from jax import lax
+
+import jaxlirpa
+from jaxlirpa._graph.graph import Ref
+
+Shape = tuple[int, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A function of perturbed arrays of given shapes."""
+
+    name: str
+    function: Callable[..., Any]
+    shapes: tuple[Shape, ...]
+
+    def __str__(self) -> str:
+        return self.name
+
+    def boxes(self, dtype: Any = np.float64) -> list[jaxlirpa.Box]:
+        """A lopsided box in the place of every argument."""
+        rng = np.random.default_rng(len(self.name))
+        boxes = []
+        for shape in self.shapes:
+            lower = rng.normal(size=shape)
+            upper = lower + rng.uniform(0, 1, shape) ** 2
+            boxes.append(jaxlirpa.Box(jnp.asarray(lower, dtype), jnp.asarray(upper, dtype)))
+        return boxes
+
+
+def case(name: str, function: Callable[..., Any], *shapes: Shape) -> Any:
+    return pytest.param(Case(name, function, shapes), id=name)
+
+
+def c(*shape: int) -> np.ndarray:
+    """A known array with entries of either sign."""
+    return np.random.default_rng(shape).normal(size=shape)
+
+
+# ---- affine functions ----------------------------------------------------------------------
+
+MASK = np.array([[True, False, True], [False, False, True]])
+
+ARITHMETIC = [
+    case("neg", lambda x: -x, (2, 3)),
+    case("identity", lambda x: x, (3,)),
+    case("copy", lambda x: jnp.array(x, copy=True), (3,)),
+    case("add", lambda x, y: x + y, (2, 3), (2, 3)),
+    case("add constant", lambda x: c(2, 3) + x, (2, 3)),
+    case("add broadcast", lambda x, y: x[None] + y[:, None], (3,), (2,)),
+    case("add scalar operand", lambda x, y: x + y, (), (3,)),
+    case("add itself", lambda x: x + x, (3,)),
+    case("sub", lambda x, y: x - y, (3,), (3,)),
+    case("sub itself", lambda x: 2.0 * x - x[::-1], (3,)),
+    case("constant minus", lambda x: 1.0 - x, (3,)),
+    case("sub scalar operand", lambda x, y: x - y, (), (3,)),
+    case("mul constant", lambda x: x * c(2, 3), (2, 3)),
+    case("constant mul", lambda x: c(2, 3) * x, (2, 3)),
+    case("mul negative scalar", lambda x: -2.5 * x, (2, 3)),
+    case("mul zero", lambda x: 0.0 * x, (3,)),
+    case("mul scalar operand", lambda x: x * c(3), ()),
+    case("div constant", lambda x: x / c(2, 3), (2, 3)),
+    case("div negative scalar", lambda x: x / -3.0, (2, 3)),
+    case("div scalar operand", lambda x: x / c(3), ()),
+    case("scalar", lambda x: 3.0 * (1.0 - x) / 2.0, ()),
+    case("convert", lambda x: x.astype(jnp.float64) * 2.0, (3,)),
+    case("reduce_sum", lambda x: x.sum(), (2, 3)),
+    case("reduce_sum axis", lambda x: x.sum(1, keepdims=True), (2, 3, 2)),
+    case("mean", lambda x: x.mean((0, 2)), (2, 3, 2)),
+    case("average", lambda x: jnp.average(x, axis=0, weights=np.arange(1.0, 4)), (3, 2)),
+    case("cumsum", lambda x: jnp.cumsum(x, 1), (2, 3)),
+    case("cumsum reverse", lambda x: lax.cumsum(x, 0, reverse=True), (3, 2)),
+    case("diff", lambda x: jnp.diff(x, axis=0), (4, 2)),
+    case("trace", lambda x: jnp.trace(x), (3, 3)),
+    case("associative_scan", lambda x: lax.associative_scan(jnp.add, x), (5,)),
+    case("residual", lambda x: x + c(3, 3) @ (x - 1.0), (3,)),
+    case("two inputs, three uses", lambda x, y: (c(2, 3) @ x + y) - c(2, 2) @ y, (3,), (2,)),
+]
+
+PRODUCTS = [
+    case("matvec", lambda x: c(2, 3) @ x, (3,)),
+    case("vecmat", lambda x: x @ c(3, 2), (3,)),
+    case("matmul left", lambda x: x @ c(3, 2), (2, 3)),
+    case("matmul right", lambda x: c(2, 3) @ x, (3, 2)),
+    case("matmul batched", lambda x: x @ c(2, 3, 2), (2, 2, 3)),
+    case("perturbed matrix", lambda w: w @ c(3), (2, 3)),
+    case("dot", lambda x: jnp.dot(x, c(3)), (3,)),
+    case("outer", lambda x: jnp.outer(c(2), x), (3,)),
+    case("kron", lambda x: jnp.kron(x, c(2, 2)), (2, 2)),
+    case("tensordot", lambda x: jnp.tensordot(c(2, 3, 2), x, ((1, 0), (0, 1))), (3, 2)),
+    case("einsum ab,bc", lambda x: jnp.einsum("ab,bc->ca", x, c(3, 2)), (2, 3)),
+    case("einsum right", lambda x: jnp.einsum("ab,bc->ac", c(2, 3), x), (3, 2)),
+    case("einsum batch", lambda x: jnp.einsum("nab,nb->na", c(2, 3, 2), x), (2, 2)),
+    case("einsum diagonal", lambda x: jnp.einsum("ii,ij->j", x, c(3, 2)), (3, 3)),
+    case("einsum three", lambda x: jnp.einsum("a,ab,bc", c(2), x, c(3, 2)), (2, 3)),
+    case("convolve", lambda x: jnp.convolve(x, c(3)), (5,)),
+    case("vmapped", lambda x: jax.vmap(lambda r: c(2, 3) @ r)(x), (2, 3)),
+]
+
+MOVEMENT = [
+    case("reshape", lambda x: x.reshape(3, 2), (2, 3)),
+    case("flatten", lambda x: x.ravel(), (2, 3)),
+    case("transpose", lambda x: jnp.transpose(x, (2, 0, 1)), (2, 3, 2)),
+    case("swapaxes", lambda x: jnp.swapaxes(x, 0, 1), (2, 3)),
+    case("squeeze", lambda x: jnp.squeeze(x, 1), (2, 1, 3)),
+    case("expand_dims", lambda x: x[:, None], (3,)),
+    case("expand_dims lax", lambda x: lax.expand_dims(x, (0, 2)), (3,)),
+    case("broadcast", lambda x: jnp.broadcast_to(x, (2, 3)), (3,)),
+    case("broadcast summed", lambda x: (jnp.broadcast_to(x, (2, 3)) * c(2, 3)).sum(0), (3,)),
+    case("concatenate", lambda x, y: jnp.concatenate([x, y, x], 1), (2, 1), (2, 2)),
+    case("concatenate constant", lambda x: jnp.concatenate([c(2), x]), (3,)),
+    case("stack", lambda x, y: jnp.stack([x, y], 1), (3,), (3,)),
+    case("unstack", lambda x: jnp.unstack(x, axis=1)[1] - jnp.unstack(x, axis=1)[0], (2, 3)),
+    case("split", lambda x: jnp.split(x, [1, 2], 1)[1:], (2, 4)),
+    case("split, one part", lambda x: jnp.split(x, 2)[1] * 2.0, (4,)),
+    case("tile", lambda x: jnp.tile(x, (2, 2)), (1, 3)),
+    case("repeat", lambda x: jnp.repeat(x, 2, axis=0), (2, 2)),
+    case("roll", lambda x: jnp.roll(x, 2), (5,)),
+    case("flip", lambda x: jnp.flip(x, 0), (3, 2)),
+    case("rot90", lambda x: jnp.rot90(x), (2, 3)),
+    case("slice", lambda x: x[1:, ::2], (3, 4)),
+    case("slice reversed", lambda x: x[::-2], (5,)),
+    case("slice last", lambda x: x[-1], (3, 2)),
+    case("dynamic_slice", lambda x: lax.dynamic_slice(x, (1, 0), (2, 2)), (4, 3)),
+    case("dynamic_slice clamped", lambda x: lax.dynamic_slice(x, (9,), (2,)), (4,)),
+    case("dynamic_index", lambda x: lax.dynamic_index_in_dim(x, 1, 0), (3, 2)),
+    case("dynamic_update", lambda x, y: lax.dynamic_update_slice(x, y, (1,)), (4,), (2,)),
+    case("dynamic_update known", lambda x: lax.dynamic_update_slice(x, c(2), (1,)), (4,)),
+    case("dynamic_update into", lambda x: lax.dynamic_update_slice(c(4), x, (1,)), (2,)),
+    case("gather", lambda x: x[np.array([2, 0, 2])], (3, 2)),
+    case("gather summed", lambda x: x[np.array([2, 0, 2])].sum(0), (3, 2)),
+    case("gather pairs", lambda x: x[np.array([0, 1]), np.array([2, 0])], (2, 3)),
+    case("gather negative", lambda x: x[np.array([-1, 0])], (3,)),
+    case("take", lambda x: jnp.take(x, np.array([1, 1, 0]), axis=1), (2, 3)),
+    case("take clip", lambda x: jnp.take(x, np.array([5, -9, 0]), mode="clip"), (3,)),
+    case("take wrap", lambda x: jnp.take(x, np.array([5, -2, 0]), mode="wrap"), (3,)),
+    case(
+        "take fill",
+        lambda x: jnp.take(x, np.array([7, 0]), mode="fill", fill_value=2.0) - x[:2],
+        (3,),
+    ),
+    case("take_along_axis", lambda x: jnp.take_along_axis(x, np.array([[1], [0]]), 1), (2, 3)),
+    case("embedding", lambda t: t[np.array([[0, 3], [3, 1]])].sum(1), (4, 2)),
+    case("diag", lambda x: jnp.diag(x), (3,)),
+    case("triu", lambda x: jnp.triu(x) - jnp.tril(x), (3, 3)),
+    case("where", lambda x, y: jnp.where(MASK, x, y), (2, 3), (2, 3)),
+    case("where constant", lambda x: jnp.where(MASK, x, -1.0), (2, 3)),
+    case("where itself", lambda x: jnp.where(MASK, x, -x), (2, 3)),
+    case("select_n scalar", lambda x, y: lax.select_n(jnp.array(True), x, y), (3,), (3,)),
+    case("at set", lambda x: x.at[1].set(4.0), (3,)),
+    case("at set slice", lambda x, y: x.at[1:3].set(y), (4,), (2,)),
+    case("at set column", lambda x, y: x.at[:, 1].set(y), (2, 3), (2,)),
+    case(
+        "at set unique",
+        lambda x, y: x.at[np.array([2, 0])].set(y, unique_indices=True),
+        (4,),
+        (2,),
+    ),
+    case("at add", lambda x, y: x.at[np.array([1, 1, 0])].add(y), (3,), (3,)),
+    case("at add into", lambda y: jnp.zeros(3).at[np.array([1, 1, 0])].add(y), (3,)),
+    case("segment_sum", lambda x: jax.ops.segment_sum(x, np.array([0, 0, 1]), 2), (3,)),
+    case("pad constant", lambda x: jnp.pad(x, ((1, 0), (0, 2)), constant_values=3.0), (2, 2)),
+    case("pad edge", lambda x: jnp.pad(x, 2, mode="edge"), (3,)),
+    case("pad reflect", lambda x: jnp.pad(x, 2, mode="reflect"), (3,)),
+    case("pad symmetric", lambda x: jnp.pad(x, 2, mode="symmetric"), (3,)),
+    case("pad wrap", lambda x: jnp.pad(x, 2, mode="wrap"), (3,)),
+    case("pad linear_ramp", lambda x: jnp.pad(x, 2, mode="linear_ramp", end_values=1.0), (3,)),
+    case("pad mean", lambda x: jnp.pad(x, 2, mode="mean"), (3,)),
+    case("pad negative", lambda x: lax.pad(x, 0.5, [(-1, 2, 0)]), (4,)),
+    case("pad interior", lambda x: lax.pad(x, 0.5, [(1, -1, 2)]), (3,)),
+    case("pad by perturbed", lambda x, v: lax.pad(x, v, [(1, 1, 0)]).sum(), (3,), ()),
+    case("resize nearest", lambda x: jax.image.resize(x, (5, 3), "nearest"), (3, 2)),
+    case("resize bilinear", lambda x: jax.image.resize(x, (5, 3), "bilinear"), (3, 2)),
+    case("resize down", lambda x: jax.image.resize(x, (2, 2), "bilinear"), (4, 3)),
+    case("resize cubic", lambda x: jax.image.resize(x, (5, 3), "bicubic"), (3, 2)),
+    case("resize lanczos", lambda x: jax.image.resize(x, (4,), "lanczos3"), (3,)),
+]
+
+CALLS = [
+    case("jit", jax.jit(lambda x: 2.0 * x), (3,)),
+    case("checkpoint", jax.checkpoint(lambda x: c(2, 3) @ x), (3,)),
+    case("barrier", lambda x: lax.optimization_barrier((x, 2.0 * x)), (3,)),
+    case("device_put", lambda x: jax.device_put(x) * 2.0, (3,)),
+    case("linearize", lambda x: jax.linearize(jnp.sin, c(3))[1](x), (3,)),
+    case("transpose of a function", lambda x: jax.vjp(lambda y: c(2, 3) @ y, c(3))[1](x), (2,)),
+    case("no entries", lambda x: (x[:0], x[:0].sum() + x), (3,)),
+    case("several outputs", lambda x: {"a": x.sum(), "b": (x, c(2))}, (3,)),
+]
+
+
+def reduce_sum(window: Shape, **options: Any) -> Callable[[Any], Any]:
+    options = {"window_strides": (1,) * len(window), "padding": "VALID"} | options
+    return lambda x: lax.reduce_window(x, 0.0, lax.add, window, **options)
+
+
+POOLING = [
+    case("window sum", reduce_sum((2, 2)), (3, 4)),
+    case("window sum strided", reduce_sum((2, 2), window_strides=(2, 1)), (4, 3)),
+    case("window sum padded", reduce_sum((3,), padding=[(2, 1)], window_strides=(2,)), (5,)),
+    case("window sum same", reduce_sum((3,), padding="SAME"), (4,)),
+    case("window sum dilated", reduce_sum((2,), window_dilation=(2,)), (5,)),
+    case("window sum base dilated", reduce_sum((2,), base_dilation=(2,)), (4,)),
+    case("avg_pool", lambda x: nn.avg_pool(x, (2, 2), (2, 2)), (1, 4, 4, 2)),
+    case("avg_pool same", lambda x: nn.avg_pool(x, (3, 3), (2, 2), "SAME"), (1, 4, 3, 1)),
+    case(
+        "avg_pool without the padding",
+        lambda x: nn.avg_pool(x, (3, 2), (1, 1), "SAME", count_include_pad=False),
+        (1, 3, 3, 1),
+    ),
+    case("avg_pool 1d", lambda x: nn.avg_pool(x, (2,), (1,), [(1, 0)]), (2, 4, 1)),
+    case("avg_pool 3d", lambda x: nn.avg_pool(x, (2, 2, 2)), (1, 3, 2, 3, 1)),
+    case("global pool", lambda x: x.mean((1, 2)), (1, 3, 3, 2)),
+]
+
+
+def conv(kernel: Shape, strides: Shape = (1, 1), padding: Any = "SAME", **options: Any) -> Any:
+    """A convolution of a perturbed image with a known kernel; NHWC unless stated otherwise."""
+    options = {"dimension_numbers": ("NHWC", "HWIO", "NHWC")} | options
+    return lambda x: lax.conv_general_dilated(x, c(*kernel), strides, padding, **options)
+
+
+NCHW, ODD = ("NCHW", "OIHW", "NCHW"), ("CWNH", "IWOH", "HCNW")
+NWC, NDHWC = ("NWC", "WIO", "NWC"), ("NDHWC", "DHWIO", "NDHWC")
+
+CONVOLUTIONS = [
+    case("conv", conv((3, 3, 2, 2)), (1, 4, 3, 2)),
+    case("conv batch", conv((2, 2, 1, 2)), (2, 3, 3, 1)),
+    case("conv valid", conv((3, 2, 1, 2), padding="VALID"), (1, 4, 4, 1)),
+    case("conv 1x1", conv((1, 1, 3, 2)), (1, 2, 2, 3)),
+    case("conv explicit", conv((2, 3, 1, 2), (1, 1), [(2, 0), (0, 1)]), (1, 3, 4, 1)),
+    case("conv negative padding", conv((2, 2, 1, 2), (1, 1), [(-1, 1), (0, -1)]), (1, 4, 4, 1)),
+    case("conv stride 2", conv((3, 3, 1, 2), (2, 2)), (1, 5, 4, 1)),
+    case("conv stride 2 valid", conv((3, 3, 2, 1), (2, 2), "VALID"), (1, 6, 5, 2)),
+    case("conv uneven strides", conv((3, 2, 1, 2), (3, 1)), (1, 7, 3, 1)),
+    case("conv stride beyond kernel", conv((1, 2, 1, 2), (2, 3), "VALID"), (2, 5, 7, 1)),
+    case("conv stride 2 explicit", conv((4, 3, 1, 2), (2, 2), [(1, 2), (0, 3)]), (1, 5, 5, 1)),
+    case("conv stride 2 negative", conv((2, 2, 1, 2), (2, 2), [(-1, 1), (1, -2)]), (1, 6, 7, 1)),
+    case("conv stride 2 NCHW", conv((2, 2, 3, 3), (2, 2), dimension_numbers=NCHW), (1, 2, 5, 5)),
+    case("conv stride 2 odd", conv((2, 3, 2, 2), (2, 1), dimension_numbers=ODD), (2, 4, 1, 5)),
+    case("conv NCHW", conv((2, 2, 3, 3), dimension_numbers=NCHW), (1, 2, 3, 3)),
+    case("conv dilated", conv((2, 2, 1, 2), rhs_dilation=(2, 3)), (1, 5, 5, 1)),
+    case("conv dilated stride", conv((2, 2, 1, 1), (2, 2), rhs_dilation=(2, 1)), (1, 6, 5, 1)),
+    case(
+        "conv lhs dilated",
+        conv((3, 3, 1, 2), (1, 1), [(0, 0), (1, 2)], lhs_dilation=(2, 2)),
+        (1, 3, 3, 1),
+    ),
+    case(
+        "conv lhs dilated stride",
+        conv((2, 2, 1, 1), (3, 2), [(1, 1), (2, 0)], lhs_dilation=(2, 3)),
+        (1, 4, 3, 1),
+    ),
+    case("conv groups", conv((2, 2, 2, 4), feature_group_count=2), (1, 3, 3, 4)),
+    case("conv depthwise", conv((3, 3, 1, 4), (2, 2), feature_group_count=2), (1, 4, 4, 2)),
+    case("conv batch groups", conv((2, 2, 1, 4), batch_group_count=2), (4, 3, 3, 1)),
+    case(
+        "conv batch groups stride",
+        conv((2, 2, 1, 2), (2, 2), "VALID", batch_group_count=2),
+        (2, 5, 4, 1),
+    ),
+    case("conv 1d", conv((3, 2, 2), (1,), dimension_numbers=NWC), (2, 5, 2)),
+    case(
+        "conv 1d stride", conv((2, 2, 3), (2,), dimension_numbers=("NCH", "OIH", "NCH")), (1, 2, 5)
+    ),
+    case("conv 3d", conv((2, 2, 2, 1, 2), (1, 1, 1), dimension_numbers=NDHWC), (1, 3, 2, 3, 1)),
+    case(
+        "conv 3d stride",
+        conv((3, 2, 2, 2, 1), (2, 1, 2), "VALID", dimension_numbers=NDHWC),
+        (1, 5, 3, 4, 2),
+    ),
+    case("conv 0d", conv((2, 3), (), [], dimension_numbers=("NC", "IO", "NC")), (2, 2)),
+    case(
+        "conv transpose",
+        lambda x: lax.conv_transpose(x, c(3, 3, 2, 1), (2, 2), "SAME"),
+        (1, 3, 2, 2),
+    ),
+    case(
+        "conv transpose valid",
+        lambda x: lax.conv_transpose(x, c(2, 3, 1, 2), (3, 2), "VALID"),
+        (1, 2, 2, 1),
+    ),
+    case(
+        "conv transpose of a kernel",
+        lambda x: lax.conv_transpose(x, c(3, 3, 2, 1), (2, 2), "SAME", transpose_kernel=True),
+        (1, 2, 3, 1),
+    ),
+    case(
+        "conv perturbed kernel",
+        lambda k: lax.conv_general_dilated(
+            c(2, 4, 4, 1), k, (2, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        ),
+        (3, 2, 1, 2),
+    ),
+    case(
+        "conv perturbed grouped kernel",
+        lambda k: lax.conv_general_dilated(
+            c(1, 4, 3, 3), k, (2, 2), "SAME", rhs_dilation=(1, 2), feature_group_count=2
+        ),
+        (2, 2, 2, 2),
+    ),
+    case(
+        "patches",
+        lambda x: lax.conv_general_dilated_patches(x, (2, 2), (1, 2), "SAME"),
+        (1, 2, 3, 3),
+    ),
+]
+
+
+def module(layer: nn.Module, *shape: int, **options: Any) -> Callable[[Any], Any]:
+    """A linen module with random variables, none of them at its initial value."""
+    variables = layer.init(jax.random.key(0), jnp.ones(shape), **options)
+    leaves, structure = jax.tree.flatten(variables)
+    noise = [jnp.abs(jnp.asarray(c(*x.shape, 7)[..., 0], x.dtype)) for x in leaves]
+    moved = jax.tree.unflatten(structure, [x + 0.5 * n for x, n in zip(leaves, noise, strict=True)])
+    return lambda x: layer.apply(moved, x, **options)
+
+
+def kernel_of(layer: nn.Module, x: np.ndarray) -> Callable[[Any], Any]:
+    """A linen module as a function of its kernel."""
+    variables = layer.init(jax.random.key(0), x)
+    return lambda k: layer.apply({"params": variables["params"] | {"kernel": k}}, x)
+
+
+MODULES = [
+    case("Dense", module(nn.Dense(2), 1, 3), (2, 3)),
+    case("Dense kernel", kernel_of(nn.Dense(2), c(2, 3)), (3, 2)),
+    case("DenseGeneral", module(nn.DenseGeneral((2, 2), axis=(-2, -1)), 1, 3, 2), (2, 3, 2)),
+    case("Conv", module(nn.Conv(2, (3, 3), strides=(2, 2)), 1, 4, 4, 1), (1, 5, 4, 1)),
+    case("Conv circular", module(nn.Conv(1, (3,), padding="CIRCULAR"), 1, 4, 1), (1, 4, 1)),
+    case("Conv causal", module(nn.Conv(1, (3,), padding="CAUSAL"), 1, 4, 1), (1, 4, 1)),
+    case("Conv kernel", kernel_of(nn.Conv(2, (2, 2)), c(1, 3, 3, 1)), (2, 2, 1, 2)),
+    case("ConvTranspose", module(nn.ConvTranspose(2, (3, 3), (2, 2)), 1, 3, 3, 1), (1, 3, 2, 1)),
+    case(
+        "ConvTranspose circular",
+        module(nn.ConvTranspose(1, (4,), (2,), padding="CIRCULAR"), 1, 3, 1),
+        (1, 3, 1),
+    ),
+    case("BatchNorm", module(nn.BatchNorm(use_running_average=True), 1, 3), (2, 3)),
+    case(
+        "Embed",
+        lambda t: nn.Embed(4, 2).apply({"params": {"embedding": t}}, np.array([3, 0, 3])),
+        (4, 2),
+    ),
+    case("Dropout", module(nn.Dropout(0.5, deterministic=True), 3), (3,)),
+    case("nnx Linear", nnx.Linear(3, 2, rngs=nnx.Rngs(0)), (2, 3)),
+    case("nnx Conv", nnx.Conv(1, 2, (3, 3), rngs=nnx.Rngs(0)), (1, 3, 3, 1)),
+    case(
+        "nnx BatchNorm",
+        nnx.BatchNorm(3, use_running_average=True, rngs=nnx.Rngs(0)),
+        (2, 3),
+    ),
+    case("nnx Dropout", nnx.Dropout(0.5, deterministic=True, rngs=nnx.Rngs(0)), (3,)),
+]
+
+AFFINE = [*ARITHMETIC, *PRODUCTS, *MOVEMENT, *CALLS, *POOLING, *CONVOLUTIONS, *MODULES]
+
+
+@pytest.mark.parametrize("case", AFFINE)
+def test_affine(case: Case):
+    """Every method attains the exact extremes."""
+    boxes = case.boxes()
+    graph, bounds = oracles.check_every_node(case.function, boxes)
+    exact = oracles.affine_extrema(case.function, *boxes)
+    ibp = jaxlirpa.ibp(case.function)(*boxes)
+    actual = list(zip(*map(jax.tree.leaves, ibp), strict=True))
+    for (lower, upper), (low, high) in zip(actual, exact, strict=True):
+        oracles.equal(lower, low, "ibp")
+        oracles.equal(upper, high, "ibp")
+    values = [v for v, out in zip(exact, graph.outputs, strict=True) if isinstance(out, Ref)]
+    places = [oracles.live_refs(graph).index(ref) for ref in graph.targets]
+    for name in bounds.keys() - {"ibp"}:
+        for place, (low, high) in zip(places, values, strict=True):
+            oracles.equal(bounds[name].lower[place], low, name)
+            oracles.equal(bounds[name].upper[place], high, name)
+
+
+# ---- nonlinear functions -------------------------------------------------------------------
+
+
+def hidden(activation: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """An activation between two layers, the second of which makes its lines matter."""
+    return lambda x: activation(x @ c(3, 4) - 0.2) @ c(4, 2)
+
+
+W = c(3, 4)
+ACTIVATIONS: dict[str, Callable[[Any], Any]] = {
+    "relu": jax.nn.relu,
+    "relu, linen": nn.relu,
+    "max": lambda x: jnp.maximum(x, 0.3),
+    "max, constant first": lambda x: jnp.maximum(-0.3, x),
+    "max of an array": lambda x: jnp.maximum(x, c(4)),
+    "min": lambda x: jnp.minimum(x, 0.3),
+    "min of an array": lambda x: jnp.minimum(c(4), x),
+    "max and min": lambda x: jnp.maximum(jnp.minimum(x, 0.8), -0.4),
+    "abs": jnp.abs,
+    "abs, python": abs,
+    "leaky_relu": jax.nn.leaky_relu,
+    "leaky_relu 0.2": lambda x: jax.nn.leaky_relu(x, 0.2),
+    "leaky_relu keyword": lambda x: jax.nn.leaky_relu(x, negative_slope=0.3),
+    "leaky_relu falling": lambda x: jax.nn.leaky_relu(x, -0.5),
+    "leaky_relu steep": lambda x: jax.nn.leaky_relu(x, 1.5),
+    "leaky_relu per entry": lambda x: jax.nn.leaky_relu(x, np.array([0.1, -0.2, 1.0, 2.0])),
+    "relu6": jax.nn.relu6,
+    "hard_tanh": jax.nn.hard_tanh,
+    "clip": lambda x: jnp.clip(x, -0.5, 0.4),
+    "clip below": lambda x: jnp.clip(x, -0.5),
+    "clip above": lambda x: jnp.clip(x, max=0.4),
+    "clip arrays": lambda x: jnp.clip(x, -np.abs(c(4)), np.abs(c(4, 1)[:, 0])),
+    "clip the other way round": lambda x: jnp.clip(x, 0.5, -0.5),
+    "clip infinite": lambda x: jnp.clip(x, -jnp.inf, jnp.inf),
+    "clamp": lambda x: lax.clamp(-0.2, x, 0.9),
+    "clamp arrays": lambda x: lax.clamp(-np.abs(c(4)), x, np.abs(c(4))),
+    "sigmoid": jax.nn.sigmoid,
+    "tanh": jnp.tanh,
+    "hard_sigmoid": jax.nn.hard_sigmoid,
+    "soft threshold": lambda x: jax.nn.relu(x - 0.2) - jax.nn.relu(-x - 0.2),
+    "maxout of one": lambda x: x + jax.nn.relu(0.5 - x),
+    "crelu": lambda x: jnp.concatenate([jax.nn.relu(x[:2]), jax.nn.relu(-x[2:])]),
+    "twice": lambda x: jnp.tanh(jax.nn.relu(x) - 0.5 * jnp.abs(x)),
+    "residual": lambda x: x + jax.nn.relu(x @ c(4, 4)),
+}
+NONLINEAR = [
+    *[case(name, hidden(activation), (3,)) for name, activation in ACTIVATIONS.items()],
+    case("abs of a scalar", lambda x: jnp.abs(x - 0.1), ()),
+    case("relu of the input", lambda x: jax.nn.relu(x) - 0.5 * x, (3,)),
+    case("output is hidden too", lambda x: (jnp.abs(x @ W), jnp.abs(x @ W).sum()), (3,)),
+    case("perturbed weights", lambda w, b: jax.nn.relu(c(2, 3) @ w + b), (3, 2), (2,)),
+    case(
+        "perturbed layers",
+        lambda w, v, b: c(2) @ (jax.nn.relu(w @ c(3)) + v) + b,
+        (2, 3),
+        (2,),
+        (),
+    ),
+    case("stop_gradient", lambda x: jax.nn.relu(lax.stop_gradient(x) - x + 0.2), (3,)),
+    case(
+        "convolutions",
+        lambda x: conv((2, 2, 2, 1), (2, 2))(jax.nn.relu(conv((3, 3, 1, 2), (2, 1))(x))),
+        (1, 5, 4, 1),
+    ),
+    case(
+        "convolutions NCHW",
+        lambda x: conv((1, 2, 2, 2), (1, 2), dimension_numbers=NCHW)(
+            jnp.tanh(conv((2, 1, 3, 3), (2, 2), dimension_numbers=NCHW)(x))
+        ),
+        (2, 1, 4, 5),
+    ),
+    case(
+        "convolution, pool, dense",
+        lambda x: nn.avg_pool(jax.nn.relu(conv((3, 3, 1, 2))(x)), (2, 2), (2, 2)).ravel() @ c(8, 2),
+        (1, 4, 4, 1),
+    ),
+    case(
+        "transposed",
+        lambda x: jnp.abs(lax.conv_transpose(jnp.tanh(x), c(3, 1, 2), (2,), "SAME")),
+        (1, 3, 1),
+    ),
+    case(
+        "resized", lambda x: jax.image.resize(jax.nn.relu(x), (4, 3), "bilinear") @ c(3, 2), (2, 2)
+    ),
+]
+
+
+@pytest.mark.parametrize("case", NONLINEAR)
+def test_nonlinear(case: Case):
+    """Every node's box holds what it computes, and linear methods are no looser than intervals."""
+    graph, bounds = oracles.check_every_node(case.function, case.boxes(), count=64)
+    for name in bounds.keys() - {"ibp", "forward_crown"}:
+        for i, ref in enumerate(oracles.live_refs(graph)):
+            what = f"{name}: {graph.nodes[ref.node].primitive} {ref}"
+            room = oracles.slack(bounds["ibp"].lower[i], bounds["ibp"].upper[i])
+            assert (bounds[name].lower[i] >= bounds["ibp"].lower[i] - room).all(), what
+            assert (bounds[name].upper[i] <= bounds["ibp"].upper[i] + room).all(), what
+
+
+@pytest.mark.parametrize("ord", [1, 1.5, 2, 3, np.inf])
+@pytest.mark.parametrize("activation", ["relu", "leaky_relu falling", "clip", "abs", "sigmoid"])
+def test_nonlinear_on_balls(activation: str, ord: float):
+    ball = jaxlirpa.LpBall(jnp.asarray(c(3)), jnp.array([0.4, 0.0, 0.9]), ord)
+    oracles.check_every_node(hidden(ACTIVATIONS[activation]), [ball], count=256)
+
+
+@pytest.mark.parametrize("name", ["relu", "clip", "tanh", "leaky_relu 0.2"])
+def test_single_precision(name: str):
+    """All that is computed stays in the precision of the arguments."""
+    activation, first, second = ACTIVATIONS[name], np.float32(c(3, 4)), np.float32(c(4, 2))
+    boxes = Case(name, activation, ((3,),)).boxes(np.float32)
+    _, bounds = oracles.check_every_node(lambda x: activation(x @ first) @ second, boxes)
+    assert {x.dtype for x in jax.tree.leaves(bounds)} == {np.dtype(np.float32)}
