@@ -137,24 +137,29 @@ def linear_extrema(array_set: ArraySet, rows: np.ndarray) -> tuple[np.ndarray, n
 
 
 def affine_extrema(fn: Callable[..., PyTree], *args: Any) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Exact minimum and maximum of every entry of an affine function, one pair an output leaf."""
+    """Exact minimum and maximum of every entry of an affine function, one pair an output leaf.
+
+    The coefficients are the differences of the values at the unit vectors and at zero.
+    """
     call = arguments(fn, args, None)
-    points = [jnp.asarray(_sample(s, np.random.default_rng(0), 1)[0]) for s in call.sets]
+    zeros = [np.zeros(s.aval.shape, s.aval.dtype) for s in call.sets]
 
-    def leaves(*arrays: Any) -> list[Any]:
-        return jax.tree.leaves(fn(*call.fill(arrays)))
+    def leaves(points: Sequence[np.ndarray]) -> list[np.ndarray]:
+        found = jax.tree.leaves(fn(*call.fill([jnp.asarray(x) for x in points])))
+        return [np.asarray(x, np.float64) for x in found]
 
-    values, jacobians = leaves(*points), jax.jacobian(leaves, range(len(points)))(*points)
-    found = []
-    for value, jacobian in zip(values, jacobians, strict=True):
-        lower = upper = np.asarray(value, np.float64).reshape(-1)
-        for s, point, block in zip(call.sets, points, jacobian, strict=True):
-            rows = np.asarray(block, np.float64).reshape(value.size, *point.shape)
-            at = (rows * point).sum(tuple(range(1, rows.ndim)))
+    constants = leaves(zeros)
+    found = [(x.reshape(-1), x.reshape(-1)) for x in constants]
+    for i, s in enumerate(call.sets):
+        units = np.eye(zeros[i].size, dtype=s.aval.dtype).reshape(-1, *s.aval.shape)
+        steps = [leaves([*zeros[:i], unit, *zeros[i + 1 :]]) for unit in units]
+        for k, constant in enumerate(constants):
+            columns = [(step[k] - constant).reshape(-1) for step in steps]
+            rows = np.stack(columns, 1).reshape(-1, *s.aval.shape)
             low, high = linear_extrema(s, rows)
-            lower, upper = lower + low - at, upper + high - at
-        found.append((lower.reshape(value.shape), upper.reshape(value.shape)))
-    return found
+            found[k] = found[k][0] + low, found[k][1] + high
+    pairs = zip(found, constants, strict=True)
+    return [(low.reshape(x.shape), high.reshape(x.shape)) for (low, high), x in pairs]
 
 
 def relu_net(layers: Sequence[tuple[np.ndarray, np.ndarray]], x: np.ndarray) -> np.ndarray:
@@ -235,14 +240,11 @@ def check_every_node(
     everything = graph.returning(refs)
     points = [_sample(s, np.random.default_rng([seed, i]), count) for i, s in enumerate(sets)]
 
-    def evaluate(*arrays: Any) -> list[Any]:
-        values = everything.evaluate(arrays)
-        return [values[ref] for ref in refs]
-
+    runs = [everything.evaluate(arrays) for arrays in zip(*points, strict=True)]
+    values = [np.stack([run[ref] for run in runs]) for ref in refs]
     # No code of the package may lean on NumPy's implicit promotion of ranks and types, which a
     # user may have forbidden. Nothing is jitted: single operations are compiled once for all.
     with jax.numpy_rank_promotion("raise"), jax.numpy_dtype_promotion("strict"):
-        values = jax.vmap(evaluate)(*points)
         bounds = {name: method(everything)(*sets) for name, method in transforms.items()}
     for name, (lower, upper) in bounds.items():
         for ref, *found in zip(refs, values, lower, upper, strict=True):
