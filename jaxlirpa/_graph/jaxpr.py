@@ -23,12 +23,10 @@ from jaxlirpa._typing import Array, PyTree, Shaped
 # derivative rules of their own are entered by their primal: rules are no values.
 _BODIES = {
     "jit": "jaxpr",
-    "pjit": "jaxpr",
     "closed_call": "call_jaxpr",
     "call": "call_jaxpr",
     "eval_jaxpr": "call_jaxpr",
     "remat2": "jaxpr",
-    "checkpoint": "jaxpr",
     "custom_jvp_call": "call_jaxpr",
     "custom_vjp_call": "call_jaxpr",
 }

@@ -40,7 +40,7 @@ Vocabulary = Mapping[str, Named]
 def recognise(equation: Equation, vocabulary: Vocabulary) -> Named | None:
     """The library function that `equation` calls, or None."""
     named = vocabulary.get(equation.name)
-    if equation.body is None or named is None:
+    if equation.body is None or named is None or not _entry_by_entry(equation):
         return None
     try:
         reference, _ = program(named.function, equation.operand_avals)
@@ -48,6 +48,12 @@ def recognise(equation: Equation, vocabulary: Vocabulary) -> Named | None:
         return None
     bodies = [call.body for call in reference.equations]
     return named if len(bodies) == 1 and bodies[0] and same(bodies[0], equation.body) else None
+
+
+def _entry_by_entry(equation: Equation) -> bool:
+    """Whether the first operand has the form of the result; a parameter may have a larger one."""
+    operand, *_ = equation.operand_avals
+    return [(a.shape, a.dtype) for a in equation.avals] == [(operand.shape, operand.dtype)]
 
 
 def same(a: Program, b: Program) -> bool:

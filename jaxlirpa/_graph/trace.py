@@ -31,7 +31,6 @@ _IDENTITIES = frozenset(
     {
         "stop_gradient",
         "copy",
-        "copy_p",
         "name",
         "optimization_barrier",
         "device_put",

@@ -50,8 +50,7 @@ _BY_REASON: dict[str, str] = {
         """,
     _COMPLEX: "complex conj imag real",
     _DEVICES: """
-        all_gather all_to_all axis_index pmax pmin ppermute psum ragged_all_to_all infeed
-        outfeed
+        all_gather all_to_all axis_index pmax pmin ppermute psum ragged_all_to_all
         """,
     _RANDOM: """
         rng_bit_generator rng_uniform random_bits random_fold_in random_gamma random_seed

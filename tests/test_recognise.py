@@ -1,0 +1,194 @@
+"""Functions are kept whole by what they are; a name alone is no proof."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import oracles
+import pytest
+
+import jaxlirpa
+from jaxlirpa import Box, LpBall, UnsupportedPrimitiveError
+
+BOX = Box(jnp.array([-1.0, -2.0, 0.5]), jnp.array([2.0, -0.5, 1.0]))
+
+
+def primitives(function: Callable[..., Any], *args: Any) -> list[str]:
+    """The live nodes of a function's graph, but for its inputs."""
+    graph, _ = oracles.trace(function, *args)
+    return [graph.nodes[i].primitive for i in graph.live() if graph.nodes[i].primitive != "input"]
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        jax.nn.leaky_relu,
+        lambda x: jax.nn.leaky_relu(x, 0.2),
+        lambda x: jax.nn.leaky_relu(x, negative_slope=-0.3),
+        lambda x: jax.nn.leaky_relu(x, np.float32(0.2)),
+        lambda x: jax.nn.leaky_relu(x, jnp.array([0.1, 0.2, 0.3])),
+        jax.jit(jax.nn.leaky_relu),
+        jax.checkpoint(jax.nn.leaky_relu),
+        functools.partial(jax.nn.leaky_relu, negative_slope=0.5),
+    ],
+)
+def test_leaky_relu_is_kept_whole(function: Callable[[Any], Any]):
+    assert primitives(function, BOX) == ["leaky_relu"]
+    oracles.check_every_node(function, [BOX])
+    lower, upper = jaxlirpa.crown(function)(BOX)
+    ends = np.stack([function(BOX.lower), function(BOX.upper)])
+    oracles.equal(lower[1:], ends.min(0)[1:])
+    oracles.equal(upper[1:], ends.max(0)[1:])
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+@pytest.mark.parametrize("function", [jax.nn.leaky_relu, jax.nn.hard_tanh])
+def test_precision_is_kept(function: Callable[[Any], Any], dtype: Any):
+    box = jax.tree.map(lambda x: x.astype(dtype), BOX)
+    assert {x.dtype for x in jax.tree.leaves(jaxlirpa.crown(function)(box))} == {np.dtype(dtype)}
+
+
+def test_the_slope_may_be_traced():
+    """A slope known only under jit is a known operand like any other."""
+
+    def bounds(slope: Any) -> jaxlirpa.Bounds:
+        return jaxlirpa.crown(lambda x: jax.nn.leaky_relu(x, slope))(BOX)
+
+    for actual, expected in zip(jax.jit(bounds)(0.2), bounds(0.2), strict=True):
+        oracles.equal(actual, expected)
+
+
+def test_a_perturbed_slope_is_refused():
+    with pytest.raises(UnsupportedPrimitiveError, match="leaky_relu"):
+        jaxlirpa.crown(jax.nn.leaky_relu)(jnp.ones(3), LpBall(jnp.array(0.1), 0.05))
+    with pytest.raises(UnsupportedPrimitiveError):
+        jaxlirpa.crown(jax.nn.leaky_relu)(BOX, LpBall(jnp.array(0.1), 0.05))
+
+
+@pytest.mark.parametrize(
+    "slope", [jnp.full((2, 3), 0.1), jnp.full((3,), 0.1)], ids=["more rows", "an array"]
+)
+@pytest.mark.parametrize("shape", [(3,), ()])
+def test_a_slope_that_changes_the_shape_is_sound_or_refused(shape: tuple[int, ...], slope: Any):
+    box = Box(jnp.full(shape, -1.0), jnp.full(shape, 2.0))
+    try:
+        oracles.check_every_node(lambda x: jax.nn.leaky_relu(x, slope), [box])
+    except UnsupportedPrimitiveError:
+        assert slope.shape != shape
+
+
+def test_a_slope_of_higher_precision_is_sound_or_refused():
+    box = jax.tree.map(lambda x: x.astype(jnp.float32), BOX)
+    with pytest.raises(UnsupportedPrimitiveError):
+        jaxlirpa.crown(lambda x: jax.nn.leaky_relu(x, jnp.array(0.1, jnp.float64)))(box)
+
+
+# ---- what only has the name ----------------------------------------------------------------
+
+
+def named(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function under another name, jitted so that the name is in the trace."""
+
+    def wrapper(*args: Any) -> Any:
+        return function(*args)
+
+    wrapper.__name__ = wrapper.__qualname__ = name
+    return jax.jit(wrapper)
+
+
+IMPOSTORS = {
+    "half": lambda x: 0.5 * x,
+    "relu": lambda x: jnp.maximum(x, 0),
+    "mirrored": lambda x: -jnp.maximum(-x, 0),
+    "summed": lambda x: x.sum(),
+    "two outputs": lambda x: (x, -x),
+    "constant": lambda x: x + np.arange(3.0),
+    "convolution": lambda x: jnp.convolve(x, np.array([1.0, -2.0, 1.0]), "same"),
+}
+
+
+@pytest.mark.parametrize("name", ["leaky_relu", "hard_tanh"])
+@pytest.mark.parametrize("impostor", IMPOSTORS)
+def test_an_impostor_is_entered(name: str, impostor: str):
+    function = named(name, IMPOSTORS[impostor])
+    assert "leaky_relu" not in primitives(function, BOX)
+    oracles.check_every_node(function, [BOX])
+    for actual, expected in zip(
+        jax.tree.leaves(jaxlirpa.crown(function)(BOX)),
+        jax.tree.leaves(jaxlirpa.crown(IMPOSTORS[impostor])(BOX)),
+        strict=True,
+    ):
+        oracles.equal(actual, expected)
+
+
+@pytest.mark.parametrize("name", ["leaky_relu", "hard_tanh"])
+@pytest.mark.parametrize(
+    "impostor",
+    [
+        lambda x: jnp.where(x >= 0, x, 0.01 * x * x),
+        lambda x: jnp.where(x > 0, x, 0.01 * x),
+        lambda x: jnp.where(x >= 0, -x, 0.01 * x),
+        lambda x: jnp.where(x >= 0.1, x, 0.01 * x),
+        lambda x: jnp.where(x > 1, 1, jnp.where(x < -2, -1, x)),
+        lambda x: jnp.where(x > 1, 2, jnp.where(x < -1, -1, x)),
+    ],
+)
+def test_an_impostor_with_a_comparison_is_refused(name: str, impostor: Callable[[Any], Any]):
+    """Nearly the library's own body, but not the same: there is no rule for its comparison."""
+    with pytest.raises(UnsupportedPrimitiveError, match="compar"):
+        jaxlirpa.crown(named(name, impostor))(BOX)
+
+
+def test_the_library_function_under_another_name_is_refused():
+    """The name proposes: without it nothing is recognised, which is safe."""
+    hidden = named("my_activation", lambda x: jnp.where(x >= 0, x, 0.01 * x))
+    with pytest.raises(UnsupportedPrimitiveError):
+        jaxlirpa.crown(hidden)(BOX)
+
+
+# ---- clipping ------------------------------------------------------------------------------
+
+CLIPS = {
+    "clip": lambda x: jnp.clip(x, -0.5, 0.75),
+    "relu6": jax.nn.relu6,
+    "clamp": lambda x: jax.lax.clamp(-0.5, x, 0.75),
+    "min of max": lambda x: jnp.minimum(jnp.maximum(x, -0.5), np.array([0.1, 0.2, 0.3])),
+    "hard_tanh": jax.nn.hard_tanh,
+    "wrong way round": lambda x: jnp.clip(x, 0.5, -0.5),
+}
+
+
+@pytest.mark.parametrize("name", CLIPS)
+def test_clip_is_one_node(name: str):
+    assert primitives(CLIPS[name], BOX) == ["clamp"]
+    oracles.check_every_node(CLIPS[name], [BOX])
+
+
+def test_what_else_reads_the_inner_maximum_still_may():
+    def function(x: Any) -> Any:
+        inner = jnp.maximum(x, -0.5)
+        return jnp.minimum(inner, 0.75) - inner
+
+    assert sorted(primitives(function, BOX)) == ["clamp", "max", "sub"]
+    oracles.check_every_node(function, [BOX])
+
+
+def test_a_clip_of_two_perturbed_values_is_refused():
+    with pytest.raises(UnsupportedPrimitiveError, match="more than one"):
+        jaxlirpa.crown(lambda x: jnp.minimum(jnp.maximum(x, -0.5), x[::-1]))(BOX)
+
+
+def test_one_clip_is_tighter_than_two_kinks():
+    def apart(x: Any) -> Any:
+        return jnp.maximum(jnp.minimum(x, 0.75), -0.5)
+
+    def width(function: Callable[[Any], Any]) -> float:
+        lower, upper = jaxlirpa.crown(lambda x: (function(x) - 0.4 * x).sum())(BOX)
+        return float(upper - lower)
+
+    assert width(CLIPS["clip"]) < width(apart)
