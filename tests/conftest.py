@@ -11,6 +11,6 @@ jax.config.update("jax_disable_most_optimizations", True)
 
 hypothesis.settings.register_profile("default", deadline=None, max_examples=10)
 hypothesis.settings.register_profile(
-    "ci", deadline=None, max_examples=50, derandomize=True, print_blob=True
+    "ci", deadline=None, max_examples=10, derandomize=True, print_blob=True
 )
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "default")
