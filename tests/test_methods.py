@@ -438,9 +438,9 @@ def test_a_point_is_bounded_by_its_value(net: Net, kind: str, seed: int) -> None
         same(bounds, Bounds(value, value), oracles.slack(value, 1.0))
 
 
-@every_method
+@pytest.mark.parametrize("name", ["ibp", "crown", "crown_ibp", "forward_crown"])
 @pytest.mark.parametrize("ord", [2, np.inf])
-def test_gradients_are_finite_at_a_point_and_at_kinks(method: Any, ord: float) -> None:
+def test_gradients_are_finite_at_a_point_and_at_kinks(name: str, ord: float) -> None:
     """No radius and every function at its kink: nothing may become NaN on the way back."""
 
     def kinks(w: jax.Array, x: jax.Array) -> jax.Array:
@@ -448,7 +448,7 @@ def test_gradients_are_finite_at_a_point_and_at_kinks(method: Any, ord: float) -
         return jax.nn.relu(sum(act(hidden) for act in ACTIVATIONS.values()) - 1)
 
     def loss(w: jax.Array, center: jax.Array, radius: jax.Array) -> jax.Array:
-        lower, upper = method(kinks)(w, LpBall(center, radius, ord=ord))
+        lower, upper = METHODS[name](kinks)(w, LpBall(center, radius, ord=ord))
         return jnp.sum(upper**2) - jnp.sum(lower)
 
     differentiate = jax.jit(jax.grad(loss, (0, 1, 2)))
