@@ -63,6 +63,11 @@ def matrix(x: Array) -> Array:
     return x.reshape(x.shape[0], math.prod(x.shape[1:]))
 
 
+def inner(rows: Array, value: Array) -> Array:
+    """The inner product of every row `[rows, *shape]` with a value `[*shape]`."""
+    return jnp.matmul(matrix(rows), value.reshape(-1), precision=jax.lax.Precision.HIGHEST)
+
+
 def intersect(a: Interval, b: Interval) -> Interval:
     """The box inside both `a` and `b`, which must enclose a common set.
 

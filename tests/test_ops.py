@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import flax.linen as nn
@@ -22,6 +23,15 @@ from jaxlirpa._ops.registry import RECORDS
 from jaxlirpa._relax.piecewise import Clip
 
 Shape = tuple[int, ...]
+_finished = itertools.count(1)
+
+
+@pytest.fixture(autouse=True)
+def bounded_memory() -> Iterator[None]:
+    """Drops compiled operations now and then, which in sum take gigabytes."""
+    yield
+    if next(_finished) % 50 == 0:
+        jax.clear_caches()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -525,6 +535,92 @@ def test_nothing_is_promoted(ord: float):
     sets[1] = dataclasses.replace(sets[1], radius=jnp.full((2, 1), 0.1))
     with jax.numpy_rank_promotion("raise"), jax.numpy_dtype_promotion("strict"):
         oracles.check_every_node(function, sets)
+
+
+# ---- random programs -----------------------------------------------------------------------
+
+UNARY: list[Callable[[Any, np.ndarray], Any]] = [
+    lambda x, k: x + k,
+    lambda x, k: k - x,
+    lambda x, k: x * k,
+    lambda x, k: x / (k + jnp.copysign(0.5, k)),
+    lambda x, k: k[:, :2] @ x,
+    lambda x, k: x @ (k.T @ k) / 2.0,
+    lambda x, k: jnp.cumsum(x, 1) - x,
+    lambda x, k: x[::-1, ::-1],
+    lambda x, k: x.reshape(3, 2).T,
+    lambda x, k: x[:, np.array([2, 0, 2])],
+    lambda x, k: jnp.where(k > 0, x, k),
+    lambda x, k: jnp.pad(x[:, 1:], ((0, 0), (0, 1)), mode="edge"),
+    lambda x, k: jnp.broadcast_to(x.mean(1, keepdims=True), (2, 3)),
+    lambda x, k: x.at[0].add(x[1]),
+    lambda x, k: x.at[:, 1].set(k[:, 0]),
+    lambda x, k: jnp.maximum(x, k),
+    lambda x, k: jnp.minimum(k, x),
+    lambda x, k: jnp.abs(x),
+    lambda x, k: jax.nn.relu(x),
+    lambda x, k: jax.nn.leaky_relu(x, k[0, 0]),
+    lambda x, k: jnp.clip(x, -jnp.abs(k), jnp.abs(k)),
+    lambda x, k: jnp.tanh(x),
+    lambda x, k: jax.nn.sigmoid(2.0 * x),
+]
+BINARY: list[Callable[[Any, Any, np.ndarray], Any]] = [
+    lambda x, y, k: x + y,
+    lambda x, y, k: x - y,
+    lambda x, y, k: k * x + (1.0 - k) * y,
+    lambda x, y, k: jnp.where(k > 0, x, y),
+    lambda x, y, k: jnp.concatenate([x[:1], y[1:]]),
+    lambda x, y, k: jnp.stack([x, y]).sum(0),
+]
+
+
+def program(rng: np.random.Generator, length: int) -> Callable[..., Any]:
+    """A random program of two arrays, any value of which may be used again."""
+    choices = [
+        (rng.integers(len(UNARY) + len(BINARY)), rng.integers(i + 2), rng.integers(i + 2))
+        for i in range(length)
+    ]
+    constants = [rng.normal(size=(2, 3)) for _ in choices]
+
+    def run(x: Any, y: Any) -> Any:
+        values = [x, y]
+        for (choice, i, j), k in zip(choices, constants, strict=True):
+            if choice < len(UNARY):
+                values.append(UNARY[choice](values[i], jnp.asarray(k)))
+            else:
+                values.append(BINARY[choice - len(UNARY)](values[i], values[j], jnp.asarray(k)))
+        return values[-1], sum(values)
+
+    return run
+
+
+def random_set(rng: np.random.Generator) -> jaxlirpa.Box | jaxlirpa.LpBall:
+    """A box or ball whose entries are free, narrow, fixed or wide."""
+    center = rng.normal(size=(2, 3)) * rng.choice([0.1, 1, 10])
+    radius = np.abs(rng.normal(size=(2, 3))) * rng.choice([0, 1e-6, 0.3, 1, 10], (2, 3))
+    if rng.uniform() < 0.5:
+        return jaxlirpa.Box(jnp.asarray(center - radius), jnp.asarray(center + radius))
+    axis = [None, 0, (1,), (0, 1)][rng.integers(4)]
+    ord = [1, 1.3, 2, 5, np.inf][rng.integers(5)]
+    return jaxlirpa.LpBall(jnp.asarray(center), jnp.asarray(radius), ord, axis)
+
+
+def check_random_program(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    function = program(rng, int(rng.integers(1, 9)))
+    oracles.check_every_node(function, [random_set(rng), random_set(rng)], seed=seed)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_random_programs(seed: int):
+    check_random_program(seed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("block", range(10))
+def test_many_random_programs(block: int):
+    for seed in range(100 + 20 * block, 120 + 20 * block):
+        check_random_program(seed)
 
 
 def test_widening():

@@ -130,14 +130,16 @@ def test_hull(perturbed: Any, seed: int) -> None:
 
 
 @given(st.one_of(balls(), boxes()))
-def test_point_and_translation(perturbed: Any) -> None:
+def test_point_and_origin(perturbed: Any) -> None:
     own = checked(perturbed)
     lower, upper = own.hull()
     assert np.all((lower <= own.point()) & (own.point() <= upper))
-    moved = own.translated(jnp.ones(own.aval.shape, own.aval.dtype))
-    np.testing.assert_allclose(moved.hull().lower, lower + 1, 1e-6, 1e-4)
-    np.testing.assert_allclose(moved.hull().upper, upper + 1, 1e-6, 1e-4)
-    assert moved.is_box == own.is_box
+    size = math.prod(own.aval.shape)
+    units = jnp.eye(size, dtype=own.aval.dtype).reshape(size, *own.aval.shape)
+    for origin in (own.point(), jnp.ones(own.aval.shape, own.aval.dtype)):
+        least, most = (x.reshape(own.aval.shape) for x in own.extrema(units, origin))
+        np.testing.assert_allclose(least, lower - origin, 1e-6, 1e-4)
+        np.testing.assert_allclose(most, upper - origin, 1e-6, 1e-4)
 
 
 def test_point_of_an_unbounded_box() -> None:

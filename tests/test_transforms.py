@@ -18,6 +18,7 @@ import jaxlirpa
 from jaxlirpa import Bounds, Box, LpBall
 
 every_method = pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
+two_methods = pytest.mark.parametrize("method", [jaxlirpa.ibp, jaxlirpa.crown])
 
 RANDOM = np.random.default_rng(0)
 PARAMS = {
@@ -77,20 +78,22 @@ def test_jit_is_eager_and_vmap_is_a_loop(method: Any) -> None:
     )
 
 
-@every_method
-@pytest.mark.parametrize("ord", [2, np.inf])
-def test_gradients_are_those_of_finite_differences(method: Any, ord: float) -> None:
+@pytest.mark.parametrize(
+    ("name", "ord"),
+    [("ibp", 2), ("crown", np.inf), ("crown_ibp", 1.5), ("forward_crown", 2)],
+)
+def test_gradients_are_those_of_finite_differences(name: str, ord: float) -> None:
     """With respect to weights, centre and radius, forwards and backwards."""
 
     def loss(params: Any, center: jax.Array, radius: jax.Array) -> jax.Array:
-        lower, upper = method(network)(params, LpBall(center, radius, ord=ord))
+        lower, upper = METHODS[name](network)(params, LpBall(center, radius, ord=ord))
         return jnp.sum(upper**2) - jnp.sum(jnp.sin(lower))
 
     args = (PARAMS, X, jnp.array(EPS))
     check_grads(jax.jit(loss), args, order=1, modes=["fwd", "rev"], atol=1e-5, rtol=1e-5)
 
 
-@every_method
+@two_methods
 def test_gradients_with_respect_to_a_box(method: Any) -> None:
     def loss(lower: jax.Array, upper: jax.Array) -> jax.Array:
         bounds = method(net)(Box(lower, upper))
@@ -99,7 +102,7 @@ def test_gradients_with_respect_to_a_box(method: Any) -> None:
     check_grads(jax.jit(loss), (X - 0.2, X + 0.4), order=1, modes=["rev"], atol=1e-5, rtol=1e-5)
 
 
-@every_method
+@two_methods
 def test_checkpoint(method: Any) -> None:
     """Of the bounds, and of what is bounded."""
 

@@ -29,13 +29,13 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxlirpa._domains.rows import Side, inner
+from jaxlirpa._domains.rows import Side
 from jaxlirpa._graph.graph import Graph, Node, Ref
 from jaxlirpa._ops.families import Elementwise
 from jaxlirpa._ops.registry import record
 from jaxlirpa._relax.lines import Lines, around
 from jaxlirpa._special.strided import transposable
-from jaxlirpa._typing import Array, matrix
+from jaxlirpa._typing import Array, inner, matrix
 
 
 class Functional(NamedTuple):
@@ -120,7 +120,8 @@ def _substitute(side: Side, positive: tuple[Array, ...], negative: tuple[Array, 
     """
     shape = side.coefficients.shape
     rows = matrix(side.coefficients)
-    up, down = jnp.maximum(rows, 0), jnp.minimum(rows, 0)
+    up = jnp.maximum(rows, 0)
+    down = rows - up
     (slope, offset), (slope_, offset_) = (
         [x.reshape(1, -1) for x in line] for line in (positive, negative)
     )

@@ -12,12 +12,12 @@ import jax.numpy as jnp
 
 from jaxlirpa._domains.interval import IntervalDomain
 from jaxlirpa._domains.ordered import image
-from jaxlirpa._domains.rows import Side, inner
+from jaxlirpa._domains.rows import Side
 from jaxlirpa._graph.graph import Node, Ref
 from jaxlirpa._ops.families import Elementwise
 from jaxlirpa._ops.registry import record
 from jaxlirpa._relax.lines import Lines, relax
-from jaxlirpa._typing import Array, Interval, intersect, matrix, vacuous_where_overflown
+from jaxlirpa._typing import Array, Interval, inner, intersect, matrix, vacuous_where_overflown
 from jaxlirpa.sets import ArraySet
 
 
@@ -90,7 +90,7 @@ class ForwardLinear:
         lower = upper = form.offset.reshape(-1)
         for s, coefficients in zip(self.sets.values(), form.coefficients, strict=True):
             rows = matrix(coefficients).T
-            part = s.translated(-s.point()).extrema(rows.reshape(len(rows), *s.aval.shape))
+            part = s.extrema(rows.reshape(len(rows), *s.aval.shape), s.point())
             lower, upper = lower + part.lower, upper + part.upper
         return Interval(lower.reshape(shape), upper.reshape(shape))
 

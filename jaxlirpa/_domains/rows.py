@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import jax
-import jax.numpy as jnp
-
-from jaxlirpa._typing import Array, matrix
+from jaxlirpa._typing import Array
 
 
 class Side(NamedTuple):
@@ -15,8 +12,3 @@ class Side(NamedTuple):
 
     coefficients: Array
     offset: Array
-
-
-def inner(rows: Array, value: Array) -> Array:
-    """The inner product of every row with a value."""
-    return jnp.matmul(matrix(rows), value.reshape(-1), precision=jax.lax.Precision.HIGHEST)

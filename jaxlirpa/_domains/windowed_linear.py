@@ -111,7 +111,7 @@ class WindowedLinear:
         """Extrema over boxes, shaped like the target."""
         lower = upper = jnp.zeros(())
         for ref, local in reached.items():
-            hull = sets[ref].translated(-self.reference[ref]).hull()
+            hull = [limit - self.reference[ref] for limit in sets[ref].hull()]
             least, most = (
                 self.layout.gather(self.layout.canonical(x, x.shape), local.geometry)[:, None]
                 for x in hull

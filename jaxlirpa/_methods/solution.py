@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Mapping
 from typing import NamedTuple, TypeAlias
@@ -53,15 +54,17 @@ def enclose(
     shared = all(f.lower is f.upper for f in reached.values())
     upper = lower if shared else _rows({ref: f.upper for ref, f in reached.items()})
     shape = graph.aval(target).shape
-    moved = {ref: sets[ref].translated(-domain.reference[ref]) for ref in reached}
-    box = Interval(_extrema(lower, moved).lower, _extrema(upper, moved).upper)
+    extrema = functools.partial(_extrema, sets, domain.reference)
+    box = Interval(extrema(lower).lower, extrema(upper).upper)
     box = vacuous_where_overflown(Interval(*(x.reshape(shape) for x in box)))
     return Solution(box, lower, upper)
 
 
-def _extrema(rows: AffineRows, sets: Mapping[Ref, ArraySet]) -> Interval:
+def _extrema(
+    sets: Mapping[Ref, ArraySet], reference: Mapping[Ref, Array], rows: AffineRows
+) -> Interval:
     """Minimum and maximum of affine functions over sets that vary independently."""
-    parts = [sets[ref].extrema(a) for ref, a in rows.coefficients.items()]
+    parts = [sets[ref].extrema(a, reference[ref]) for ref, a in rows.coefficients.items()]
     lower = sum((p.lower for p in parts), start=rows.offset)
     return Interval(lower, sum((p.upper for p in parts), start=rows.offset))
 

@@ -10,7 +10,6 @@ from typing import Any, TypeAlias
 import jax
 import jax.numpy as jnp
 
-from jaxlirpa._domains.rows import inner
 from jaxlirpa._errors import ExpensiveJointCallWarning
 from jaxlirpa._graph.graph import Graph, Ref
 from jaxlirpa._graph.trace import trace
@@ -20,7 +19,7 @@ from jaxlirpa._methods.solution import AffineRows, Method, Solution
 from jaxlirpa._ops.named import VOCABULARY
 from jaxlirpa._ops.registry import check
 from jaxlirpa._ops.simplify import simplify
-from jaxlirpa._typing import Bounds, Interval, LinearBounds, PyTree, vacuous_where_nan
+from jaxlirpa._typing import Bounds, Interval, LinearBounds, PyTree, inner, vacuous_where_nan
 from jaxlirpa.sets import ArraySet
 
 Cost: TypeAlias = Callable[[Graph, Mapping[Ref, ArraySet]], int]

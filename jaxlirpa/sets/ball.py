@@ -11,10 +11,9 @@ import jax
 import jax.numpy as jnp
 
 from jaxlirpa._errors import SetError
-from jaxlirpa._typing import Array, ArrayLike, Interval, PyTree, Shaped, matrix
+from jaxlirpa._typing import Array, ArrayLike, Interval, PyTree, Shaped, inner, matrix
 from jaxlirpa.sets.base import (
     PerturbationSet,
-    box_extrema,
     broadcast_prefix,
     fits,
     floating,
@@ -86,30 +85,34 @@ class LpBall(PerturbationSet):
         """The centre."""
         return self.center
 
-    def translated(self, by: Array) -> LpBall:
-        """The ball around the centre plus `by`."""
-        return dataclasses.replace(self, center=self.center + by)
-
-    def extrema(self, coefficients: Array) -> Interval:
+    def extrema(self, coefficients: Array, origin: Array | None = None) -> Interval:
         """Exact minimum and maximum of linear forms over the ball.
 
         By the duality of norms (Hölder's inequality, which is attained),
         `max {a . d : norm(d / r, p) <= 1} = norm(a * r, q)` with `1/p + 1/q = 1`; several balls
-        (`axis`) are independent, so their maxima add up.
+        (`axis`) are independent, so their maxima add up. Around the centre itself nothing else
+        matters.
         """
+        spread = self._spread(coefficients)
+        if origin is self.center:
+            return Interval(-spread, spread)
+        center = self.center if origin is None else self.center - origin
+        middle = inner(coefficients, center)
+        return Interval(middle - spread, middle + spread)
+
+    def _spread(self, coefficients: Array) -> Array:
+        """The largest value of each linear form over the ball around zero."""
+        radius = jnp.broadcast_to(self.radius, self.center.shape)[None]
         if self.is_box:
-            return box_extrema(self.hull(), coefficients)
+            return jnp.sum(jnp.abs(matrix(coefficients)) * matrix(radius), axis=1)
         rows = coefficients.shape[0]
-        middle = jnp.sum(matrix(coefficients * self.center[None]), axis=1)
         ndim = self.center.ndim
         normed = _axes(self.axis, ndim)
         kept = tuple(i for i in range(ndim) if i not in normed)
         order = (0, *(i + 1 for i in kept), *(i + 1 for i in normed))
         balls, each = (math.prod(self.center.shape[i] for i in axes) for axes in (kept, normed))
-        radius = jnp.broadcast_to(self.radius, self.center.shape)[None]
         scaled = (coefficients * radius).transpose(order).reshape(rows, balls, each)
-        spread = jnp.sum(_norm(scaled, self.ord / (self.ord - 1) if self.ord > 1 else math.inf), 1)
-        return Interval(middle - spread, middle + spread)
+        return jnp.sum(_norm(scaled, self.ord / (self.ord - 1) if self.ord > 1 else math.inf), 1)
 
     def batch_axes(self, axis: int) -> LpBall:
         """The centre is mapped; the radius too where every entry has its own."""

@@ -34,14 +34,12 @@ class ArraySet(Protocol):
     def point(self) -> Array:
         """Some member, around which deviations are measured."""
 
-    def translated(self, by: Array) -> ArraySet:
-        """The set of the sums of a member and `by`."""
-
-    def extrema(self, coefficients: Array) -> Interval:
+    def extrema(self, coefficients: Array, origin: Array | None = None) -> Interval:
         """Exact minimum and maximum of linear forms over the set.
 
         Args:
             coefficients: `[rows, *shape]`, one linear form a row.
+            origin: the point whose differences from the members are multiplied; default: zero.
 
         Returns:
             `[rows]` minima and maxima.
@@ -109,17 +107,18 @@ def poison(x: Array, condition: Array) -> Array:
     return jnp.where(condition, x, jnp.nan)
 
 
-def box_extrema(box: Interval, coefficients: Array) -> Interval:
+def box_extrema(box: Interval, coefficients: Array, origin: Array | None) -> Interval:
     """Extrema of linear forms over a box.
 
-    `min a x = max(a, 0) l + min(a, 0) u` for `l <= x <= u`, and the entries are independent.
+    `min a x` is `a l` where `a >= 0` and `a u` elsewhere, for `l <= x <= u`, and the entries are
+    independent.
     """
     rows = matrix(coefficients)
-    lower, upper = box.lower.reshape(1, -1), box.upper.reshape(1, -1)
-    positive, negative = jnp.maximum(rows, 0), jnp.minimum(rows, 0)
+    lower, upper = ((limit if origin is None else limit - origin).reshape(1, -1) for limit in box)
+    rising = rows >= 0
     return Interval(
-        jnp.sum(positive * lower + negative * upper, axis=1),
-        jnp.sum(positive * upper + negative * lower, axis=1),
+        jnp.sum(rows * jnp.where(rising, lower, upper), axis=1),
+        jnp.sum(rows * jnp.where(rising, upper, lower), axis=1),
     )
 
 

@@ -68,13 +68,9 @@ class Box(PerturbationSet):
         middle = 0.5 * self.lower + 0.5 * self.upper
         return jnp.where(jnp.isfinite(middle), middle, jnp.clip(0, self.lower, self.upper))
 
-    def translated(self, by: Array) -> Box:
-        """The box around sums of members and `by`."""
-        return Box(self.lower + by, self.upper + by)
-
-    def extrema(self, coefficients: Array) -> Interval:
+    def extrema(self, coefficients: Array, origin: Array | None = None) -> Interval:
         """Exact minimum and maximum of linear forms over the box."""
-        return box_extrema(self.hull(), coefficients)
+        return box_extrema(self.hull(), coefficients, origin)
 
     def batch_axes(self, axis: int) -> Box:
         """Both limits are mapped."""
