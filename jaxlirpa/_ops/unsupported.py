@@ -1,7 +1,8 @@
 """The ledger of what has no sound rule yet, with the reason that a user is told.
 
 Every primitive of `jax.lax` is declared in a table of records, resolved by the tracer
-(`RESOLVED`), or listed here; a test keeps it so, and a new release of JAX that brings a new primitive turns that test red.
+(`RESOLVED`), or listed here; a test keeps it so, and a new release of JAX that brings a new
+primitive turns that test red.
 """
 
 from __future__ import annotations
