@@ -476,6 +476,19 @@ def test_a_perturbed_predicate_selects() -> None:
     )
 
 
+def test_batched_loops_and_branches() -> None:
+    """Examples that end at different trips and take different branches, all of them known."""
+
+    def fn(count: Any, x: jax.Array) -> Any:
+        return switched(count, repeated(count, x))
+
+    counts = jnp.array([0, 2, 1])
+    lower, upper = jaxlirpa.ibp(jax.vmap(fn))(counts, XS, EPS)
+    for i, count in enumerate(counts):
+        expected = jaxlirpa.ibp(fn)(count, XS[i], EPS)
+        same(jax.tree.map(lambda a, i=i: a[i], (lower, upper)), tuple(expected))
+
+
 # ---- refusals ------------------------------------------------------------------------------
 
 

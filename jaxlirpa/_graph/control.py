@@ -8,7 +8,7 @@ the tracer. Nothing is approximated here: the graph computes what the loop compu
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -50,7 +50,7 @@ def enter(
     if isinstance(control, Scan):
         return _scan(builder, equation, control, operands, source)
     if isinstance(control, While):
-        return _while(builder, control, operands, source)
+        return _while(builder, equation, control, operands, source)
     return _branch(builder, equation, control, operands, source)
 
 
@@ -67,9 +67,9 @@ def _scan(
         _slices(builder, x, aval, source) for x, aval in zip(operands[start:], avals, strict=True)
     ]
     written: list[list[Value]] = [[] for _ in equation.avals[loop.carries :]]
-    trips = _Trips("scan", len(builder.nodes), source)
+    before = len(builder.nodes)
     for t in reversed(range(loop.length)) if loop.reverse else range(loop.length):
-        trips.check(builder, loop.length)
+        _check_length(builder, "scan", loop.length, before, source)
         arguments = [*constants, *carries, *(pieces[t] for pieces in slices)]
         results = builder.run(loop.body, arguments, source)
         carries = results[: loop.carries]
@@ -82,19 +82,28 @@ def _scan(
     return [*carries, *stacked]
 
 
-def _while(builder: Builder, loop: While, operands: Sequence[Value], source: str) -> list[Value]:
+def _while(
+    builder: Builder, equation: Equation, loop: While, operands: Sequence[Value], source: str
+) -> list[Value]:
     first, start = loop.condition_constants, loop.condition_constants + loop.body_constants
     carries = list(operands[start:])
-    trips = _Trips("while", len(builder.nodes), source)
-    while _holds(builder, loop, [*operands[:first], *carries], source):
-        trips.count += 1
-        trips.check(builder, trips.count)
-        carries = builder.run(loop.body, [*operands[first:start], *carries], source)
-    return carries
+    trips, before = 0, len(builder.nodes)
+    while True:
+        going = _condition(builder, loop, [*operands[:first], *carries], source)
+        some, every = _truths(builder, going, source)
+        if not some:
+            return carries
+        trips += 1
+        _check_length(builder, "while", trips, before, source)
+        results = builder.run(loop.body, [*operands[first:start], *carries], source)
+        if not every:
+            pairs = zip(carries, results, equation.avals, strict=True)
+            results = [_advance(builder, going, *pair, source) for pair in pairs]
+        carries = results
 
 
-def _holds(builder: Builder, loop: While, arguments: Sequence[Value], source: str) -> bool:
-    """The condition on the values of the carries."""
+def _condition(builder: Builder, loop: While, arguments: Sequence[Value], source: str) -> Array:
+    """The condition on the values of the carries: a scalar or, of a mapped loop, one an example."""
     (condition,) = builder.run(loop.condition, arguments, source)
     if isinstance(condition, Ref):
         raise ControlFlowError(
@@ -102,32 +111,52 @@ def _holds(builder: Builder, loop: While, arguments: Sequence[Value], source: st
             "not known. Loop a fixed number of times: `jax.lax.fori_loop` or `jax.lax.scan`, or "
             "a `while_loop` whose condition reads only what is not perturbed."
         )
-    holds = _concrete(bool, condition)
-    if holds is None:
+    return condition
+
+
+def _truths(builder: Builder, condition: Array, source: str) -> tuple[bool, bool]:
+    """Whether a condition holds for some example, and whether for every one."""
+    aval = jax.ShapeDtypeStruct(condition.shape, condition.dtype)
+
+    def reduced(x: Array) -> list[Array]:
+        return [jnp.any(x), jnp.all(x)]
+
+    truths = _append(builder, reduced, [condition], [aval], source) if aval.ndim else [condition]
+    known = [_concrete(bool, x) for x in truths]
+    if known[0] is None or known[-1] is None:
         raise ControlFlowError(
             f"the number of trips of the loop at {source} must be concrete, because the loop is "
             "unrolled, but it depends on a value that an outer `jax.jit`, `jax.vmap` or other "
             "transformation traces. Make that value a Python number (in `jax.jit`: "
             "`static_argnums`), or bound the function outside of the transformation."
         )
-    return holds
+    return known[0], known[-1]
 
 
-class _Trips:
-    """Counts trips, and stops a loop that would never end."""
+def _advance(
+    builder: Builder, going: Array, old: Value, new: Value, aval: Shaped, source: str
+) -> Value:
+    """The carry of a mapped loop, whose leading axes number the examples: some have ended."""
 
-    def __init__(self, name: str, nodes: int, source: str):
-        self.name, self.nodes, self.source, self.count = name, nodes, source, 0
+    if _same(old, new):
+        return old
 
-    def check(self, builder: Builder, trips: int) -> None:
-        """Refuses so many trips, or so many nodes."""
-        nodes = len(builder.nodes) - self.nodes
-        if trips > MOST_TRIPS or nodes > MOST_NODES:
-            raise ControlFlowError(
-                f"the `{self.name}` at {self.source} is too long to be unrolled: the limits are "
-                f"{MOST_TRIPS} trips and {MOST_NODES} operations on perturbed values. Shorten "
-                "it, or compute what is not perturbed in a loop of its own."
-            )
+    def advance(going: Array, old: Array, new: Array) -> Array:
+        mask = lax.broadcast_in_dim(going, old.shape, range(going.ndim))
+        return lax.select_n(mask, old, new)
+
+    mask_aval = jax.ShapeDtypeStruct(going.shape, going.dtype)
+    return _append(builder, advance, [going, old, new], [mask_aval, aval, aval], source)[0]
+
+
+def _check_length(builder: Builder, name: str, trips: int, before: int, source: str) -> None:
+    """Refuses a loop of too many trips, or that has appended too many nodes to those before."""
+    if trips > MOST_TRIPS or len(builder.nodes) - before > MOST_NODES:
+        raise ControlFlowError(
+            f"the `{name}` at {source} is too long to be unrolled: the limits are {MOST_TRIPS} "
+            f"trips and {MOST_NODES} operations on perturbed values. Shorten it, or compute what "
+            "is not perturbed in a loop of its own."
+        )
 
 
 def _slices(builder: Builder, sequence: Value, aval: Shaped, source: str) -> list[Value]:
@@ -193,9 +222,8 @@ def _is_truth(builder: Builder, value: Value) -> bool:
 def _select(
     builder: Builder, which: Value, cases: Sequence[Value], aval: Shaped, source: str
 ) -> Value:
-    first, *others = cases
-    if all(x is first or (isinstance(x, Ref) and x == first) for x in others):
-        return first
+    if all(_same(x, cases[0]) for x in cases):
+        return cases[0]
     truth = jax.ShapeDtypeStruct((), bool) if len(cases) == 2 else _INDEX
     avals = [truth, *[aval] * len(cases)]
     return _append(builder, lax.select_n, [which, *cases], avals, source)[0]
@@ -219,7 +247,11 @@ def _append(
     return builder.run(code.on(source), operands, source)
 
 
-def _concrete(kind: type[Number], value: Array) -> Number | None:
+def _same(a: Value, b: Value) -> bool:
+    return a is b or (isinstance(a, Ref) and isinstance(b, Ref) and a == b)
+
+
+def _concrete(kind: type[Number], value: Any) -> Number | None:
     """The number that a known scalar is, or None where an outer transformation traces it."""
     try:
         return kind(value)

@@ -79,7 +79,8 @@ def trace(
         The graph, and the structure of fn's output with a `ShapeDtypeStruct` per leaf.
 
     Raises:
-        ControlFlowError: where Python needs the value of a perturbed argument.
+        ControlFlowError: where Python needs the value of a perturbed argument, or a loop cannot be
+            unrolled.
         EffectError: where fn prints, calls back or has another side effect.
     """
     try:
