@@ -38,5 +38,21 @@ class UnsupportedPrimitiveError(LirpaError, NotImplementedError):
         self.source = source
 
 
+class DomainError(LirpaError, ValueError):
+    """A function is applied to values some of which may lie outside of its domain."""
+
+    def __init__(self, primitive: str, source: str, domain: str, lower: float, upper: float):
+        super().__init__(
+            f"`{primitive}` may be applied outside of its domain: {domain}, but an operand is only "
+            f"known to lie in [{lower}, {upper}]\n"
+            f"  called at {source or 'an unknown place'}\n"
+            "Either make the sets smaller, keep the operand inside the domain (jnp.maximum, "
+            "jnp.clip), or use a method with tighter intermediate bounds. (Inside jax.jit, where "
+            "no error can be raised, the bounds are infinite.)"
+        )
+        self.primitive = primitive
+        self.source = source
+
+
 class ExpensiveJointCallWarning(UserWarning):
     """A batch is bounded as one joint vector, at the square of the cost of its rows."""

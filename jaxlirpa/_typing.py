@@ -58,6 +58,11 @@ class Interval(NamedTuple):
     upper: Array
 
 
+def is_floating(x: Array | Shaped) -> bool:
+    """Whether an array holds real numbers, and no truth values or integers."""
+    return bool(jnp.issubdtype(x.dtype, jnp.floating))
+
+
 def matrix(x: Array) -> Array:
     """`x` with all axes behind the first as one; also where one has length zero."""
     return x.reshape(x.shape[0], math.prod(x.shape[1:]))
@@ -85,6 +90,8 @@ def vacuous_where_overflown(box: Interval) -> Interval:
     A sum whose first terms overflow is infinite, whatever the others take away from it. A NaN
     stays, as it is contagious by itself.
     """
+    if not is_floating(box.lower):
+        return box
     return Interval(
         jnp.where(box.lower == jnp.inf, -jnp.inf, box.lower),
         jnp.where(box.upper == -jnp.inf, jnp.inf, box.upper),
@@ -93,6 +100,8 @@ def vacuous_where_overflown(box: Interval) -> Interval:
 
 def vacuous_where_nan(box: Interval) -> Interval:
     """`box` with every NaN limit replaced by the infinity that promises nothing."""
+    if not is_floating(box.lower):
+        return box
     return Interval(
         jnp.where(jnp.isnan(box.lower), -jnp.inf, box.lower),
         jnp.where(jnp.isnan(box.upper), jnp.inf, box.upper),

@@ -5,7 +5,7 @@ Neither knows what a state is; that is the domain's business.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Protocol, TypeVar
 
 from jaxlirpa._graph.graph import INPUT, Graph, Node, Ref
@@ -23,18 +23,19 @@ class ForwardDomain(Protocol[State]):
 class BackwardDomain(Protocol[State]):
     """What a backward domain does with one node."""
 
-    def pull(self, index: int, node: Node, outputs: tuple[State | None, ...]) -> tuple[State, ...]:
-        """Functionals of a node's outputs (None: zero) as functionals of its operands."""
+    def pull(
+        self, index: int, node: Node, outputs: tuple[State | None, ...]
+    ) -> Iterable[tuple[Ref, State]]:
+        """Functionals of a node's outputs (None: zero) as functionals of earlier values."""
 
     def add(self, a: State, b: State) -> State:
         """The sum of two functionals of one value."""
 
 
 def forward(
-    graph: Graph, domain: ForwardDomain[State], inputs: Mapping[Ref, State]
+    graph: Graph, domain: ForwardDomain[State], states: dict[Ref, State]
 ) -> dict[Ref, State]:
-    """The state of every live value, from those of the inputs."""
-    states = dict(inputs)
+    """The state of every live value, from those of the inputs, to which they are added."""
     for index in graph.live():
         node = graph.nodes[index]
         if node.primitive != INPUT:
@@ -63,6 +64,6 @@ def backward(
         states = tuple(pending.pop(r, None) for r in refs)
         if all(s is None for s in states):
             continue
-        for ref, state in zip(node.perturbed, domain.pull(index, node, states), strict=True):
+        for ref, state in domain.pull(index, node, states):
             pending[ref] = domain.add(pending[ref], state) if ref in pending else state
     return reached

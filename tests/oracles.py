@@ -253,6 +253,8 @@ def check_every_node(
 def slack(*terms: Any) -> float:
     """What rounding may explain in a result of these terms: some units in the last place."""
     arrays = [np.asarray(x) for x in terms]
+    if arrays[0].dtype.kind != "f":
+        return 0
     finite = [np.abs(x[np.isfinite(x)]).max(initial=0) for x in arrays]
     return float(ULPS * np.finfo(arrays[0].dtype).eps * max(finite, default=0))
 
@@ -262,6 +264,8 @@ def contains(values: Any, lower: Any, upper: Any, what: str = "") -> None:
     values, lower, upper = np.asarray(values), np.asarray(lower), np.asarray(upper)
     assert lower.shape == upper.shape == values.shape[1:], what
     assert (lower <= upper).all(), f"{what}: not ordered\n{lower}\n{upper}"
+    if values.dtype == bool:
+        values, lower, upper = (x.astype(int) for x in (values, lower, upper))
     room = slack(values, lower, upper)
     below, above = lower - room > values, values > upper + room
     assert not below.any(), f"{what}: {values[below]} below {(lower + 0 * values)[below]}"

@@ -8,10 +8,23 @@ import pytest
 
 from jaxlirpa._graph.trace import RESOLVED
 from jaxlirpa._ops.registry import RECORDS
+from jaxlirpa._ops.rules import RULES
 from jaxlirpa._ops.unsupported import UNSUPPORTED
 
 # Declared for what recognition puts into the graph; no primitives of JAX.
-OURS = {"leaky_relu"}
+OURS = {
+    "choose",
+    "choose_among",
+    "inverse_sum_exp",
+    "is_nonzero",
+    "leaky_relu",
+    "logsumexp",
+    "normalise",
+    "product",
+    "round_to",
+    "truncate",
+    "within",
+}
 
 
 def primitives() -> set[str]:
@@ -28,7 +41,7 @@ def primitives() -> set[str]:
 
 
 def test_every_primitive_is_in_the_ledger() -> None:
-    known = RECORDS.keys() | UNSUPPORTED.keys() | RESOLVED.keys()
+    known = RECORDS.keys() | RULES.keys() | UNSUPPORTED.keys() | RESOLVED.keys()
     assert primitives() - known == set()
 
 

@@ -23,7 +23,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import jax
@@ -31,9 +31,11 @@ import jax.numpy as jnp
 
 from jaxlirpa._domains.rows import Side
 from jaxlirpa._graph.graph import Graph, Node, Ref
-from jaxlirpa._ops.families import Elementwise
+from jaxlirpa._ops.families import Elementwise, Joint, Nonlinear, Within
 from jaxlirpa._ops.registry import record
 from jaxlirpa._relax.lines import Lines, around
+from jaxlirpa._relax.planes import Plane, Planes
+from jaxlirpa._relax.planes import around as planes_around
 from jaxlirpa._special.strided import transposable
 from jaxlirpa._typing import Array, inner, matrix
 
@@ -53,11 +55,13 @@ class BackwardLinear:
         graph: for the shapes of operands.
         reference: the values around which functionals are written.
         lines: the relaxation of a nonlinear node, by index.
+        planes: that of each output of a node of several operands, by index.
     """
 
     graph: Graph
     reference: Mapping[Ref, Array]
     lines: Callable[[int], Lines]
+    planes: Callable[[int], Sequence[Planes]]
 
     def identity(self, target: Ref) -> Functional:
         """The functional that is the value itself, one row an entry."""
@@ -75,13 +79,54 @@ class BackwardLinear:
 
     def pull(
         self, index: int, node: Node, outputs: tuple[Functional | None, ...]
-    ) -> tuple[Functional, ...]:
-        """Functionals of a node's outputs as functionals of its perturbed operands."""
-        if isinstance(record(node), Elementwise):
+    ) -> list[tuple[Ref, Functional]]:
+        """Functionals of a node's outputs as functionals of its perturbed operands.
+
+        Where a value is bounded by constants alone, the rows no longer depend on anything; they
+        then are functionals of the first input, with coefficients of zero.
+        """
+        found = record(node)
+        if isinstance(found, Within):
+            assert outputs[0] is not None
+            return [(node.perturbed[0], outputs[0])]
+        if not isinstance(found, Nonlinear):
+            return list(zip(node.perturbed, self._affine(node, outputs), strict=True))
+        xs = [self.reference[ref] for ref in node.perturbed]
+        y = self.reference[Ref(index, 0)]
+        if isinstance(found, Elementwise):
             (functional,) = outputs
             assert functional is not None
-            x, y = self.reference[node.perturbed[0]], self.reference[Ref(index, 0)]
-            return (_replace(functional, around(self.lines(index), x, y)),)
+            lines = around(self.lines(index), xs[0], y)
+            return [(node.perturbed[0], _replace(functional, lines))]
+        axes = found.axes(node) if isinstance(found, Joint) else ()
+        pairs: list[tuple[Ref, Functional]] = []
+        for k, functional in enumerate(outputs):
+            if functional is not None:
+                y = self.reference[Ref(index, k)]
+                planes = planes_around(self.planes(index)[k], xs, y, axes)
+                pairs += self._joint(node, functional, planes, axes)
+        return pairs
+
+    def _joint(
+        self, node: Node, functional: Functional, planes: Planes, axes: tuple[int, ...]
+    ) -> list[tuple[Ref, Functional]]:
+        """A functional of `f(x, ...)` as functionals of its operands, by the planes around `f`."""
+        below, above = planes
+        rows, offset = _substitute_jointly(functional.lower, below, above, axes)
+        rows_, offset_ = _substitute_jointly(functional.upper, above, below, axes)
+        pairs = []
+        for ref, a, b in zip(node.perturbed, rows, rows_, strict=True):
+            if a is not None and b is not None:
+                pairs.append((ref, Functional(Side(a, offset), Side(b, offset_))))
+                offset, offset_ = jnp.zeros_like(offset), jnp.zeros_like(offset_)
+        if pairs:
+            return pairs
+        anchor = self.graph.inputs[0]
+        aval = self.graph.aval(anchor)
+        nothing = jnp.zeros((len(offset), *aval.shape), aval.dtype)
+        return [(anchor, Functional(Side(nothing, offset), Side(nothing, offset_)))]
+
+    def _affine(self, node: Node, outputs: tuple[Functional | None, ...]) -> tuple[Functional, ...]:
         lower = self._transpose(node, [f and f.lower for f in outputs])
         if all(f is None or f.lower is f.upper for f in outputs):
             return tuple(Functional(side, side) for side in lower)
@@ -129,3 +174,20 @@ def _substitute(side: Side, positive: tuple[Array, ...], negative: tuple[Array, 
         (up * slope + down * slope_).reshape(shape),
         side.offset + inner(up, offset) + inner(down, offset_),
     )
+
+
+def _substitute_jointly(
+    side: Side, positive: Plane, negative: Plane, axes: tuple[int, ...]
+) -> tuple[list[Array | None], Array]:
+    """Coefficients on every operand, and the offset; as `_substitute`."""
+    rows = side.coefficients
+    up = jnp.maximum(rows, 0)
+    down = rows - up
+    offset = side.offset + inner(up, positive.offset) + inner(down, negative.offset)
+    behind_rows = tuple(axis + 1 for axis in axes)
+    up, down = jnp.expand_dims(up, behind_rows), jnp.expand_dims(down, behind_rows)
+    coefficients: list[Array | None] = []
+    for slope, slope_ in zip(positive.slopes, negative.slopes, strict=True):
+        terms = [x * s[None] for x, s in ((up, slope), (down, slope_)) if s is not None]
+        coefficients.append(sum(terms[1:], start=terms[0]) if terms else None)
+    return coefficients, offset

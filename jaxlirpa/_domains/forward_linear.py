@@ -10,14 +10,24 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxlirpa._domains.interval import IntervalDomain
+from jaxlirpa._domains.interval import IntervalDomain, nonlinear_image
 from jaxlirpa._domains.ordered import image
 from jaxlirpa._domains.rows import Side
 from jaxlirpa._graph.graph import Node, Ref
-from jaxlirpa._ops.families import Elementwise
+from jaxlirpa._ops.families import Elementwise, Joint, Nonlinear, Within
 from jaxlirpa._ops.registry import record
 from jaxlirpa._relax.lines import Lines, relax
-from jaxlirpa._typing import Array, Interval, inner, intersect, matrix, vacuous_where_overflown
+from jaxlirpa._relax.planes import Plane, relax_jointly
+from jaxlirpa._typing import (
+    Array,
+    Interval,
+    inner,
+    intersect,
+    is_floating,
+    matrix,
+    vacuous_where_nan,
+    vacuous_where_overflown,
+)
 from jaxlirpa.sets import ArraySet
 
 
@@ -34,10 +44,13 @@ class Form(NamedTuple):
 
 
 class Enclosure(NamedTuple):
-    """A value between two forms (one object twice where they are equal), and in a box."""
+    """A value between two forms (one object twice where they are equal), and in a box.
 
-    lower: Form
-    upper: Form
+    A value that is no real number, a truth value say, has a box only.
+    """
+
+    lower: Form | None
+    upper: Form | None
     box: Interval
 
 
@@ -68,18 +81,50 @@ class ForwardLinear:
     ) -> tuple[Enclosure, ...]:
         """Forms and boxes of a node's outputs."""
         found = record(node)
-        if isinstance(found, Elementwise):
-            (operand,) = operands
-            box = self.box(operand)
-            relaxation = (found.beside_box or found.relaxation)(node)
-            lower, upper = _between(operand, relax(relaxation, box))
-            return (Enclosure(lower, upper, relaxation.image(box)),)
+        if isinstance(found, Nonlinear):
+            return self._nonlinear(node, found, operands)
         boxes = IntervalDomain().step(index, node, tuple(e.box for e in operands))
+        if not is_floating(node.outputs[0]):
+            return tuple(self._constant(box) for box in boxes)
         forms = image(node, found, [(e.lower, e.upper) for e in operands], _act)
         return tuple(Enclosure(*pair, box) for pair, box in zip(forms, boxes, strict=True))
 
+    def _nonlinear(
+        self, node: Node, found: Nonlinear, operands: tuple[Enclosure, ...]
+    ) -> tuple[Enclosure, ...]:
+        """Forms from lines or planes, and boxes from the range over the operands' boxes."""
+        boxes = [self.box(operand) for operand in operands]
+        images = nonlinear_image(node, found, boxes)
+        if isinstance(found, Within):
+            return (operands[0]._replace(box=images[0]),)
+        if isinstance(found, Elementwise):
+            relaxation = (found.beside_box or found.relaxation)(node)
+            lower, upper = _between(operands[0], relax(relaxation, boxes[0]))
+            return (Enclosure(lower, upper, images[0]),)
+        if isinstance(found, Joint):
+            axes = found.axes(node)
+            planes = relax_jointly(found.relaxation(node), boxes, axes)
+            below = _compose([(e.lower, e.upper) for e in operands], planes.lower, axes)
+            above = _compose([(e.upper, e.lower) for e in operands], planes.upper, axes)
+            if below is not None and above is not None:
+                return (Enclosure(below, above, images[0]),)
+        return tuple(self._constant(box) for box in images)
+
+    def _constant(self, box: Interval) -> Enclosure:
+        """A value of which nothing but a box is known; of one without forms, as it is no number."""
+        if not is_floating(box.lower):
+            return Enclosure(None, None, box)
+        box = vacuous_where_nan(box)
+        coefficients = tuple(
+            jnp.zeros((math.prod(s.aval.shape), *box.lower.shape), box.lower.dtype)
+            for s in self.sets.values()
+        )
+        return Enclosure(Form(coefficients, box.lower), Form(coefficients, box.upper), box)
+
     def box(self, value: Enclosure) -> Interval:
         """The box of a value: from its forms over the sets, and from its own box."""
+        if value.lower is None or value.upper is None:
+            return value.box
         lower, upper = self.extrema(value.lower), self.extrema(value.upper)
         box = vacuous_where_overflown(Interval(lower.lower, upper.upper))
         return intersect(box, value.box)
@@ -97,6 +142,7 @@ class ForwardLinear:
 
 def _between(value: Enclosure, lines: Lines) -> tuple[Form, Form]:
     """Lines applied to forms: a line of negative slope turns the two around."""
+    assert value.lower is not None and value.upper is not None
 
     def compose(slope: Array, offset: Array, rising: Form, falling: Form) -> Form:
         def mix(a: Array, b: Array) -> Array:
@@ -107,6 +153,26 @@ def _between(value: Enclosure, lines: Lines) -> tuple[Form, Form]:
 
     lower = compose(lines.lower_slope, lines.lower_offset, value.lower, value.upper)
     return lower, compose(lines.upper_slope, lines.upper_offset, value.upper, value.lower)
+
+
+def _compose(
+    operands: Sequence[tuple[Form | None, Form | None]], plane: Plane, axes: tuple[int, ...]
+) -> Form | None:
+    """A plane applied to forms, rising and falling ones an operand; None where it is horizontal."""
+    coefficients: tuple[Array, ...] = ()
+    offset = plane.offset
+    for slope, (rising, falling) in zip(plane.slopes, operands, strict=True):
+        if slope is None:
+            continue
+        assert rising is not None and falling is not None
+
+        def mix(a: Array, b: Array, slope: Array = slope) -> Array:
+            return jnp.sum(jnp.maximum(slope, 0) * a + jnp.minimum(slope, 0) * b, axes)
+
+        parts = tuple(map(jax.vmap(mix), rising.coefficients, falling.coefficients))
+        coefficients = tuple(map(jnp.add, coefficients, parts)) if coefficients else parts
+        offset = offset + mix(rising.offset, falling.offset)
+    return Form(coefficients, offset) if coefficients else None
 
 
 def compose(
@@ -132,6 +198,7 @@ def compose(
         offset = mix(rising.offset - reference, falling.offset - reference)
         return Form(coefficients, offset + rows.offset.reshape(shape))
 
+    assert value.lower is not None and value.upper is not None
     return side(value.lower, value.upper), side(value.upper, value.lower)
 
 

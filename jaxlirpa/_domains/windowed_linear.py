@@ -83,13 +83,15 @@ class WindowedLinear:
         shared = a.lower is a.upper and b.lower is b.upper
         return Local(lower, lower if shared else total(a.upper, b.upper), geometry)
 
-    def pull(self, index: int, node: Node, outputs: tuple[Local | None, ...]) -> tuple[Local, ...]:
+    def pull(
+        self, index: int, node: Node, outputs: tuple[Local | None, ...]
+    ) -> list[tuple[Ref, Local]]:
         """Functionals of a node's output as functionals of its perturbed operands."""
         (local,) = outputs
         assert local is not None
         found = record(node)
         if isinstance(found, Elementwise):
-            return (self._substitute(local, index, node),)
+            return [(node.perturbed[0], self._substitute(local, index, node))]
         if isinstance(found, Affine) and not found.mixes:
             parts = [self._scaled(local, float(found.signs[p]), node) for p in node.positions]
         elif isinstance(found, Bilinear) and not found.mixes:
@@ -103,7 +105,8 @@ class WindowedLinear:
         else:
             parts = [self._slid(local, node)]
         silent = jnp.zeros_like(local.lower.offset)
-        return (parts[0], *(_each(p, lambda s: s._replace(offset=silent)) for p in parts[1:]))
+        parts[1:] = [_each(p, lambda s: s._replace(offset=silent)) for p in parts[1:]]
+        return list(zip(node.perturbed, parts, strict=True))
 
     def box(
         self, reached: Mapping[Ref, Local], sets: Mapping[Ref, ArraySet], target: Ref

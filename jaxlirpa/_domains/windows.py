@@ -154,7 +154,9 @@ class _Planning:
     def add(self, a: Plan, b: Plan) -> Plan:
         return Plan(union(a.geometry, b.geometry), a.windowed + b.windowed, a.dense + b.dense)
 
-    def pull(self, index: int, node: Node, outputs: tuple[Plan | None, ...]) -> tuple[Plan, ...]:
+    def pull(
+        self, index: int, node: Node, outputs: tuple[Plan | None, ...]
+    ) -> list[tuple[Ref, Plan]]:
         del index
         found, plan = record(node), outputs[0]
         if (
@@ -177,8 +179,8 @@ class _Planning:
             if math.prod(self.layout.grid) * math.prod(geometry.size) > _MOST_PLACES:
                 raise NotLocal
             windowed = plan.windowed + math.prod(geometry.size) * channels
-            plans.append(Plan(geometry, windowed, plan.dense + math.prod(shape)))
-        return tuple(plans)
+            plans.append((ref, Plan(geometry, windowed, plan.dense + math.prod(shape))))
+        return plans
 
 
 def layout_of(graph: Graph, sets: Mapping[Ref, ArraySet], target: Ref) -> Layout | None:

@@ -16,8 +16,8 @@ from jax import lax
 
 from jaxlirpa._errors import ControlFlowError
 from jaxlirpa._graph.graph import Node, Ref, Value
-from jaxlirpa._graph.jaxpr import Branches, Equation, Program, Scan, While, program
-from jaxlirpa._typing import Array, Shaped
+from jaxlirpa._graph.jaxpr import Branches, Equation, Program, Scan, While
+from jaxlirpa._typing import Array, PyTree, Shaped
 
 # A loop beyond these is an endless one, or a graph that nobody waits for.
 MOST_TRIPS = 2**14
@@ -33,6 +33,15 @@ class Builder(Protocol):
 
     def run(self, code: Program, arguments: Sequence[Value], source: str) -> list[Value]:
         """Appends a program's nodes."""
+
+    def definition(self, value: Value) -> Node | None:
+        """The node that computes a perturbed value."""
+
+    def aval(self, value: Value) -> Shaped:
+        """Shape and dtype of a value."""
+
+    def apply(self, fn: Callable[..., PyTree], source: str, *values: Value) -> list[Value]:
+        """Appends a function's nodes."""
 
 
 def enter(
@@ -50,7 +59,7 @@ def enter(
     if isinstance(control, Scan):
         return _scan(builder, equation, control, operands, source)
     if isinstance(control, While):
-        return _while(builder, equation, control, operands, source)
+        return _while(builder, control, operands, source)
     return _branch(builder, equation, control, operands, source)
 
 
@@ -62,10 +71,7 @@ def _scan(
 ) -> list[Value]:
     first, start = loop.constants, loop.constants + loop.carries
     constants, carries = operands[:first], list(operands[first:start])
-    avals = equation.operand_avals[start:]
-    slices = [
-        _slices(builder, x, aval, source) for x, aval in zip(operands[start:], avals, strict=True)
-    ]
+    slices = [_slices(builder, x, loop.length, source) for x in operands[start:]]
     written: list[list[Value]] = [[] for _ in equation.avals[loop.carries :]]
     before = len(builder.nodes)
     for t in reversed(range(loop.length)) if loop.reverse else range(loop.length):
@@ -82,9 +88,7 @@ def _scan(
     return [*carries, *stacked]
 
 
-def _while(
-    builder: Builder, equation: Equation, loop: While, operands: Sequence[Value], source: str
-) -> list[Value]:
+def _while(builder: Builder, loop: While, operands: Sequence[Value], source: str) -> list[Value]:
     first, start = loop.condition_constants, loop.condition_constants + loop.body_constants
     carries = list(operands[start:])
     trips, before = 0, len(builder.nodes)
@@ -97,7 +101,7 @@ def _while(
         _check_length(builder, "while", trips, before, source)
         results = builder.run(loop.body, [*operands[first:start], *carries], source)
         if not every:
-            pairs = zip(carries, results, equation.avals, strict=True)
+            pairs = zip(carries, results, strict=True)
             results = [_advance(builder, going, *pair, source) for pair in pairs]
         carries = results
 
@@ -116,28 +120,22 @@ def _condition(builder: Builder, loop: While, arguments: Sequence[Value], source
 
 def _truths(builder: Builder, condition: Array, source: str) -> tuple[bool, bool]:
     """Whether a condition holds for some example, and whether for every one."""
-    aval = jax.ShapeDtypeStruct(condition.shape, condition.dtype)
-
-    def reduced(x: Array) -> list[Array]:
-        return [jnp.any(x), jnp.all(x)]
-
-    truths = _append(builder, reduced, [condition], [aval], source) if aval.ndim else [condition]
-    known = [_concrete(bool, x) for x in truths]
-    if known[0] is None or known[-1] is None:
+    reduced: Sequence[Value] = (condition, condition)
+    if condition.ndim:
+        reduced = builder.apply(lambda x: (jnp.any(x), jnp.all(x)), source, condition)
+    some, every = (_concrete(bool, x) for x in reduced)
+    if some is None or every is None:
         raise ControlFlowError(
             f"the number of trips of the loop at {source} must be concrete, because the loop is "
             "unrolled, but it depends on a value that an outer `jax.jit`, `jax.vmap` or other "
             "transformation traces. Make that value a Python number (in `jax.jit`: "
             "`static_argnums`), or bound the function outside of the transformation."
         )
-    return known[0], known[-1]
+    return some, every
 
 
-def _advance(
-    builder: Builder, going: Array, old: Value, new: Value, aval: Shaped, source: str
-) -> Value:
+def _advance(builder: Builder, going: Array, old: Value, new: Value, source: str) -> Value:
     """The carry of a mapped loop, whose leading axes number the examples: some have ended."""
-
     if _same(old, new):
         return old
 
@@ -145,8 +143,7 @@ def _advance(
         mask = lax.broadcast_in_dim(going, old.shape, range(going.ndim))
         return lax.select_n(mask, old, new)
 
-    mask_aval = jax.ShapeDtypeStruct(going.shape, going.dtype)
-    return _append(builder, advance, [going, old, new], [mask_aval, aval, aval], source)[0]
+    return builder.apply(advance, source, going, old, new)[0]
 
 
 def _check_length(builder: Builder, name: str, trips: int, before: int, source: str) -> None:
@@ -159,28 +156,26 @@ def _check_length(builder: Builder, name: str, trips: int, before: int, source: 
         )
 
 
-def _slices(builder: Builder, sequence: Value, aval: Shaped, source: str) -> list[Value]:
+def _slices(builder: Builder, sequence: Value, length: int, source: str) -> list[Value]:
     """What each trip reads of a sequence."""
-    length = aval.shape[0]
     if length == 0:
         return []
 
     def pieces(x: Array) -> list[Array]:
         return [lax.squeeze(piece, (0,)) for piece in lax.split(x, (1,) * length)]
 
-    return _append(builder, pieces, [sequence], [aval], source)
+    return builder.apply(pieces, source, sequence)
 
 
 def _stack(builder: Builder, pieces: Sequence[Value], aval: Shaped, source: str) -> Value:
     """What all trips wrote of a sequence."""
     if not pieces:
         return jnp.zeros(aval.shape, aval.dtype)
-    piece = jax.ShapeDtypeStruct(aval.shape[1:], aval.dtype)
 
     def stack(*arrays: Array) -> Array:
         return lax.concatenate([lax.expand_dims(x, (0,)) for x in arrays], 0)
 
-    return _append(builder, stack, pieces, [piece] * len(pieces), source)[0]
+    return builder.apply(stack, source, *pieces)[0]
 
 
 # ---- branches ------------------------------------------------------------------------------
@@ -196,55 +191,25 @@ def _branch(
         return builder.run(control.programs[taken], arguments, source)
     results = [builder.run(code, arguments, source) for code in control.programs]
     which = _selector(builder, index, len(results), source)
-    return [
-        _select(builder, which, cases, aval, source)
-        for cases, aval in zip(zip(*results, strict=True), equation.avals, strict=True)
-    ]
+    return [_select(builder, which, cases, source) for cases in zip(*results, strict=True)]
 
 
 def _selector(builder: Builder, index: Value, count: int, source: str) -> Value:
     """What selects among so many branches: of two, a truth value."""
     if count != 2:
         return index
-    if isinstance(index, Ref):
-        node = builder.nodes[index.node]
-        if node.primitive == "convert_element_type" and _is_truth(builder, node.operands[0]):
-            return node.operands[0]
-    return _append(builder, lambda i: i != 0, [index], [_INDEX], source)[0]
+    node = builder.definition(index)
+    if node is not None and node.primitive == "convert_element_type":
+        (truth,) = node.operands
+        if builder.aval(truth).dtype == bool:
+            return truth
+    return builder.apply(lambda i: i != 0, source, index)[0]
 
 
-def _is_truth(builder: Builder, value: Value) -> bool:
-    if isinstance(value, Ref):
-        return builder.nodes[value.node].outputs[value.output].dtype == bool
-    return value.dtype == bool
-
-
-def _select(
-    builder: Builder, which: Value, cases: Sequence[Value], aval: Shaped, source: str
-) -> Value:
+def _select(builder: Builder, which: Value, cases: Sequence[Value], source: str) -> Value:
     if all(_same(x, cases[0]) for x in cases):
         return cases[0]
-    truth = jax.ShapeDtypeStruct((), bool) if len(cases) == 2 else _INDEX
-    avals = [truth, *[aval] * len(cases)]
-    return _append(builder, lax.select_n, [which, *cases], avals, source)[0]
-
-
-_INDEX = jax.ShapeDtypeStruct((), jnp.int32)
-
-
-# ---- both ----------------------------------------------------------------------------------
-
-
-def _append(
-    builder: Builder,
-    fn: Callable[..., Array | list[Array]],
-    operands: Sequence[Value],
-    avals: Sequence[Shaped],
-    source: str,
-) -> list[Value]:
-    """Appends a function of arrays as if it stood in the user's line."""
-    code, _ = program(fn, avals)
-    return builder.run(code.on(source), operands, source)
+    return builder.apply(lax.select_n, source, which, *cases)[0]
 
 
 def _same(a: Value, b: Value) -> bool:

@@ -144,9 +144,14 @@ class Program:
     outputs: tuple[Variable | Constant, ...]
 
     def on(self, source: str) -> Program:
-        """The same program as if it were written on one line of the user's."""
-        lines = tuple(dataclasses.replace(e, source=source) for e in self.equations)
-        return dataclasses.replace(self, equations=lines)
+        """The same program, calls included, as if it were written on one line of the user's."""
+        lines = (
+            dataclasses.replace(
+                e, source=source, body=None if e.body is None else e.body.on(source)
+            )
+            for e in self.equations
+        )
+        return dataclasses.replace(self, equations=tuple(lines))
 
 
 def program(fn: Callable[..., PyTree], arguments: Sequence[Shaped]) -> tuple[Program, PyTree]:

@@ -1,21 +1,24 @@
 """Tracing: a function becomes a `Graph`.
 
 Calls are entered, loops and branches too (`control.py`), what no perturbed value reaches is
-evaluated, identities are dropped, and known functions are kept whole.
+evaluated, identities are dropped, known functions are kept whole, what is computed twice becomes
+one node, and rules rewrite nodes that are bounded better in another form.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxlirpa._errors import ControlFlowError, EffectError
 from jaxlirpa._graph.control import enter
-from jaxlirpa._graph.graph import INPUT, Graph, Node, Ref, Value
+from jaxlirpa._graph.graph import INPUT, Graph, Node, Ref
+from jaxlirpa._graph.graph import Value as Value
 from jaxlirpa._graph.jaxpr import (
     CALLS,
     Constant,
@@ -63,10 +66,15 @@ _CONCRETE_ERRORS = (
 )
 # Entries of the largest constant that is made while an outer function is traced.
 _LARGEST_CONSTANT = 2**16
+# Arrays up to this many entries are compared by value, larger ones by identity.
+_SMALL = 16
 
 
 def trace(
-    fn: Callable[..., PyTree], inputs: Sequence[Shaped], vocabulary: Vocabulary
+    fn: Callable[..., PyTree],
+    inputs: Sequence[Shaped],
+    vocabulary: Vocabulary,
+    rules: Rules | None = None,
 ) -> tuple[Graph, PyTree]:
     """Traces `fn`, all of whose arguments are perturbed.
 
@@ -74,6 +82,7 @@ def trace(
         fn: function of arrays, one per entry of `inputs`.
         inputs: shape and dtype of each argument.
         vocabulary: library functions to keep whole, by the name they leave in a trace.
+        rules: rewrites of nodes about to be appended, by primitive.
 
     Returns:
         The graph, and the structure of fn's output with a `ShapeDtypeStruct` per leaf.
@@ -92,8 +101,8 @@ def trace(
             "Use jax.numpy functions there, or pass that value unperturbed.\n"
             f"  needed at {raised_at(error) or 'an unknown place'}\n{error}"
         ) from error
-    builder = _Builder(vocabulary)
-    arguments = [builder.append(INPUT, (), {}, _no_input, (aval,), "")[0] for aval in inputs]
+    builder = Builder(vocabulary, rules or {})
+    arguments = [builder.input(aval) for aval in inputs]
     outputs = builder.run(traced, arguments, caller())
     return Graph(tuple(builder.nodes), tuple(outputs)), shape
 
@@ -131,12 +140,33 @@ def _evaluate(equation: Equation, operands: Sequence[Any]) -> tuple[Array, ...]:
         return equation.bind(*operands)
 
 
-class _Builder:
-    """The list of nodes while it grows."""
+class Builder:
+    """The list of nodes while it grows.
 
-    def __init__(self, vocabulary: Vocabulary):
+    A rule sees a node that is about to be appended, and what it is computed from, and returns the
+    values to use instead of its outputs, or None to leave it as it is.
+    """
+
+    def __init__(self, vocabulary: Vocabulary, rules: Rules):
         self.vocabulary = vocabulary
+        self.rules = rules
         self.nodes: list[Node] = []
+        self.known: dict[Any, int] = {}
+
+    def definition(self, value: Any) -> Node | None:
+        """The node that computes a perturbed value."""
+        return self.nodes[value.node] if isinstance(value, Ref) else None
+
+    def aval(self, value: Value) -> Shaped:
+        """Shape and dtype of a value."""
+        if isinstance(value, Ref):
+            return self.nodes[value.node].outputs[value.output]
+        return jax.ShapeDtypeStruct(np.shape(value), jnp.result_type(value))
+
+    def apply(self, fn: Callable[..., PyTree], source: str, *values: Value) -> list[Value]:
+        """Appends the nodes of `fn` on some values; returns the leaves of its result."""
+        code, _ = program(fn, [self.aval(v) for v in values])
+        return self.run(code.on(source), values, source)
 
     def append(
         self,
@@ -147,8 +177,21 @@ class _Builder:
         avals: tuple[Shaped, ...],
         source: str,
     ) -> list[Value]:
-        self.nodes.append(Node(primitive, operands, params, bind, avals, source))
-        return [Ref(len(self.nodes) - 1, k) for k in range(len(avals))]
+        """Appends a node, unless a rule knows better or the same is there already."""
+        node = Node(primitive, operands, params, bind, avals, source)
+        for rule in self.rules.get(primitive, ()):
+            values = rule(self, node)
+            if values is not None:
+                return list(values)
+        index = self.known.setdefault(_key(node), len(self.nodes))
+        if index == len(self.nodes):
+            self.nodes.append(node)
+        return [Ref(index, k) for k in range(len(avals))]
+
+    def input(self, aval: Shaped) -> Ref:
+        """Appends an input."""
+        self.nodes.append(Node(INPUT, (), {}, _no_input, (aval,), ""))
+        return Ref(len(self.nodes) - 1, 0)
 
     def run(self, code: Program, arguments: Sequence[Value], source: str) -> list[Value]:
         """Appends a program's nodes; every call has an environment of its own."""
@@ -222,3 +265,27 @@ class _Builder:
             equation.avals,
             source,
         )
+
+
+Rule: TypeAlias = Callable[[Builder, Node], Sequence[Value] | None]
+Rules: TypeAlias = Mapping[str, Sequence[Rule]]
+
+
+def _key(node: Node) -> Any:
+    """Equal for nodes that compute the same."""
+    avals = tuple((a.shape, a.dtype) for a in node.outputs)
+    params = tuple((k, _identity(v)) for k, v in sorted(node.params.items()))
+    return node.primitive, tuple(map(_identity, node.operands)), params, avals
+
+
+def _identity(x: Any) -> Any:
+    """Equal for two objects that are surely the same; a small array is its entries."""
+    if isinstance(x, np.ndarray | np.generic | jax.Array):
+        if isinstance(x, jax.core.Tracer) or x.size > _SMALL:
+            return id(x)
+        return x.dtype, x.shape, np.asarray(x).tobytes()
+    try:
+        hash(x)
+    except TypeError:
+        return id(x)
+    return type(x), x

@@ -13,10 +13,11 @@ from jaxlirpa._domains.backward_linear import BackwardLinear
 from jaxlirpa._graph.graph import INPUT, Graph, Ref
 from jaxlirpa._methods.exactness import Quality, origins
 from jaxlirpa._methods.solution import enclose, output_cost, reference
-from jaxlirpa._ops.families import Elementwise
+from jaxlirpa._ops.families import Nonlinear
 from jaxlirpa._ops.registry import record
 from jaxlirpa._relax.lines import Lines
-from jaxlirpa._typing import Interval, intersect
+from jaxlirpa._relax.planes import Planes
+from jaxlirpa._typing import Interval, intersect, is_floating
 from jaxlirpa.sets import ArraySet, Box
 
 
@@ -26,19 +27,23 @@ def affine(graph: Graph, sets: Mapping[Ref, ArraySet]) -> BackwardLinear:
     def no_lines(index: int) -> Lines:
         raise AssertionError(f"node {index} is not affine")
 
-    return BackwardLinear(graph, reference(graph, sets), no_lines)
+    def no_planes(index: int) -> list[Planes]:
+        raise AssertionError(f"node {index} is not affine")
+
+    return BackwardLinear(graph, reference(graph, sets), no_lines, no_planes)
 
 
 def starts(graph: Graph, ref: Ref) -> bool:
     """Whether affine chains start at a value: at an input, or what a nonlinear node computes."""
     node = graph.nodes[ref.node]
-    return node.primitive == INPUT or isinstance(record(node), Elementwise)
+    return node.primitive == INPUT or isinstance(record(node), Nonlinear)
 
 
 def loose_targets(graph: Graph, sets: Mapping[Ref, ArraySet]) -> tuple[Ref, ...]:
     """The outputs whose chain has several links, so that it pays to bound it as one."""
     origin = origins(graph, sets)
-    return tuple(ref for ref in graph.targets if origin[ref].quality is Quality.LOOSE)
+    loose = [ref for ref in graph.targets if origin[ref].quality is Quality.LOOSE]
+    return tuple(ref for ref in loose if is_floating(graph.aval(ref)))
 
 
 def merged(

@@ -3,34 +3,48 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from jaxlirpa._domains.backward_linear import BackwardLinear
 from jaxlirpa._domains.interval import IntervalDomain
 from jaxlirpa._domains.windowed_linear import WindowedLinear
 from jaxlirpa._domains.windows import layout_of
-from jaxlirpa._graph.graph import INPUT, Graph, Ref
+from jaxlirpa._graph.graph import INPUT, Graph, Node, Ref
 from jaxlirpa._methods.chain import merged
 from jaxlirpa._methods.exactness import Quality, origins
 from jaxlirpa._methods.ibp import ibp
-from jaxlirpa._methods.solution import Solution, enclose, output_cost, reference
+from jaxlirpa._methods.solution import Solution, enclose, only_box, output_cost, reference
 from jaxlirpa._methods.transform import transform
-from jaxlirpa._ops.families import Elementwise
+from jaxlirpa._ops.families import (
+    Affine,
+    Bilinear,
+    Elementwise,
+    Joint,
+    Move,
+    Opaque,
+    Record,
+)
 from jaxlirpa._ops.registry import record
 from jaxlirpa._relax.lines import Lines, relax
+from jaxlirpa._relax.planes import Planes, constant, relax_jointly
 from jaxlirpa._typing import (
     Bounds,
     Interval,
     LinearBounds,
     PyTree,
     intersect,
+    is_floating,
     vacuous_where_overflown,
 )
 from jaxlirpa._walk import backward, forward
 from jaxlirpa.sets import ArraySet
 
 Transform = Callable[..., Callable[..., Any]]
+
+# Sums of pairs, one row each, up to which they are bounded as sums and not from the two parts.
+_MOST_PAIRS = 4096
 
 
 def crown(
@@ -129,6 +143,7 @@ def solve(
         intermediate: see `crown`.
         merge_output: see `jaxlirpa._methods.ibp.solve`.
     """
+    boxes: dict[Ref, Interval] = {ref: s.hull() for ref, s in sets.items()}
     tight: dict[Ref, Interval] = {}
 
     @functools.cache
@@ -138,53 +153,115 @@ def solve(
         assert isinstance(found, Elementwise)
         return relax(found.relaxation(node), tight[node.perturbed[0]])
 
-    domain = BackwardLinear(graph, reference(graph, sets), lines)
-    bound = _layer_by_layer(graph, sets, domain)
-    if intermediate is not None:
-        bound = _by_transform(graph, sets, intermediate)
+    @functools.cache
+    def planes(index: int) -> list[Planes]:
+        node = graph.nodes[index]
+        return relax_node(node, record(node), [tight[ref] for ref in node.perturbed])
+
+    domain = BackwardLinear(graph, reference(graph, sets), lines, planes)
 
     def tighten(ref: Ref, box: Interval) -> Interval:
         if ref not in tight:
-            tight[ref] = intersect(box, bound(ref, box))
+            tight[ref] = intersect(box, bound(ref, box)) if is_floating(graph.aval(ref)) else box
         return tight[ref]
 
-    boxes = forward(graph, IntervalDomain(tighten), {ref: s.hull() for ref, s in sets.items()})
+    if intermediate is None:
+        layers = _Layers(graph, sets, domain, lambda ref: tighten(ref, boxes[ref]))
+        bound: Callable[[Ref, Interval], Interval] = layers.bound
+    else:
+        bound = _by_transform(graph, sets, intermediate)
+    forward(graph, IntervalDomain(tighten, recall=tight.get), boxes)
     if merge_output:
         boxes.update(merged(graph, sets, boxes))
-    found = [(ref, enclose(graph, sets, domain, ref)) for ref in graph.targets]
-    return [s._replace(box=intersect(boxes[ref], s.box)) for ref, s in found]
+    return [_solution(graph, sets, domain, ref, boxes[ref]) for ref in graph.targets]
 
 
-def _layer_by_layer(
-    graph: Graph, sets: Mapping[Ref, ArraySet], domain: BackwardLinear
-) -> Callable[[Ref, Interval], Interval]:
-    """Bounds an intermediate value by a backward pass of its own.
+def _solution(
+    graph: Graph, sets: Mapping[Ref, ArraySet], domain: BackwardLinear, ref: Ref, box: Interval
+) -> Solution:
+    """The linear bounds of an output, intersected with its box; a mask or a number has a box."""
+    if not is_floating(box.lower):
+        return only_box(box)
+    found = enclose(graph, sets, domain, ref)
+    return found._replace(box=intersect(box, found.box))
 
-    Not where its interval is known to be exact: behind the first layer of a box, say. Where the
-    value is an image, the rows are carried as windows.
-    """
-    origin = origins(graph, sets)
 
-    def bound(ref: Ref, box: Interval) -> Interval:
-        if origin[ref].quality >= Quality.EXACT and origin[ref].sources <= sets.keys():
+class _Layers:
+    """Bounds of intermediate values, each by a backward pass of its own."""
+
+    def __init__(
+        self,
+        graph: Graph,
+        sets: Mapping[Ref, ArraySet],
+        domain: BackwardLinear,
+        tighten: Callable[[Ref], Interval],
+    ):
+        self.graph, self.sets, self.domain, self.tighten = graph, sets, domain, tighten
+        self.origin = origins(graph, sets)
+
+    def bound(self, ref: Ref, box: Interval) -> Interval:
+        """The box of a value.
+
+        Not by a pass where its interval is known to be exact, behind the first layer of a box say,
+        nor where it repeats the entries of another value. Where the value is an image, the rows
+        are carried as windows.
+        """
+        graph, sets, origin = self.graph, self.sets, self.origin[ref]
+        if origin.quality >= Quality.EXACT and origin.sources <= sets.keys():
             return box
+        if self._repeats(ref):
+            node = graph.nodes[ref.node]
+            operands = tuple(self.tighten(operand) for operand in node.perturbed)
+            return IntervalDomain().step(ref.node, node, operands)[ref.output]
         layout = layout_of(graph, sets, ref)
         if layout is None:
-            return enclose(graph, sets, domain, ref).box
-        local = WindowedLinear(graph, domain.reference, domain.lines, layout)
+            return enclose(graph, sets, self.domain, ref).box
+        local = WindowedLinear(graph, self.domain.reference, self.domain.lines, layout)
         reached = backward(graph, local, ref, local.identity(ref), sets.__contains__)
         return vacuous_where_overflown(local.box(reached, sets, ref))
 
-    return bound
+    def _repeats(self, ref: Ref) -> bool:
+        """Whether a value holds the entries of one that is no larger, or many more sums of pairs.
+
+        The first is no loss at all, the second spares a row for each of all pairs.
+        """
+        node = self.graph.nodes[ref.node]
+        found, size = record(node), math.prod(self.graph.aval(ref).shape)
+        if isinstance(found, Move):
+            return len(node.perturbed) == 1 and size >= self._size(node.perturbed[0])
+        if isinstance(found, Affine | Bilinear) and not found.mixes:
+            return size > _MOST_PAIRS and all(self._spread(operand) for operand in node.perturbed)
+        return False
+
+    def _spread(self, ref: Ref) -> bool:
+        node = self.graph.nodes[ref.node]
+        return (
+            node.primitive != INPUT
+            and isinstance(record(node), Move)
+            and len(node.perturbed) == 1
+            and self._size(ref) > self._size(node.perturbed[0])
+        )
+
+    def _size(self, ref: Ref) -> int:
+        return math.prod(self.graph.aval(ref).shape)
+
+
+def relax_node(node: Node, found: Record, boxes: Sequence[Interval]) -> list[Planes]:
+    """Planes around every output of a node of several operands."""
+    if isinstance(found, Joint):
+        return [relax_jointly(found.relaxation(node), boxes, found.axes(node))]
+    assert isinstance(found, Opaque)
+    return [constant(image, len(boxes)) for image in found.image(node, boxes)]
 
 
 def _by_transform(
     graph: Graph, sets: Mapping[Ref, ArraySet], intermediate: Transform
 ) -> Callable[[Ref, Interval], Interval]:
     """Bounds all intermediate values at once, as the outputs of one function."""
-    nonlinear = [graph.nodes[i] for i in graph.live() if graph.nodes[i].primitive != INPUT]
-    nonlinear = [node for node in nonlinear if isinstance(record(node), Elementwise)]
-    operands = tuple(dict.fromkeys(node.perturbed[0] for node in nonlinear))
+    nodes = [graph.nodes[i] for i in graph.live() if graph.nodes[i].primitive != INPUT]
+    nonlinear = [node for node in nodes if isinstance(record(node), Elementwise | Joint | Opaque)]
+    operands = tuple(dict.fromkeys(ref for node in nonlinear for ref in node.perturbed))
+    operands = tuple(ref for ref in operands if is_floating(graph.aval(ref)))
     lower, upper = intermediate(graph.returning(operands))(*sets.values())
     boxes = dict(zip(operands, map(Interval, lower, upper), strict=True))
     return lambda ref, box: boxes[ref]

@@ -13,7 +13,7 @@ import enum
 from collections.abc import Mapping
 
 from jaxlirpa._graph.graph import Graph, Node, Ref
-from jaxlirpa._ops.families import Elementwise, Move
+from jaxlirpa._ops.families import Move, Nonlinear
 from jaxlirpa._ops.registry import record
 from jaxlirpa._walk import forward
 from jaxlirpa.sets import ArraySet
@@ -46,7 +46,7 @@ class _Exactness:
     def step(self, index: int, node: Node, operands: tuple[Origin, ...]) -> tuple[Origin, ...]:
         refs = tuple(Ref(index, k) for k in range(len(node.outputs)))
         found = record(node)
-        if isinstance(found, Elementwise):
+        if isinstance(found, Nonlinear):
             return tuple(Origin(frozenset({r}), Quality.INDEPENDENT) for r in refs)
         sources = frozenset().union(*(o.sources for o in operands))
         quality = min(o.quality for o in operands)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from jaxlirpa._domains.forward_linear import Enclosure, Form, ForwardLinear, add, compose
 from jaxlirpa._graph.graph import Graph, Ref
 from jaxlirpa._methods.chain import affine, merged, starts
-from jaxlirpa._methods.solution import AffineRows, Solution
+from jaxlirpa._methods.solution import AffineRows, Solution, only_box
 from jaxlirpa._methods.transform import transform
 from jaxlirpa._typing import Bounds, LinearBounds, PyTree, matrix
 from jaxlirpa._walk import backward, forward
@@ -66,8 +66,14 @@ def solve(graph: Graph, sets: Mapping[Ref, ArraySet], merge_output: bool) -> lis
     values = forward(graph, domain, domain.inputs())
     if merge_output:
         values.update(_merged(graph, sets, values))
-    found = [values[ref] for ref in graph.targets]
-    return [Solution(domain.box(v), _rows(v.lower, sets), _rows(v.upper, sets)) for v in found]
+    return [_solution(domain, values[ref]) for ref in graph.targets]
+
+
+def _solution(domain: ForwardLinear, value: Enclosure) -> Solution:
+    box = domain.box(value)
+    if value.lower is None or value.upper is None:
+        return only_box(box)
+    return Solution(box, _rows(value.lower, domain.sets), _rows(value.upper, domain.sets))
 
 
 def _merged(

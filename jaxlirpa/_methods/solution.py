@@ -35,6 +35,12 @@ class Solution(NamedTuple):
     upper: AffineRows | None = None
 
 
+def only_box(box: Interval) -> Solution:
+    """A solution whose linear bounds are constant."""
+    lower, upper = (AffineRows({}, limit.reshape(-1)) for limit in box)
+    return Solution(box, lower, upper)
+
+
 Method: TypeAlias = Callable[[Graph, Mapping[Ref, ArraySet]], list[Solution]]
 
 

@@ -18,7 +18,7 @@ from jaxlirpa._methods.batching import map_examples
 from jaxlirpa._methods.solution import AffineRows, Method, Solution
 from jaxlirpa._ops.named import VOCABULARY
 from jaxlirpa._ops.registry import check
-from jaxlirpa._ops.simplify import simplify
+from jaxlirpa._ops.rules import RULES
 from jaxlirpa._typing import Bounds, Interval, LinearBounds, PyTree, inner, vacuous_where_nan
 from jaxlirpa.sets import ArraySet
 
@@ -77,8 +77,7 @@ def _trace(fn: Callable[..., PyTree], call: Arguments) -> tuple[Graph, PyTree]:
     def perturbed(*arrays: Any) -> PyTree:
         return fn(*call.fill(arrays))
 
-    graph, shape = trace(perturbed, [s.aval for s in call.sets], VOCABULARY)
-    graph = simplify(graph)
+    graph, shape = trace(perturbed, [s.aval for s in call.sets], VOCABULARY, RULES)
     check(graph)
     return graph, shape
 
@@ -101,12 +100,8 @@ def _solve(graph: Graph, sets: Sequence[ArraySet], method: Method) -> list[Solut
 
 def _bounds(solutions: Sequence[Solution]) -> Bounds:
     """The boxes, with an infinite limit wherever nothing finite could be computed."""
-    boxes = [vacuous_where_nan(s.box) if _floating(s.box) else s.box for s in solutions]
+    boxes = [vacuous_where_nan(s.box) for s in solutions]
     return Bounds(tuple(b.lower for b in boxes), tuple(b.upper for b in boxes))
-
-
-def _floating(box: Interval) -> bool:
-    return jnp.issubdtype(box.lower.dtype, jnp.floating)
 
 
 def _linear_bounds(

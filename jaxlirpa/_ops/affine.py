@@ -25,7 +25,7 @@ RECORDS: dict[str, Record] = {
     "add": Affine((+1, +1), mixes=False),
     "add_any": Affine((+1, +1), mixes=False),
     "conv_general_dilated": Bilinear(mixes=True, together=False, objection=_narrowing),
-    "convert_element_type": Affine((+1,), mixes=False, objection=_narrowing),
+    "convert_element_type": Affine((+1,), mixes=False),
     "cumsum": Affine((+1,), mixes=True),
     "div": Bilinear(mixes=False, operands=(0,), together=False),
     "dot_general": Bilinear(mixes=True, together=False, objection=_narrowing),
@@ -34,5 +34,6 @@ RECORDS: dict[str, Record] = {
     "reduce_sum": Affine((+1,), mixes=True),
     "reduce_window_sum": Affine((+1,), mixes=True),
     "scatter-add": Affine((+1, 0, +1), mixes=True, operands=(0, 2)),
+    "scatter-sub": Affine((+1, 0, -1), mixes=True, operands=(0, 2)),
     "sub": Affine((+1, -1), mixes=False),
 }

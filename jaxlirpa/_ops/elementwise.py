@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxlirpa._graph.graph import Node, Ref
 from jaxlirpa._ops.families import Elementwise, Record
 from jaxlirpa._relax.piecewise import Clip, OneKink, SlopeAtKink, flat, nearest
+from jaxlirpa._relax.rounding import Rounding
 from jaxlirpa._relax.sshaped import SShaped
 from jaxlirpa._typing import Array
 
@@ -38,6 +39,17 @@ def _leaky_relu(node: Node) -> OneKink:
     return OneKink(lambda x: jnp.where(x >= 0, x, left * x), jnp.zeros_like(left), left, one)
 
 
+def _rounding(node: Node) -> Rounding:
+    """To another format, or within the format to fewer digits."""
+    if node.primitive == "reduce_precision":
+        digits, exponent = node.params["mantissa_bits"], node.params["exponent_bits"]
+        eps, tiny = 2.0**-digits, 2.0 ** (2 - 2 ** (exponent - 1))
+    else:
+        info = jnp.finfo(node.outputs[0].dtype)
+        eps, tiny = float(info.eps), float(info.tiny)
+    return Rounding(lambda x: node(x)[0], eps, tiny)
+
+
 def _clip(node: Node) -> Clip:
     floor, _, ceiling = node.operands
     assert not isinstance(floor, Ref) and not isinstance(ceiling, Ref)
@@ -62,5 +74,7 @@ RECORDS: dict[str, Record] = {
     "logistic": Elementwise(lambda node: _SIGMOID),
     "max": Elementwise(_max, together=False),
     "min": Elementwise(_min, together=False),
+    "reduce_precision": Elementwise(_rounding),
+    "round_to": Elementwise(_rounding),
     "tanh": Elementwise(lambda node: _TANH),
 }

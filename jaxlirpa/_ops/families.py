@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 
 from jaxlirpa._graph.graph import Graph, Node
 from jaxlirpa._relax.lines import Relaxation
+from jaxlirpa._relax.planes import JointRelaxation
+from jaxlirpa._typing import Array, Interval
 
 
 def _none(graph: Graph, node: Node) -> None:
@@ -71,10 +73,52 @@ class Elementwise(Family):
         relaxation: from the node, whose other operands are parameters.
         beside_box: another one for domains that carry a box beside their lines; there a constant
             line says nothing new, and a slanted one more.
+        defined: where a box lies inside of the function's domain; None for a function of all
+            real numbers.
+        domain: the domain in words, for messages.
     """
 
     relaxation: Callable[[Node], Relaxation]
     beside_box: Callable[[Node], Relaxation] | None = None
+    defined: Callable[[Node, Interval], Array] | None = None
+    domain: str = ""
 
 
-Record = Move | Affine | Bilinear | Elementwise
+@dataclasses.dataclass(frozen=True)
+class Joint(Family):
+    """A nonlinear function of several operands, or of several entries of each.
+
+    Attributes:
+        relaxation: from the node.
+        axes: the axes of the operands over which an entry of the output reads them; without these
+            axes, their shape is that of the output.
+    """
+
+    relaxation: Callable[[Node], JointRelaxation]
+    axes: Callable[[Node], tuple[int, ...]] = lambda node: ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Opaque(Family):
+    """A function of which only the range over a box is known.
+
+    Attributes:
+        image: boxes of the outputs from the node and the boxes of its perturbed operands.
+    """
+
+    image: Callable[[Node, Sequence[Interval]], tuple[Interval, ...]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Within(Family):
+    """The first operand, which is known to be the value of a function of the others as well.
+
+    Attributes:
+        image: the range of that function, from the node and the boxes of the others.
+    """
+
+    image: Callable[[Node, Sequence[Interval]], Interval]
+
+
+Record = Move | Affine | Bilinear | Elementwise | Joint | Opaque | Within
+Nonlinear = Elementwise | Joint | Opaque | Within

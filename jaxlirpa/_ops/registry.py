@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
-from jaxlirpa._errors import UnsupportedPrimitiveError
-from jaxlirpa._graph.graph import INPUT, Graph, Node, Ref
-from jaxlirpa._ops import affine, elementwise, movement
-from jaxlirpa._ops.families import Record
-from jaxlirpa._ops.unsupported import UNSUPPORTED
+import jax
+import jax.numpy as jnp
+import numpy as np
 
-RECORDS: dict[str, Record] = {**movement.RECORDS, **affine.RECORDS, **elementwise.RECORDS}
+from jaxlirpa._errors import DomainError, UnsupportedPrimitiveError
+from jaxlirpa._graph.graph import INPUT, Graph, Node, Ref
+from jaxlirpa._ops import affine, elementwise, joint, movement, opaque
+from jaxlirpa._ops.families import Elementwise, Move, Opaque, Record, Within
+from jaxlirpa._ops.unsupported import UNSUPPORTED
+from jaxlirpa._typing import Interval
+
+RECORDS: dict[str, Record] = {
+    **movement.RECORDS,
+    **affine.RECORDS,
+    **elementwise.RECORDS,
+    **joint.RECORDS,
+    **opaque.RECORDS,
+}
 
 
 def record(node: Node) -> Record:
@@ -36,7 +47,29 @@ def _objection(graph: Graph, node: Node) -> str | None:
         return f"its operand {wrong} (an index, a mask or a divisor) is perturbed"
     if not found.together and len(node.positions) > 1:
         return "more than one of its operands is perturbed; one must be known exactly"
+    short = [a.dtype for a in node.outputs if _is_short(a.dtype)]
+    if short and not isinstance(found, Move | Opaque | Within):
+        return f"it computes in {short[0]}, whose rounding is not bounded; use float32 or float64"
     return found.objection(graph, node)
+
+
+def _is_short(dtype: np.dtype) -> bool:
+    return jnp.issubdtype(dtype, jnp.floating) and jnp.finfo(dtype).bits < 32
+
+
+def check_domain(node: Node, found: Elementwise, box: Interval) -> None:
+    """Raises a DomainError where a known box leaves the function's domain.
+
+    Inside `jax.jit` nothing is known; there the bounds become infinite.
+    """
+    if found.defined is None:
+        return
+    inside = found.defined(node, box)
+    if isinstance(inside, jax.core.Tracer) or bool(np.all(inside)):
+        return
+    where = np.argmin(np.asarray(inside).reshape(-1))
+    lower, upper = (np.asarray(x).reshape(-1) for x in box)
+    raise DomainError(node.primitive, node.source, found.domain, lower[where], upper[where])
 
 
 def _describe(graph: Graph, operand: object) -> str:

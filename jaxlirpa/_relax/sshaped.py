@@ -58,8 +58,8 @@ class SShaped:
 
     def lines(self, box: Interval) -> Lines:
         """Chords and tangents, see the module's derivation."""
-        lower = _lower_line(self.function, self.derivative, box)
-        slope, offset = _lower_line(
+        lower = lower_line(self.function, self.derivative, box)
+        slope, offset = lower_line(
             lambda x: -self.function(-x),
             lambda x: self.derivative(-x),
             Interval(-box.upper, -box.lower),
@@ -67,7 +67,7 @@ class SShaped:
         return Lines(*lower, slope, -offset)
 
 
-def _lower_line(
+def lower_line(
     f: Callable[[Array], Array], derivative: Callable[[Array], Array], box: Interval
 ) -> tuple[Array, Array]:
     """Slope and offset of a line below `f` on the box."""

@@ -1,0 +1,68 @@
+"""Functions of several perturbed values, or of several entries of one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import jax.numpy as jnp
+
+from jaxlirpa._graph.graph import Node, Ref
+from jaxlirpa._ops.families import Joint, Record, Within
+from jaxlirpa._relax.extremum import Maximum
+from jaxlirpa._relax.normalise import Normalised
+from jaxlirpa._relax.planes import JointRelaxation, Plane, Planes
+from jaxlirpa._relax.product import Product
+from jaxlirpa._relax.selection import Choice
+from jaxlirpa._relax.sumexp import InverseSumExp, LogSumExp
+from jaxlirpa._typing import Array, Interval
+
+
+def _axes(node: Node) -> tuple[int, ...]:
+    return tuple(node.params["axes"])
+
+
+def _mask(node: Node) -> Array | None:
+    return node.known[0] if node.known else None
+
+
+class _Partial:
+    """A relaxation some of whose operands are known."""
+
+    def __init__(self, node: Node, relaxation: JointRelaxation):
+        self.node, self.relaxation = node, relaxation
+
+    def _all(self, boxes: Sequence[Interval]) -> list[Interval]:
+        supply = iter(boxes)
+        return [
+            next(supply) if isinstance(x, Ref) else Interval(jnp.asarray(x), jnp.asarray(x))
+            for x in self.node.operands
+        ]
+
+    def image(self, boxes: Sequence[Interval]) -> Interval:
+        """As with boxes of one point in the place of what is known."""
+        return self.relaxation.image(self._all(boxes))
+
+    def planes(self, boxes: Sequence[Interval]) -> Planes:
+        """What is known goes to the offset."""
+        planes = self.relaxation.planes(self._all(boxes))
+        return Planes(*map(self._without_known, planes))
+
+    def _without_known(self, plane: Plane) -> Plane:
+        kept, offset = [], plane.offset
+        for slope, operand in zip(plane.slopes, self.node.operands, strict=True):
+            if isinstance(operand, Ref):
+                kept.append(slope)
+            elif slope is not None:
+                offset = offset + slope * operand
+        return Plane(tuple(kept), offset)
+
+
+RECORDS: dict[str, Record] = {
+    "choose": Joint(lambda node: _Partial(node, Choice())),
+    "inverse_sum_exp": Joint(lambda node: InverseSumExp(_axes(node)), axes=_axes),
+    "logsumexp": Joint(lambda node: LogSumExp(_axes(node), _mask(node)), axes=_axes, operands=(0,)),
+    "normalise": Joint(lambda node: Normalised(**node.params)),
+    "product": Joint(lambda node: Product()),
+    "reduce_max": Joint(lambda node: Maximum(_axes(node), _mask(node)), axes=_axes, operands=(0,)),
+    "within": Within(lambda node, boxes: node.params["image"](boxes)),
+}

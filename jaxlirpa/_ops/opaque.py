@@ -1,0 +1,143 @@
+"""Functions of which only the range over a box is used: tests, truth values, steps, orders."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+
+import jax.numpy as jnp
+import numpy as np
+
+from jaxlirpa._graph.graph import Graph, Node, Ref
+from jaxlirpa._ops.families import Opaque, Record
+from jaxlirpa._typing import Array, Interval
+
+Image = Callable[[Node, Sequence[Interval]], tuple[Interval, ...]]
+
+
+def _all_operands(node: Node, boxes: Sequence[Interval]) -> list[Interval]:
+    supply = iter(boxes)
+    return [next(supply) if isinstance(x, Ref) else Interval(x, x) for x in node.operands]
+
+
+def _rising(node: Node, boxes: Sequence[Interval]) -> tuple[Interval, ...]:
+    """Of a function that rises in every operand."""
+    lower, upper = node(*(b.lower for b in boxes)), node(*(b.upper for b in boxes))
+    return tuple(map(Interval, lower, upper))
+
+
+def _falling(node: Node, boxes: Sequence[Interval]) -> tuple[Interval, ...]:
+    """Of a function that falls in every operand."""
+    return tuple(Interval(b.upper, b.lower) for b in _rising(node, boxes))
+
+
+def _comparison(
+    surely: Callable[[Interval, Interval], Array], never: Callable[[Interval, Interval], Array]
+) -> Opaque:
+    """A comparison, from where it holds for all values and where for none.
+
+    A NaN makes every comparison false, so that neither is concluded from it.
+    """
+
+    def image(node: Node, boxes: Sequence[Interval]) -> tuple[Interval, ...]:
+        x, y = _all_operands(node, boxes)
+        return (Interval(surely(x, y), ~never(x, y)),)
+
+    return Opaque(image)
+
+
+def _less(x: Interval, y: Interval) -> Array:
+    return x.upper < y.lower
+
+
+def _less_or_equal(x: Interval, y: Interval) -> Array:
+    return x.upper <= y.lower
+
+
+def _swapped(test: Callable[[Interval, Interval], Array]) -> Callable[[Interval, Interval], Array]:
+    return lambda x, y: test(y, x)
+
+
+def _apart(x: Interval, y: Interval) -> Array:
+    return (x.upper < y.lower) | (y.upper < x.lower)
+
+
+def _equal(x: Interval, y: Interval) -> Array:
+    return (x.lower == y.upper) & (x.upper == y.lower)
+
+
+def _is_finite(node: Node, boxes: Sequence[Interval]) -> tuple[Interval, ...]:
+    """A finite box has finite members; of any other nothing is known."""
+    ((lower, upper),) = boxes
+    finite = jnp.isfinite(lower) & jnp.isfinite(upper)
+    return (Interval(finite, jnp.ones_like(finite)),)
+
+
+def _is_nonzero(node: Node, boxes: Sequence[Interval]) -> tuple[Interval, ...]:
+    ((lower, upper),) = boxes
+    return (Interval((lower > 0) | (upper < 0), ~((lower == 0) & (upper == 0))),)
+
+
+def _exclusive(node: Node, boxes: Sequence[Interval]) -> tuple[Interval, ...]:
+    """Known where both truth values are."""
+    x, y = _all_operands(node, boxes)
+    known = (x.lower == x.upper) & (y.lower == y.upper)
+    value = x.lower ^ y.lower
+    return (Interval(value & known, value | ~known),)
+
+
+def _among(node: Node, boxes: Sequence[Interval]) -> tuple[Interval, ...]:
+    """The hull of the cases that the selector may name."""
+    selector, *cases = _all_operands(node, boxes)
+    wanted = [
+        (selector.lower.astype(int) <= i) & (i <= selector.upper.astype(int))
+        for i in range(len(cases))
+    ]
+    everything = Interval(
+        functools.reduce(jnp.minimum, [c.lower for c in cases]),
+        functools.reduce(jnp.maximum, [c.upper for c in cases]),
+    )
+    # The highest limits of all are a start that every case that is wanted can only better.
+    lower, upper = everything.upper, everything.lower
+    for ok, case in zip(wanted, cases, strict=True):
+        lower = jnp.where(ok, jnp.minimum(lower, case.lower), lower)
+        upper = jnp.where(ok, jnp.maximum(upper, case.upper), upper)
+    return (Interval(lower, upper),)
+
+
+def _truth_values(graph: Graph, node: Node) -> str | None:
+    dtypes = {graph.aval(ref).dtype for ref in node.perturbed}
+    if dtypes == {np.dtype(bool)}:
+        return None
+    return "it acts on the bits of integers, and a perturbed value has none"
+
+
+def _one_array(graph: Graph, node: Node) -> str | None:
+    del graph
+    if len(node.operands) == 1:
+        return None
+    return "sorting several arrays by the order of one moves entries to places that are perturbed"
+
+
+_LOGIC = functools.partial(Opaque, objection=_truth_values)
+
+RECORDS: dict[str, Record] = {
+    "and": _LOGIC(_rising),
+    "choose_among": Opaque(_among),
+    "eq": _comparison(_equal, _apart),
+    "ge": _comparison(_swapped(_less_or_equal), _less),
+    "gt": _comparison(_swapped(_less), _less_or_equal),
+    "is_finite": Opaque(_is_finite),
+    "is_nonzero": Opaque(_is_nonzero),
+    "le": _comparison(_less_or_equal, _swapped(_less)),
+    "lt": _comparison(_less, _swapped(_less_or_equal)),
+    "ne": _comparison(_apart, _equal),
+    "nextafter": Opaque(_rising),
+    "not": _LOGIC(_falling),
+    "or": _LOGIC(_rising),
+    "reduce_and": _LOGIC(_rising),
+    "reduce_or": _LOGIC(_rising),
+    "sort": Opaque(_rising, objection=_one_array),
+    "truncate": Opaque(_rising),
+    "xor": _LOGIC(_exclusive),
+}

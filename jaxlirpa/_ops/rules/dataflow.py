@@ -1,0 +1,135 @@
+"""What rules ask of the dataflow."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxlirpa._graph.graph import Node, Ref
+from jaxlirpa._graph.trace import Builder, Value
+from jaxlirpa._typing import Array, Interval
+
+# Primitives that place the entries of one operand, and nothing else.
+_PLACING = frozenset({"broadcast_in_dim", "reshape", "squeeze", "expand_dims", "transpose"})
+# Larger arrays are not looked at, entry by entry, while tracing.
+_MOST = 2**22
+
+
+class Spread(NamedTuple):
+    """A value whose entries are entries of another one.
+
+    Attributes:
+        root: the other value.
+        places: for every entry of the value, the flat index of the entry of `root`.
+    """
+
+    root: Ref
+    places: np.ndarray
+
+
+def spread(build: Builder, value: Any) -> Spread | None:
+    """The value that `value` is placed from by broadcasting and reshaping, maybe itself."""
+    if not isinstance(value, Ref):
+        return None
+    value, chain = placement(build, value)
+    shape = build.aval(value).shape
+    largest = max([math.prod(shape), *(math.prod(n.outputs[0].shape) for n in chain)])
+    if largest > _MOST:
+        return None
+    with jax.ensure_compile_time_eval():
+        places = jnp.arange(math.prod(shape)).reshape(shape)
+        for node in reversed(chain):
+            (places,) = node(places)
+        return Spread(value, np.asarray(places))
+
+
+def placement(build: Builder, value: Ref) -> tuple[Ref, list[Node]]:
+    """The value that `value` is placed from, and the nodes that do so, the last one first."""
+    chain: list[Node] = []
+    while (node := build.definition(value)) and node.primitive in _PLACING:
+        chain.append(node)
+        (value,) = node.perturbed
+    return value, chain
+
+
+def placed(build: Builder, root: Value, chain: Sequence[Node]) -> Value:
+    """Another value, placed like the one that `placement` took apart."""
+    for node in reversed(chain):
+        rest = node.operands[1:]
+        (root,) = build.append(
+            node.primitive, (root, *rest), node.params, node.bind, node.outputs, node.source
+        )
+    return root
+
+
+def same(build: Builder, a: Any, b: Any) -> bool:
+    """Whether two values are the same, or the same difference of values placed alike."""
+    if a == b:
+        return True
+    p, q = build.definition(a), build.definition(b)
+    if p is None or q is None or p.primitive != "sub" or q.primitive != "sub":
+        return False
+    return all(_placed_alike(build, x, y) for x, y in zip(p.operands, q.operands, strict=True))
+
+
+def _placed_alike(build: Builder, a: Any, b: Any) -> bool:
+    s, t = spread(build, a), spread(build, b)
+    return bool(s and t and s.root == t.root and np.array_equal(s.places, t.places))
+
+
+def reduced(shape: Sequence[int], axes: Sequence[int]) -> np.ndarray:
+    """For every entry of an array, the flat index of its entry in the array's sum over `axes`."""
+    kept = [1 if i in axes else n for i, n in enumerate(shape)]
+    return np.broadcast_to(np.arange(math.prod(kept)).reshape(kept), shape)
+
+
+def is_spread_of(
+    build: Builder, value: Any, root: Ref, shape: Sequence[int], axes: Sequence[int]
+) -> bool:
+    """Whether `value` is `root`, a reduction over `axes`, broadcast back to `shape`."""
+    found = spread(build, value)
+    return (
+        found is not None
+        and found.root == root
+        and found.places.shape == tuple(shape)
+        and bool(np.array_equal(found.places, reduced(shape, axes)))
+    )
+
+
+def sole(node: Node | None, primitive: str) -> Ref | None:
+    """The operand of a node of one perturbed operand and of that primitive, else None."""
+    if node is None or node.primitive != primitive or len(node.perturbed) != 1:
+        return None
+    return node.perturbed[0]
+
+
+def scalar(value: Any) -> float | None:
+    """The number of which every entry of a known array is, where that can be told."""
+    if isinstance(value, Ref | jax.core.Tracer) or np.size(value) == 0:
+        return None
+    entries = np.asarray(value, np.float64)
+    first = float(entries.flat[0])
+    return first if np.all(entries == first) else None
+
+
+def within(
+    build: Builder,
+    value: Value,
+    others: Sequence[Ref],
+    image: Callable[[Sequence[Interval]], Interval],
+    source: str,
+) -> list[Value]:
+    """`value`, of which it is known as well that it lies in `image` of the boxes of `others`."""
+    if not isinstance(value, Ref):
+        return [value]
+
+    def bind(value: Array, *_: Array) -> tuple[Array, ...]:
+        return (value,)
+
+    params, avals = {"image": image}, (build.aval(value),)
+    return build.append("within", (value, *others), params, bind, avals, source)

@@ -1,0 +1,180 @@
+"""Largest and smallest values, all in terms of one-sided kinks and `reduce_max`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from jaxlirpa._graph.graph import Node, Ref
+from jaxlirpa._graph.trace import Builder, Rule, Value
+from jaxlirpa._ops.rules.dataflow import within
+from jaxlirpa._typing import Array, Interval
+
+
+def _between_two(kinked: Callable[[Array, Array], Array]) -> Rule:
+    """The larger or smaller of two values by the kink of their difference, which is one value.
+
+    What the linear domains know of the difference is lost in the two boxes; what the boxes know
+    is kept beside it.
+    """
+
+    def rule(build: Builder, node: Node) -> Sequence[Value] | None:
+        if len(node.perturbed) < 2:
+            return None
+        x, y = node.perturbed
+        if x == y:
+            return [x]
+
+        def image(boxes: Sequence[Interval]) -> Interval:
+            a, b = boxes
+            return Interval(node(a.lower, b.lower)[0], node(a.upper, b.upper)[0])
+
+        (value,) = build.apply(kinked, node.source, x, y)
+        return within(build, value, (x, y), image, node.source)
+
+    return rule
+
+
+def _clamped(build: Builder, node: Node) -> Sequence[Value] | None:
+    """`min(max(x, floor), ceiling)` is one clamp: two kinks together are tighter than in turn."""
+    if len(node.perturbed) != 1:
+        return None
+    inner = build.definition(node.perturbed[0])
+    if inner is None or inner.primitive != "max" or len(inner.perturbed) != 1:
+        return None
+    (floor,), (x,), (ceiling,) = inner.known, inner.perturbed, node.known
+
+    def bind(floor: Array, x: Array, ceiling: Array) -> tuple[Array, ...]:
+        return (jnp.minimum(jnp.maximum(x, floor), ceiling),)
+
+    return build.append("clamp", (floor, x, ceiling), {}, bind, node.outputs, node.source)
+
+
+def _clamp(build: Builder, node: Node) -> Sequence[Value] | None:
+    """A clamp one of whose limits is perturbed."""
+    if node.positions == (1,):
+        return None
+
+    def clamp(floor: Array, x: Array, ceiling: Array) -> Array:
+        return jnp.minimum(jnp.maximum(x, floor), ceiling)
+
+    return build.apply(clamp, node.source, *node.operands)
+
+
+def _smallest(build: Builder, node: Node) -> Sequence[Value] | None:
+    axes = node.params["axes"]
+    return build.apply(lambda x: -jnp.max(-x, axes), node.source, *node.operands)
+
+
+def largest(build: Builder, value: Value, mask: np.ndarray, source: str) -> list[Value]:
+    """The largest entry over the first axis among those that count.
+
+    Args:
+        build: the nodes so far.
+        value: `[n, *shape]`.
+        mask: `[n, *shape]`, False where an entry does not count.
+        source: the user's line.
+    """
+    aval = build.aval(value)
+    result = (jax.ShapeDtypeStruct(aval.shape[1:], aval.dtype),)
+
+    def bind(x: Array, *masks: Any) -> tuple[Array, ...]:
+        return (jnp.max(jnp.where(mask, x, -jnp.inf), 0),)
+
+    operands = (value,) if mask.all() else (value, jnp.asarray(mask))
+    return build.append("reduce_max", operands, {"axes": (0,)}, bind, result, source)
+
+
+def _windows(build: Builder, node: Node) -> Sequence[Value] | None:
+    """Max pooling: every place of the window is a slice of the image; what is padded is masked."""
+    (x,), params = node.operands, node.params
+    window, strides = params["window_dimensions"], params["window_strides"]
+    pads = [
+        (*pad, d - 1) for pad, d in zip(params["padding"], params["base_dilation"], strict=True)
+    ]
+    sizes = node.outputs[0].shape
+
+    def slices(x: Array) -> Array:
+        padded = lax.pad(x, jnp.zeros((), x.dtype), pads)
+        parts = []
+        for place in np.ndindex(*window):
+            start = [p * d for p, d in zip(place, params["window_dilation"], strict=True)]
+            stop = [a + (n - 1) * s + 1 for a, n, s in zip(start, sizes, strides, strict=True)]
+            parts.append(lax.slice(padded, start, stop, strides))
+        return jnp.stack(parts)
+
+    if not isinstance(x, Ref) or math.prod(sizes) == 0:
+        return None
+    with jax.ensure_compile_time_eval():
+        mask = np.asarray(slices(jnp.ones(build.aval(x).shape, jnp.float32)) > 0)
+    if not mask.any(0).all():  # a window of nothing but padding
+        return None
+    (stacked,) = build.apply(slices, node.source, x)
+    return largest(build, stacked, mask, node.source)
+
+
+def _smallest_windows(build: Builder, node: Node) -> Sequence[Value] | None:
+    (x,) = build.apply(jnp.negative, node.source, *node.operands)
+    negated = Node("reduce_window_max", (x,), node.params, node.bind, node.outputs, node.source)
+    found = _windows(build, negated)
+    return None if found is None else build.apply(jnp.negative, node.source, *found)
+
+
+def running(node: Node, shape: tuple[int, ...]) -> tuple[Callable[[Array], Array], np.ndarray]:
+    """Every entry beside all before it: `[n, *shape]`, with the mask of those that count."""
+    axis, n = node.params["axis"], shape[node.params["axis"]]
+    counts = np.tri(n, dtype=bool) if node.params["reverse"] else np.tri(n, dtype=bool).T
+    around = [1] * (len(shape) + 1)
+    around[0], around[axis + 1] = n, n
+
+    def beside(x: Array) -> Array:
+        return jnp.broadcast_to(jnp.expand_dims(jnp.moveaxis(x, axis, 0), axis + 1), (n, *shape))
+
+    return beside, np.broadcast_to(counts.reshape(around), (n, *shape))
+
+
+def _running_largest(build: Builder, node: Node) -> Sequence[Value] | None:
+    beside, mask = running(node, node.outputs[0].shape)
+    (stacked,) = build.apply(beside, node.source, *node.operands)
+    return largest(build, stacked, mask, node.source)
+
+
+def _running_smallest(build: Builder, node: Node) -> Sequence[Value] | None:
+    axis, reverse = node.params["axis"], node.params["reverse"]
+
+    def smallest(x: Array) -> Array:
+        return -lax.cummax(-x, axis, reverse)
+
+    return build.apply(smallest, node.source, *node.operands)
+
+
+def _top(build: Builder, node: Node) -> Sequence[Value] | None:
+    """The values of `top_k` by a sort; its indices stay what they are, and are not bounded."""
+    (x,), k = node.operands, node.params["k"]
+    axis = node.params.get("axis", -1) % len(node.outputs[0].shape)
+
+    def values(x: Array) -> Array:
+        return lax.slice_in_dim(lax.rev(lax.sort(x, dimension=axis), (axis,)), 0, k, axis=axis)
+
+    (found,) = build.apply(values, node.source, x)
+    build.nodes.append(node)
+    return [found, Ref(len(build.nodes) - 1, 1)]
+
+
+RULES: dict[str, tuple[Rule, ...]] = {
+    "clamp": (_clamp,),
+    "cummax": (_running_largest,),
+    "cummin": (_running_smallest,),
+    "max": (_between_two(lambda x, y: y + jnp.maximum(x - y, 0)),),
+    "min": (_between_two(lambda x, y: x - jnp.maximum(x - y, 0)), _clamped),
+    "reduce_min": (_smallest,),
+    "reduce_window_max": (_windows,),
+    "reduce_window_min": (_smallest_windows,),
+    "top_k": (_top,),
+}

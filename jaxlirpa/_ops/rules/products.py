@@ -1,0 +1,173 @@
+"""Products and quotients of values that both vary, as entry-by-entry products and sums."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxlirpa._graph.graph import Node, Ref
+from jaxlirpa._graph.trace import Builder, Rule, Value
+from jaxlirpa._ops.rules.dataflow import placed, placement, sole
+from jaxlirpa._typing import Array
+
+
+def _product(build: Builder, node: Node) -> Sequence[Value] | None:
+    """A value times itself is its square; known factors of factors are taken out."""
+    if len(node.perturbed) < 2:
+        return None
+    x, y = node.perturbed
+    if x == y:
+        return build.apply(lax.square, node.source, x)
+    for inner, other in ((x, y), (y, x)):
+        factor = build.definition(inner)
+        if factor is None or factor.primitive not in ("mul", "neg", "div"):
+            continue
+        (rest, *_) = factor.perturbed
+        if factor.primitive == "neg":
+            return build.apply(lambda a, b: -(a * b), node.source, rest, other)
+        combine = jnp.multiply if factor.primitive == "mul" else jnp.divide
+        return build.apply(_scaled(combine), node.source, rest, other, *factor.known)
+    return build.append("product", node.operands, {}, node.bind, node.outputs, node.source)
+
+
+def _scaled(combine: Callable[[Array, Array], Array]) -> Callable[[Array, Array, Array], Array]:
+    return lambda a, b, scale: combine(a * b, scale)
+
+
+def _quotient(build: Builder, node: Node) -> Sequence[Value] | None:
+    """A numerator times the reciprocal of a perturbed denominator."""
+    numerator, denominator = node.operands
+    if not isinstance(denominator, Ref):
+        return None
+    if numerator == denominator:
+        return [jnp.ones(node.outputs[0].shape, node.outputs[0].dtype)]
+
+    root, chain = placement(build, denominator)
+    (inverse,) = build.apply(lambda y: lax.integer_pow(y, -1), node.source, root)
+    factor = placed(build, inverse, chain)
+    return build.apply(jnp.multiply, node.source, numerator, factor)
+
+
+def _power(build: Builder, node: Node) -> Sequence[Value] | None:
+    """`x^y = exp(y log(x))`, for positive `x`."""
+    if len(node.perturbed) < 2:
+        return None
+    return build.apply(lambda x, y: jnp.exp(y * jnp.log(x)), node.source, *node.operands)
+
+
+def _dot(build: Builder, node: Node) -> Sequence[Value] | None:
+    """A matrix product of two perturbed operands: all products, summed."""
+    if len(node.perturbed) < 2:
+        return None
+    (left, right), (left_batch, right_batch) = node.params["dimension_numbers"]
+    (aval,) = node.outputs
+
+    def arranged(x: Array, batch: Sequence[int], contracted: Sequence[int]) -> Array:
+        """`[*batch, free, contracted]`, with the free axes as one and the contracted as one."""
+        free = [i for i in range(x.ndim) if i not in (*batch, *contracted)]
+        sizes = [math.prod(x.shape[i] for i in axes) for axes in (free, contracted)]
+        x = jnp.transpose(x, (*batch, *free, *contracted)).astype(aval.dtype)
+        return x.reshape(*x.shape[: len(batch)], *sizes)
+
+    def product(x: Array, y: Array) -> Array:
+        x, y = arranged(x, left_batch, left), arranged(y, right_batch, right)
+        return jnp.sum(x[..., :, None, :] * y[..., None, :, :], -1).reshape(aval.shape)
+
+    return build.apply(product, node.source, *node.operands)
+
+
+def _convolution(build: Builder, node: Node) -> Sequence[Value] | None:
+    """A convolution of a perturbed image and a perturbed kernel: patches times the kernel."""
+    params = node.params
+    if len(node.perturbed) < 2 or params["batch_group_count"] != 1:
+        return None
+    numbers, groups = params["dimension_numbers"], params["feature_group_count"]
+
+    def product(image: Array, kernel: Array) -> Array:
+        image = jnp.transpose(image, numbers.lhs_spec)
+        kernel = jnp.transpose(kernel, numbers.rhs_spec)
+        features, _, *window = kernel.shape
+        patches = lax.conv_general_dilated_patches(
+            image,
+            window,
+            params["window_strides"],
+            params["padding"],
+            params["lhs_dilation"],
+            params["rhs_dilation"],
+            precision=lax.Precision.HIGHEST,
+        )
+        batch, _, *space = patches.shape
+        patches = patches.reshape(batch, groups, -1, math.prod(space))
+        kernel = kernel.reshape(groups, features // groups, -1)
+        result = jnp.einsum("ngks,gok->ngos", patches, kernel).reshape(batch, features, *space)
+        order = numbers.out_spec
+        return jnp.transpose(result, [order.index(i) for i in range(len(order))])
+
+    return build.apply(product, node.source, *node.operands)
+
+
+def _reduced_product(build: Builder, node: Node) -> Sequence[Value] | None:
+    """A product over axes, as a tree of products of halves."""
+    (x,) = node.perturbed
+    axes = node.params["axes"]
+
+    def product(x: Array) -> Array:
+        kept = [i for i in range(x.ndim) if i not in axes]
+        x = jnp.transpose(x, (*kept, *axes)).reshape(*(x.shape[i] for i in kept), -1)
+        while (size := x.shape[-1]) > 1:
+            half = size // 2
+            rest = x[..., 2 * half :]
+            x = jnp.concatenate([x[..., :half] * x[..., half : 2 * half], rest], -1)
+        return x[..., 0] if x.shape[-1] else jnp.ones(x.shape[:-1], x.dtype)
+
+    return build.apply(product, node.source, x)
+
+
+def _cumulative_product(build: Builder, node: Node) -> Sequence[Value] | None:
+    """By the same tree that JAX uses."""
+    (x,) = node.perturbed
+    axis, reverse = node.params["axis"], node.params["reverse"]
+
+    def product(x: Array) -> Array:
+        return lax.associative_scan(jnp.multiply, x, reverse=reverse, axis=axis)
+
+    return build.apply(product, node.source, x)
+
+
+def _positive_root(build: Builder, node: Node) -> Sequence[Value] | None:
+    """The reciprocal of a square root is one function."""
+    if node.params["y"] != -1:
+        return None
+    root = sole(build.definition(node.perturbed[0]), "sqrt")
+    return None if root is None else build.apply(lax.rsqrt, node.source, root)
+
+
+def _remainder(build: Builder, node: Node) -> Sequence[Value] | None:
+    """`x - y trunc(x / y)`, for a known divisor."""
+    x, y = node.operands
+    if isinstance(y, Ref) or not jnp.issubdtype(node.outputs[0].dtype, jnp.floating):
+        return None
+
+    def remainder(x: Array, y: Array) -> Array:
+        quotient = x / y
+        whole = jnp.maximum(jnp.floor(quotient), 0) + jnp.minimum(jnp.ceil(quotient), 0)
+        return x - y * whole
+
+    return build.apply(remainder, node.source, x, jax.lax.stop_gradient(y))
+
+
+RULES: dict[str, tuple[Rule, ...]] = {
+    "conv_general_dilated": (_convolution,),
+    "cumprod": (_cumulative_product,),
+    "div": (_quotient,),
+    "dot_general": (_dot,),
+    "integer_pow": (_positive_root,),
+    "mul": (_product,),
+    "pow": (_power,),
+    "reduce_prod": (_reduced_product,),
+    "rem": (_remainder,),
+}
