@@ -489,6 +489,36 @@ def test_batched_loops_and_branches() -> None:
         same(jax.tree.map(lambda a, i=i: a[i], (lower, upper)), tuple(expected))
 
 
+def test_bounds_of_a_perturbed_predicate() -> None:
+    """Those of `jnp.where`, which knows more of a value that guards itself."""
+
+    def branched(x: jax.Array) -> jax.Array:
+        return lax.cond(x[0] > 0.95, lambda: x[0], lambda: 0.5) + x
+
+    def selected(x: jax.Array) -> jax.Array:
+        return jnp.where(x[0] > 0.95, x[0], 0.5) + x
+
+    check_every_node(branched, (X, EPS), {"crown_ibp": jaxlirpa.crown_ibp})
+    same(jaxlirpa.crown_ibp(branched)(X, EPS), jaxlirpa.crown_ibp(selected)(X, EPS))
+    check_every_node(
+        lambda x: lax.switch((x[0] > 1).astype(int) + (x[1] > -2), BRANCHES, x),
+        (X, EPS),
+        {"crown_ibp": jaxlirpa.crown_ibp},
+    )
+
+
+def test_a_loop_that_freezes_what_has_ended() -> None:
+    """The way out of a perturbed number of trips: a fixed one, and a choice in every trip."""
+
+    def fn(x: jax.Array) -> jax.Array:
+        def body(_: Any, c: jax.Array) -> jax.Array:
+            return jnp.where(jnp.sum(c) < 0, c + 0.3, c)
+
+        return lax.fori_loop(0, 3, body, x)
+
+    check_every_node(fn, (X, EPS), {"crown_ibp": jaxlirpa.crown_ibp})
+
+
 # ---- refusals ------------------------------------------------------------------------------
 
 

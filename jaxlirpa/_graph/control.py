@@ -195,11 +195,11 @@ def _branch(
 
 
 def _selector(builder: Builder, index: Value, count: int, source: str) -> Value:
-    """What selects among so many branches: of two, a truth value."""
+    """What selects among so many branches: of two, the truth value that the index came from."""
     if count != 2:
         return index
     node = builder.definition(index)
-    if node is not None and node.primitive == "convert_element_type":
+    if node is not None and "new_dtype" in node.params:  # a conversion, or what a rule made of it
         (truth,) = node.operands
         if builder.aval(truth).dtype == bool:
             return truth

@@ -43,7 +43,7 @@ def _quotient(build: Builder, node: Node) -> Sequence[Value] | None:
     numerator, denominator = node.operands
     if not isinstance(denominator, Ref):
         return None
-    if numerator == denominator:
+    if isinstance(numerator, Ref) and numerator == denominator:
         return [jnp.ones(node.outputs[0].shape, node.outputs[0].dtype)]
 
     root, chain = placement(build, denominator)

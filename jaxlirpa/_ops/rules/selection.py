@@ -46,7 +46,7 @@ def _choice(build: Builder, node: Node) -> Sequence[Value] | None:
 
 
 def _same(a: Value, b: Value) -> bool:
-    return a is b or (isinstance(a, Ref) and a == b)
+    return a is b or (isinstance(a, Ref) and isinstance(b, Ref) and a == b)
 
 
 def _guard(build: Builder, operands: Sequence[Value]) -> tuple[int, bool, Array] | None:
