@@ -16,7 +16,7 @@ class SetError(LirpaError, ValueError):
 
 
 class ControlFlowError(LirpaError, TypeError):
-    """Python needed the value of something that is known only up to a set."""
+    """Python, or a loop, needed the value of something that is known only up to a set."""
 
 
 class EffectError(LirpaError, TypeError):

@@ -75,8 +75,6 @@ UNSUPPORTED = {
     "sort": (jnp.sort, "no rule for it yet"),
     "argmax": (lambda x: X[jnp.argmax(x)], "an index that depends on a perturbed value"),
     "convert_element_type": (lambda x: X[x.astype(int)], "cannot be an index"),
-    "scan": (scanned, "unroll it in Python"),
-    "while": (looped, "unroll it in Python"),
     "floor": (jnp.floor, "no rule for it yet"),
     "scatter": (lambda x: x.at[jnp.array([0, 0])].set(X[:2]), "written twice"),
 }

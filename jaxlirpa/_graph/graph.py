@@ -21,6 +21,10 @@ class Ref(NamedTuple):
     output: int
 
 
+Value = Ref | Array
+"""A perturbed value, or a known array."""
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Node:
     """One application of a primitive to at least one perturbed value.

@@ -21,7 +21,7 @@ from jaxlirpa._typing import Array, PyTree, Shaped
 
 # Where a primitive that merely calls a function keeps that function's jaxpr. Functions with
 # derivative rules of their own are entered by their primal: rules are no values.
-_BODIES = {
+CALLS = {
     "jit": "jaxpr",
     "closed_call": "call_jaxpr",
     "call": "call_jaxpr",
@@ -46,6 +46,57 @@ class Constant(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
+class Scan:
+    """A loop of a fixed number of trips.
+
+    Attributes:
+        body: from constants, carries and one slice of each sequence to carries and slices.
+        constants, carries: how many of the body's operands are which; the rest are slices.
+        length: the number of trips.
+        reverse: whether sequences are read and written from their ends.
+    """
+
+    body: Program
+    constants: int
+    carries: int
+    length: int
+    reverse: bool
+
+    @property
+    def programs(self) -> tuple[Program, ...]:
+        """The programs inside."""
+        return (self.body,)
+
+
+@dataclasses.dataclass(frozen=True)
+class While:
+    """A loop for as long as a condition holds.
+
+    Attributes:
+        condition, body: functions of constants of their own and of the carries.
+        condition_constants, body_constants: how many of the loop's operands are which; the
+            carries come last.
+    """
+
+    condition: Program
+    body: Program
+    condition_constants: int
+    body_constants: int
+
+    @property
+    def programs(self) -> tuple[Program, ...]:
+        """The programs inside."""
+        return (self.condition, self.body)
+
+
+@dataclasses.dataclass(frozen=True)
+class Branches:
+    """One of several functions of the same operands; the first operand says which."""
+
+    programs: tuple[Program, ...]
+
+
+@dataclasses.dataclass(frozen=True)
 class Equation:
     """One line of a program.
 
@@ -55,6 +106,7 @@ class Equation:
         operand_avals, avals: shape and dtype of each operand and of each output.
         params: static parameters.
         body: the called function, for calls.
+        control: the loop or branch, for those.
         name: the called function's own name, for calls.
         bind: evaluates the equation, as a tuple of outputs.
         effects: names of its side effects.
@@ -68,10 +120,18 @@ class Equation:
     avals: tuple[Shaped, ...]
     params: Mapping[str, Any]
     body: Program | None
+    control: Scan | While | Branches | None
     name: str
     bind: Callable[..., tuple[Array, ...]]
     effects: tuple[str, ...]
     source: str
+
+    @property
+    def programs(self) -> tuple[Program, ...]:
+        """The programs inside: of a call, a loop or a branch."""
+        if self.control is not None:
+            return self.control.programs
+        return () if self.body is None else (self.body,)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,6 +142,11 @@ class Program:
     constants: tuple[tuple[Variable, Any], ...]
     equations: tuple[Equation, ...]
     outputs: tuple[Variable | Constant, ...]
+
+    def on(self, source: str) -> Program:
+        """The same program as if it were written on one line of the user's."""
+        lines = tuple(dataclasses.replace(e, source=source) for e in self.equations)
+        return dataclasses.replace(self, equations=lines)
 
 
 def program(fn: Callable[..., PyTree], arguments: Sequence[Shaped]) -> tuple[Program, PyTree]:
@@ -119,7 +184,7 @@ def _equation(
     eqn: Any, atom: Callable[[Any], Variable | Constant], variable: Callable[[Any], Variable]
 ) -> Equation:
     primitive, params = eqn.primitive.name, _precise(eqn.params)
-    body = params.get(_BODIES[primitive]) if primitive in _BODIES else None
+    body = params.get(CALLS[primitive]) if primitive in CALLS else None
     return Equation(
         primitive=primitive,
         operands=tuple(atom(v) for v in eqn.invars),
@@ -128,11 +193,37 @@ def _equation(
         avals=tuple(_shaped(v.aval) for v in eqn.outvars),
         params=params,
         body=None if body is None else _program(body),
+        control=_control(primitive, params),
         name=str(params.get("name", "")),
         bind=_binder(eqn.primitive, params),
         effects=tuple(sorted(type(e).__name__ for e in eqn.effects)),
         source=_source(eqn.source_info),
     )
+
+
+def _control(primitive: str, params: Mapping[str, Any]) -> Scan | While | Branches | None:
+    if primitive == "scan":
+        body, length, reverse = (params[key] for key in ("jaxpr", "length", "reverse"))
+        return Scan(_program(body), *_scan_counts(params), length, reverse)
+    if primitive == "while":
+        condition, body = _program(params["cond_jaxpr"]), _program(params["body_jaxpr"])
+        return While(condition, body, params["cond_nconsts"], params["body_nconsts"])
+    if primitive == "cond":
+        return Branches(tuple(map(_program, params["branches"])))
+    return None
+
+
+def _scan_counts(params: Mapping[str, Any]) -> tuple[int, int]:
+    """How many of a scan's operands are constants and carries; newer JAX keeps them as a tree."""
+    if "num_consts" in params:
+        return params["num_consts"], params["num_carry"]
+    constants, carries, _ = (len(group) for group in params["ft_in"].unpack())
+    return constants, carries
+
+
+def is_traced(value: Any) -> bool:
+    """Whether a value is known to an outer transformation of JAX alone, and not here."""
+    return isinstance(value, jax.core.Tracer)
 
 
 def _literal(a: Any) -> np.ndarray:

@@ -1,12 +1,13 @@
 """Tracing: a function becomes a `Graph`.
 
-Calls are entered, what no perturbed value reaches is evaluated, identities are dropped, known
-functions are kept whole, what is computed twice becomes one node, and rules rewrite nodes that
-are bounded better in another form.
+Calls are entered, loops and branches too (`control.py`), what no perturbed value reaches is
+evaluated, identities are dropped, known functions are kept whole, what is computed twice becomes
+one node, and rules rewrite nodes that are bounded better in another form.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -15,13 +16,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxlirpa._errors import ControlFlowError, EffectError
-from jaxlirpa._graph.graph import INPUT, Graph, Node, Ref
+from jaxlirpa._graph.control import enter
+from jaxlirpa._graph.graph import INPUT, Graph, Node, Ref, Value
 from jaxlirpa._graph.jaxpr import (
+    CALLS,
     Constant,
     Equation,
     Program,
     Variable,
     caller,
+    is_traced,
     program,
     raised_at,
 )
@@ -41,6 +45,15 @@ _IDENTITIES = frozenset(
         "reshard",
     }
 )
+RESOLVED: Mapping[str, str] = {
+    **dict.fromkeys(CALLS, "a call: its function is entered"),
+    **dict.fromkeys(_IDENTITIES, "the identity on values: dropped"),
+    "scan": "unrolled",
+    "while": "unrolled, as long as the number of trips depends on no perturbed value",
+    "cond": "the one branch that is known to be taken; else all of them, joined by select_n",
+}
+"""The primitives that no graph contains, and what becomes of them."""
+
 # Entry by entry, but for a scalar next to an array.
 _BROADCASTING = frozenset({"add", "sub", "mul", "div", "max", "min"})
 _CONCRETE_ERRORS = (
@@ -50,7 +63,8 @@ _CONCRETE_ERRORS = (
     jax.errors.TracerBoolConversionError,
     jax.errors.NonConcreteBooleanIndexError,
 )
-Value = Ref | Array
+# Entries of the largest constant that is made while an outer function is traced.
+_LARGEST_CONSTANT = 2**16
 # Arrays up to this many entries are compared by value, larger ones by identity.
 _SMALL = 16
 
@@ -73,7 +87,8 @@ def trace(
         The graph, and the structure of fn's output with a `ShapeDtypeStruct` per leaf.
 
     Raises:
-        ControlFlowError: where Python needs the value of a perturbed argument.
+        ControlFlowError: where Python needs the value of a perturbed argument, or a loop cannot be
+            unrolled.
         EffectError: where fn prints, calls back or has another side effect.
     """
     try:
@@ -93,6 +108,35 @@ def trace(
 
 def _no_input(*_: Array) -> tuple[Array, ...]:
     raise AssertionError("an input is given, not evaluated")
+
+
+def _effect(equation: Equation, source: str) -> EffectError:
+    """The refusal of a side effect, at the innermost line that has it."""
+    for inner in (e for code in equation.programs for e in code.equations):
+        if inner.effects:
+            return _effect(inner, inner.source or source)
+    return EffectError(
+        f"`{equation.primitive}` at {source} has a side effect "
+        f"({', '.join(equation.effects)}), which has no bounds. Remove the print or "
+        "callback before bounding the function."
+    )
+
+
+def _evaluate(equation: Equation, operands: Sequence[Any]) -> tuple[Array, ...]:
+    """An equation of known operands.
+
+    Where an outer function is traced (by `jax.jit`), it is evaluated now if its operands are at
+    hand: the counter of a loop has to stay a number. Not so where a large constant would be made
+    of little, which the compiled program had to carry about.
+    """
+    made, given = (
+        sum(math.prod(aval.shape) for aval in avals)
+        for avals in (equation.avals, equation.operand_avals)
+    )
+    if any(map(is_traced, operands)) or made > max(given, _LARGEST_CONSTANT):
+        return equation.bind(*operands)
+    with jax.ensure_compile_time_eval():
+        return equation.bind(*operands)
 
 
 class Builder:
@@ -164,16 +208,10 @@ class Builder:
 
     def step(self, equation: Equation, operands: tuple[Value, ...], source: str) -> Sequence[Value]:
         """The values of one equation's outputs."""
-        if equation.effects and equation.body is not None:  # whose inner line has the effect
-            return self.run(equation.body, operands, source)
         if equation.effects:
-            raise EffectError(
-                f"`{equation.primitive}` at {source} has a side effect "
-                f"({', '.join(equation.effects)}), which has no bounds. Remove the print or "
-                "callback before bounding the function."
-            )
+            raise _effect(equation, source)
         if not any(isinstance(x, Ref) for x in operands):
-            return equation.bind(*operands)
+            return _evaluate(equation, operands)
         if equation.primitive in _IDENTITIES:
             return operands
         named = recognise(equation, self.vocabulary)
@@ -181,6 +219,8 @@ class Builder:
             return self.keep(named, equation, operands, source)
         if equation.body is not None:
             return self.run(equation.body, operands, source)
+        if equation.control is not None:
+            return enter(self, equation, equation.control, operands, source)
         if equation.primitive in _BROADCASTING:
             (aval,) = equation.avals
             pairs = zip(operands, equation.operand_avals, strict=True)

@@ -1,7 +1,8 @@
 """The ledger of what has no sound rule yet, with the reason that a user is told.
 
-Every primitive of `jax.lax` is either declared in a table of records or listed here; a test
-keeps it so, and a new release of JAX that brings a new primitive turns that test red.
+Every primitive of `jax.lax` is declared in a table of records, resolved by the tracer
+(`RESOLVED`), or listed here; a test keeps it so, and a new release of JAX that brings a new
+primitive turns that test red.
 """
 
 from __future__ import annotations
@@ -9,10 +10,6 @@ from __future__ import annotations
 _NO_RULE = "there is no rule for it yet"
 _INDEX = "its result is an index that depends on a perturbed value"
 _INTEGER = "it acts on integers, and a perturbed value is a real number"
-_LOOP = (
-    "a loop or branch over perturbed values is not entered; unroll it in Python (a `for` over a "
-    "fixed range)"
-)
 _LINALG = "a matrix factorisation of a perturbed matrix is not bounded"
 _COMPLEX = "complex numbers are not bounded"
 _DEVICES = "communication between devices is not bounded: bound the function on one device"
@@ -37,7 +34,6 @@ _BY_REASON: dict[str, str] = {
         population_count clz shift_left shift_right_arithmetic
         shift_right_logical bitcast_convert_type iota mulhi
         """,
-    _LOOP: "scan while cond",
     _LINALG: """
         cholesky cholesky_update eig eigh householder_product lu lu_pivots_to_permutation ormqr
         qr schur svd symmetric_product triangular_solve tridiagonal tridiagonal_solve

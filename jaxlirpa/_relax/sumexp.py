@@ -10,8 +10,8 @@ Write `t` for a tangent point in the box, `p = softmax(t)` and `L = logsumexp(t)
   at `a = log C(t)` and the plane above logsumexp. From above, logsumexp is at least the tangent
   plane `T` and at least `F`, its value at the lower end of the box. Between `F`, or the least `T`
   if that is larger, and the largest `T`, `exp(-T)` lies below its chord; where `T` is smaller
-  still, the falling chord is above `exp(-F)`. (These are the bounds of Wei et al. 2023 for softmax, whose
-  entry `i` is the reciprocal of the sum of `exp(x_j - x_i)`.)
+  still, the falling chord is above `exp(-F)`. (These are the bounds of Wei et al. 2023 for
+  softmax, whose entry `i` is the reciprocal of the sum of `exp(x_j - x_i)`.)
 
 Everything is divided by the exponential of the largest upper limit, so that nothing overflows
 however wide the box.
