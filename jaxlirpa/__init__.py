@@ -5,6 +5,7 @@ from importlib.metadata import version as _version
 
 from jaxlirpa._errors import ArgumentError as ArgumentError
 from jaxlirpa._errors import ControlFlowError as ControlFlowError
+from jaxlirpa._errors import DomainError as DomainError
 from jaxlirpa._errors import EffectError as EffectError
 from jaxlirpa._errors import ExpensiveJointCallWarning as ExpensiveJointCallWarning
 from jaxlirpa._errors import LirpaError as LirpaError

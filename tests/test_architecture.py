@@ -32,6 +32,7 @@ NAMES = {
     "Bounds",
     "Box",
     "ControlFlowError",
+    "DomainError",
     "EffectError",
     "ExpensiveJointCallWarning",
     "LinearBounds",

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import jax.numpy as jnp
 import numpy as np
 
-from jaxlirpa._graph.graph import Node
-from jaxlirpa._graph.trace import Builder, Rule, Value
+from jaxlirpa._graph.graph import Node, Value
+from jaxlirpa._graph.trace import Builder, Rule
 
 
 def _cast(build: Builder, node: Node) -> Sequence[Value] | None:

@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxlirpa._graph.graph import Node, Ref
-from jaxlirpa._graph.trace import Builder, Value
+from jaxlirpa._graph.graph import Node, Ref, Value
+from jaxlirpa._graph.trace import Builder
 from jaxlirpa._typing import Array, Interval
 
 # Primitives that place the entries of one operand, and nothing else.

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxlirpa._graph.graph import Node, Ref
-from jaxlirpa._graph.trace import Builder, Rule, Value
+from jaxlirpa._graph.graph import Node, Ref, Value
+from jaxlirpa._graph.trace import Builder, Rule
 from jaxlirpa._ops.rules.dataflow import is_spread_of, same, scalar, sole, spread
 from jaxlirpa._typing import Array
 

@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxlirpa._graph.graph import Node, Ref
-from jaxlirpa._graph.trace import Builder, Rule, Value
+from jaxlirpa._graph.graph import Node, Ref, Value
+from jaxlirpa._graph.trace import Builder, Rule
 from jaxlirpa._ops.rules.dataflow import placed, placement, sole
 from jaxlirpa._typing import Array
 

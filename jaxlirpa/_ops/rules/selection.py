@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import jax.numpy as jnp
 
-from jaxlirpa._graph.graph import Node, Ref
-from jaxlirpa._graph.trace import Builder, Rule, Value
+from jaxlirpa._graph.graph import Node, Ref, Value
+from jaxlirpa._graph.trace import Builder, Rule
 from jaxlirpa._ops.rules.dataflow import within
 from jaxlirpa._typing import Array, Interval
 

@@ -15,8 +15,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxlirpa._graph.graph import Node, Ref
-from jaxlirpa._graph.trace import Builder, Rule, Value
+from jaxlirpa._graph.graph import Node, Ref, Value
+from jaxlirpa._graph.trace import Builder, Rule
 from jaxlirpa._ops.rules.dataflow import is_spread_of, reduced, sole, spread
 from jaxlirpa._ops.rules.extrema import running
 from jaxlirpa._typing import Array, Shaped
