@@ -17,8 +17,7 @@ import numpy as np
 
 from jaxlirpa._errors import ControlFlowError, EffectError
 from jaxlirpa._graph.control import enter
-from jaxlirpa._graph.graph import INPUT, Graph, Node, Ref
-from jaxlirpa._graph.graph import Value as Value
+from jaxlirpa._graph.graph import INPUT, Graph, Node, Ref, Value
 from jaxlirpa._graph.jaxpr import (
     CALLS,
     Constant,
