@@ -90,10 +90,6 @@ def test_unsupported_primitive(primitive: str, case: tuple[Callable[..., Any], s
     assert "perturbed float64[" in message
 
 
-def test_unsupported_cond() -> None:
-    assert "perturbed" in refused(UnsupportedPrimitiveError, branched, X, 0.1)
-
-
 def test_message_names_the_line() -> None:
     def harmless(x: jax.Array) -> jax.Array:
         return 2 * x
