@@ -40,7 +40,7 @@ _IDENTITIES = frozenset(
     }
 )
 # Entry by entry, but for a scalar next to an array.
-_BROADCASTING = frozenset({"add", "sub", "mul", "div", "max", "min"})
+_BROADCASTING = frozenset({"add", "sub", "mul", "div", "max", "min", "pow"})
 _CONCRETE_ERRORS = (
     jax.errors.ConcretizationTypeError,
     jax.errors.TracerArrayConversionError,

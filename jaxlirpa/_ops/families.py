@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 from jaxlirpa._graph.graph import Graph, Node
 from jaxlirpa._relax.lines import Relaxation
+from jaxlirpa._typing import Array, Interval
 
 
 def _none(graph: Graph, node: Node) -> None:
@@ -71,10 +72,15 @@ class Elementwise(Family):
         relaxation: from the node, whose other operands are parameters.
         beside_box: another one for domains that carry a box beside their lines; there a constant
             line says nothing new, and a slanted one more.
+        defined: whether the whole box of the perturbed operand lies where the function is defined;
+            None for a function that is defined everywhere.
+        domain: what `defined` asks for, in words.
     """
 
     relaxation: Callable[[Node], Relaxation]
     beside_box: Callable[[Node], Relaxation] | None = None
+    defined: Callable[[Node, Interval], Array] | None = None
+    domain: str = ""
 
 
 Record = Move | Affine | Bilinear | Elementwise

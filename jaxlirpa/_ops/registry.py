@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from jaxlirpa._errors import UnsupportedPrimitiveError
 from jaxlirpa._graph.graph import INPUT, Graph, Node, Ref
-from jaxlirpa._ops import affine, elementwise, movement
+from jaxlirpa._ops import affine, elementwise, movement, univariate
 from jaxlirpa._ops.families import Record
 from jaxlirpa._ops.unsupported import UNSUPPORTED
 
-RECORDS: dict[str, Record] = {**movement.RECORDS, **affine.RECORDS, **elementwise.RECORDS}
+RECORDS: dict[str, Record] = {
+    **movement.RECORDS,
+    **affine.RECORDS,
+    **elementwise.RECORDS,
+    **univariate.RECORDS,
+}
 
 
 def record(node: Node) -> Record:

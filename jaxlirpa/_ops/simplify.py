@@ -10,15 +10,19 @@ from jaxlirpa._graph.graph import Graph, Node
 
 
 def simplify(graph: Graph) -> Graph:
-    """Merges every `min(max(x, floor), ceiling)` into one `clamp` (jnp.clip, relu6 and kin).
+    """Puts nodes in the place of others that have no record, or a worse one.
 
-    Two kinks relaxed together are tighter than one after the other. The inner `max` stays for
-    others that may read it, and is not live otherwise.
+    Every `min(max(x, floor), ceiling)` becomes one `clamp` (jnp.clip, relu6 and kin): two kinks
+    relaxed together are tighter than one after the other. The inner `max` stays for others that
+    may read it, and is not live otherwise. A division of a known by a perturbed number, which is
+    not linear as a division by a known one is, becomes a `quotient`.
     """
-    return dataclasses.replace(graph, nodes=tuple(_merged(graph, n) for n in graph.nodes))
+    return dataclasses.replace(graph, nodes=tuple(_rewritten(graph, n) for n in graph.nodes))
 
 
-def _merged(graph: Graph, node: Node) -> Node:
+def _rewritten(graph: Graph, node: Node) -> Node:
+    if node.primitive == "div" and node.positions == (1,):
+        return dataclasses.replace(node, primitive="quotient")
     if node.primitive != "min" or len(node.perturbed) != 1:
         return node
     inner = graph.nodes[node.perturbed[0].node]

@@ -26,15 +26,12 @@ _CALLBACK = "it calls back to Python, where nothing can be bounded"
 
 _BY_REASON: dict[str, str] = {
     _NO_RULE: """
-        acos acosh asin asinh atan atan2 atanh bessel_i0e bessel_i1e cbrt cos cosh cumlogsumexp
-        cummax cummin cumprod digamma erf erf_inv erfc exp exp2 expm1 fft floor ceil round sign
-        rem igamma igamma_grad_a igammac integer_pow lgamma log log1p log2 nextafter
-        one_minus_square polygamma polynomial pow reduce reduce_and reduce_max reduce_min
-        reduce_or reduce_prod reduce_xor reduce_window reduce_window_max reduce_window_min
-        regularized_incomplete_beta rsqrt scatter-max scatter-min scatter-mul scatter-sub
-        select_and_gather_add select_and_scatter select_and_scatter_add sin sinh sort sqrt
-        square tan top_k zeta hessenberg approx_top_k empty2 get swap stage linear_call
-        custom_lin dce_sink
+        atan2 bessel_i0e bessel_i1e cumlogsumexp cummax cummin cumprod fft rem igamma
+        igamma_grad_a igammac nextafter polygamma polynomial reduce reduce_and reduce_max
+        reduce_min reduce_or reduce_prod reduce_xor reduce_window reduce_window_max
+        reduce_window_min regularized_incomplete_beta scatter-max scatter-min scatter-mul
+        scatter-sub select_and_gather_add select_and_scatter select_and_scatter_add sort top_k
+        zeta hessenberg approx_top_k empty2 get swap stage linear_call custom_lin dce_sink
         """,
     _PREDICATE: "eq eq_to ge gt le le_to lt lt_to ne is_finite",
     _INDEX: "argmax argmin",
