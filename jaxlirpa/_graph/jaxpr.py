@@ -32,7 +32,15 @@ CALLS = {
     "custom_vjp_call": "call_jaxpr",
     "custom_vmap_call": "call",
 }
-_LIBRARIES = ("/jax/", "/flax/", "/equinox/", "/haiku/", "/jaxlirpa/_", "/jaxlirpa/extend/", "/functools.py")
+_LIBRARIES = (
+    "/jax/",
+    "/flax/",
+    "/equinox/",
+    "/haiku/",
+    "/jaxlirpa/_",
+    "/jaxlirpa/extend/",
+    "/functools.py",
+)
 
 
 class Variable(NamedTuple):
