@@ -13,7 +13,7 @@ Below `f`, with slope `s`, that is the smallest value of `f(x) - s x`:
 
   Bisection makes the gap between `p` and `q` small; soundness does not need it to end.
 
-A line of slope zero gives the range.
+A line of slope zero gives the range. The loops are compiled once for a function and a shape.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxlirpa._relax.curved import Curve
-from jaxlirpa._relax.lines import Lines, Point
+from jaxlirpa._relax.lines import Lines
 from jaxlirpa._relax.smooth import Smooth, enclose
 from jaxlirpa._typing import Array, Interval
 
@@ -46,15 +46,17 @@ class Bent:
     """
 
     smooth: Smooth
-    bends: Sequence[float]
+    bends: tuple[float, ...]
     convex: bool
 
+    @functools.partial(jax.jit, static_argnums=0)
     def image(self, box: Interval) -> Interval:
         """The range: as far as a line of slope zero may be moved."""
         zero = jnp.zeros_like(box.lower)
         (_, low), (_, high) = self._below(zero, box), self._above(zero, box)
         return Interval(low, -high)
 
+    @functools.partial(jax.jit, static_argnums=0)
     def lines(self, box: Interval) -> Lines:
         """The slopes of a curve whose pieces are separated, with offsets that are safe."""
         proposed = Curve(self.smooth, self.bends, self.convex).lines(box)

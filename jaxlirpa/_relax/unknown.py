@@ -20,6 +20,7 @@ zero gives the range.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import TypeAlias
 
@@ -98,11 +99,13 @@ class Unknown:
     slopes_of: Range | None
     count: int = 32
 
+    @functools.partial(jax.jit, static_argnums=0)
     def image(self, box: Interval) -> Interval:
         """The range, as lines of slope zero."""
         pieces, zero = self._cut(box), jnp.zeros_like(box.lower)
         return Interval(pieces.offset_below(zero), -pieces.negated().offset_below(zero))
 
+    @functools.partial(jax.jit, static_argnums=0)
     def lines(self, box: Interval) -> Lines:
         """Lines of the slopes of the envelopes, with safe offsets."""
         pieces = self._cut(box)

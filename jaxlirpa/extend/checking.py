@@ -14,7 +14,7 @@ from jaxlirpa._errors import ExtensionError, LirpaError
 from jaxlirpa._graph.trace import trace
 from jaxlirpa._ops import declared
 from jaxlirpa._ops.families import Elementwise
-from jaxlirpa._relax.lines import Lines, Relaxation, relax
+from jaxlirpa._relax.lines import Relaxation, relax
 from jaxlirpa._typing import Array, Interval
 
 # What rounding may explain, in units in the last place of the largest term.
@@ -46,7 +46,7 @@ def check_univariate(
     bends = sorted(inflections or ())
     lower, upper = _boxes(rng, domain, bends)
     dtype = jnp.result_type(float)
-    lower, upper = (np.clip(x.astype(dtype), *domain) for x in (lower, upper))
+    lower, upper = (np.clip(x, *domain).astype(dtype) for x in (lower, upper))
     part = np.linspace(0, 1, _POINTS).astype(dtype)[:, None]
     x = np.clip(lower * (1 - part) + upper * part, lower, upper)
     y = np.asarray(known(jnp.asarray(x)))
@@ -54,7 +54,8 @@ def check_univariate(
     if inflections is not None:
         _check_curvature(known, x, y, bends, convex_first)
     relaxation = known.record.relaxation(None)  # type: ignore[arg-type]
-    _check_relaxation(known.name, relaxation, Interval(lower, upper), x, y)
+    box = Interval(jnp.asarray(lower), jnp.asarray(upper))
+    _check_relaxation(known.name, relaxation, box, x, y)
 
 
 def _boxes(
@@ -66,9 +67,7 @@ def _boxes(
     centre = centre + rng.choice([-1, 1], _BOXES) * 10 ** rng.uniform(*_SIZES, _BOXES) / 10
     width = 10 ** rng.uniform(*_SIZES, _BOXES) * (rng.uniform(size=_BOXES) > 0.1)
     left = rng.uniform(0, 1, _BOXES)
-    return tuple(
-        np.clip(x, *domain) for x in (centre - left * width, centre + width - left * width)
-    )
+    return centre - left * width, centre + (1 - left) * width
 
 
 def _check_kept_whole(f: Callable[[Array], Array], known: Known) -> None:
@@ -131,31 +130,32 @@ def _check_relaxation(
     name: str, relaxation: Relaxation, box: Interval, x: np.ndarray, y: np.ndarray
 ) -> None:
     """The range and the lines contain the function at every sampled point."""
-    boxes = Interval(*(jnp.asarray(limit) for limit in box))
     compute: Any = jax.jit(lambda box: (relaxation.image(box), relax(relaxation, box)))
-    image, lines = jax.tree.map(np.asarray, compute(boxes))
-    check_contained(name, image, lines, box, x, y)
-
-
-def check_contained(
-    name: str, image: Interval, lines: Lines | None, box: Interval, x: np.ndarray, y: np.ndarray
-) -> None:
-    """Raises an ExtensionError with the first point at which a function leaves its bounds."""
-    bounds = [("range", image.lower, image.upper, np.abs(y))]
-    if lines is not None:
-        below = lines.lower_slope * x + lines.lower_offset
-        above = lines.upper_slope * x + lines.upper_offset
-        size = np.maximum(np.abs(y), np.abs(lines.lower_slope * x))
-        bounds.append(("lines", below, above, np.maximum(size, np.abs(lines.upper_slope * x))))
-    for what, low, high, size in bounds:
-        low, high = (np.broadcast_to(limit, y.shape) for limit in (low, high))
-        room = np.where(np.isfinite(size), ULPS * np.finfo(y.dtype).eps * size, 0)
-        with np.errstate(invalid="ignore"):
-            wrong = ~((low - room <= y) & (y <= high + room)) & np.isfinite(y)
-        if wrong.any():
-            at = tuple(np.argwhere(wrong)[0])
-            lower, upper = (np.broadcast_to(limit, y.shape)[at] for limit in box)
+    image, lines = jax.tree.map(np.asarray, compute(box))
+    below, above = lines.lower_slope * x, lines.upper_slope * x
+    bounds = {
+        "range": (image.lower, image.upper, np.abs(y)),
+        "lines": (
+            below + lines.lower_offset,
+            above + lines.upper_offset,
+            np.maximum.reduce([np.abs(y), np.abs(below), np.abs(above)]),
+        ),
+    }
+    for what, (low, high, size) in bounds.items():
+        at = first_outside(y, low, high, size)
+        if at is not None:
+            low, high, start, end = (np.broadcast_to(z, y.shape)[at] for z in (low, high, *box))
             raise ExtensionError(
-                f"{name} leaves the {what} of its declared relaxation on [{lower:g}, {upper:g}]: "
-                f"at {x[at]:g} it is {y[at]:g}, not between {low[at]:g} and {high[at]:g}."
+                f"{name} leaves the {what} of its declared relaxation on [{start:g}, {end:g}]: "
+                f"at {x[at]:g} it is {y[at]:g}, not between {low:g} and {high:g}."
             )
+
+
+def first_outside(
+    y: np.ndarray, low: np.ndarray, high: np.ndarray, size: np.ndarray
+) -> tuple[int, ...] | None:
+    """Where a finite value first leaves its bounds by more than rounding of terms of that size."""
+    room = np.where(np.isfinite(size), ULPS * np.finfo(y.dtype).eps * size, 0)
+    with np.errstate(invalid="ignore"):
+        wrong = ~((low - room <= y) & (y <= high + room)) & np.isfinite(y)
+    return tuple(np.argwhere(wrong)[0].tolist()) if wrong.any() else None

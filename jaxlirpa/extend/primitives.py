@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -21,17 +21,13 @@ from jaxlirpa._ops import declared
 from jaxlirpa._ops.families import Affine, Bilinear, Move, Record
 from jaxlirpa._ops.registry import RECORDS
 from jaxlirpa._ops.rules import RULES
-from jaxlirpa._typing import Array, Interval
-from jaxlirpa.extend.checking import check_contained
+from jaxlirpa._typing import Array, LinearBounds
+from jaxlirpa.extend.checking import first_outside
 from jaxlirpa.extend.domains import trace
 from jaxlirpa.sets import Box
 
 _BOXES, _POINTS = 6, 16
-_METHODS: Mapping[str, Callable[..., Any]] = {
-    "ibp": ibp,
-    "forward_crown": forward_crown,
-    "crown": crown,
-}
+_LINEAR: Mapping[str, Callable[..., Any]] = {"forward_crown": forward_crown, "crown": crown}
 
 
 class Registration:
@@ -117,12 +113,14 @@ def _resolve(given: Any) -> Any:
         ExtensionError: where there is none, or it has a meaning already.
     """
     public = public_primitives()
-    found = public.get(given) if isinstance(given, str) else given
+    named = isinstance(given, str) and given in public
+    found: Any = public[given] if named else given
     if not is_primitive(found):
         raise ExtensionError(
             f"{given!r} is no primitive of JAX. Pass the `jax.extend.core.Primitive` itself."
         )
-    if public.get(found.name) is found and found.name in {*RECORDS, *RESOLVED, *RULES}:
+    own = found.name in public and public[found.name] == found
+    if own and found.name in {*RECORDS, *RESOLVED, *RULES}:
         raise ExtensionError(f"jaxlirpa bounds the primitive `{found.name}` already.")
     return found
 
@@ -132,39 +130,76 @@ def _check(
 ) -> None:
     """Raises an ExtensionError unless bounds of the example contain its values."""
     for box in _parts(boxes):
+        points = [_points(b) for b in box]
         try:
-            graph = trace(example, *box).graph
-            nodes = [i for i in graph.live() if graph.nodes[i].primitive == name]
-            if not nodes:
-                raise ExtensionError(f"the example does not apply {name} to its arguments.")
-            x = [_points(b) for b in box]
-            if isinstance(record, Move | Affine | Bilinear):
-                for i in nodes:
-                    _check_linear(name, record, graph, i, [z[:2] for z in x])
-            y = np.stack([np.asarray(example(*map(jnp.asarray, z))) for z in zip(*x, strict=True)])
-            found = {method: bound(example)(*box) for method, bound in _METHODS.items()}
+            _check_claims(name, record, example, box, points)
+            y = np.stack(
+                [np.asarray(example(*map(jnp.asarray, z))) for z in zip(*points, strict=True)]
+            )
+            bounds = {"ibp": tuple(map(np.asarray, ibp(example)(*box)))}
+            for method, bound in _LINEAR.items():
+                bounds[method] = _enclosure(bound(example, linear=True)(*box), points)
         except ExtensionError:
             raise
         except (LirpaError, NotImplementedError, TypeError, ValueError) as error:
             raise ExtensionError(
                 f"{name} cannot be bounded as {type(record).__name__}: {error}"
             ) from error
-        for method, bounds in found.items():
-            _check_sampled(f"{name} in {method}", Interval(*map(np.asarray, bounds)), box, y)
+        for method, (lower, upper) in bounds.items():
+            _check_enclosed(f"{name} leaves its bounds by {method}", lower, upper, y, points)
 
 
-def _check_sampled(name: str, image: Interval, box: tuple[Box, ...], y: np.ndarray) -> None:
-    """The bounds contain the sampled values; the message has the widest limits of the box."""
-    low = min(float(np.min(b.lower)) for b in box)
-    high = max(float(np.max(b.upper)) for b in box)
-    number = np.broadcast_to(np.arange(len(y)).reshape(-1, *[1] * (y.ndim - 1)), y.shape)
-    check_contained(name, image, None, Interval(np.asarray(low), np.asarray(high)), number, y)
+def _check_claims(
+    name: str,
+    record: Record,
+    example: Callable[..., Array],
+    box: tuple[Box, ...],
+    points: Sequence[np.ndarray],
+) -> None:
+    """The example applies the primitive; if that is affine, its derivative is what it should be."""
+    graph = trace(example, *box).graph
+    nodes = [i for i in graph.live() if graph.nodes[i].primitive == name]
+    if not nodes:
+        raise ExtensionError(f"the example does not apply {name} to its arguments.")
+    if isinstance(record, Move | Affine | Bilinear):
+        for i in nodes:
+            _check_linear(name, record, graph, i, points)
+
+
+def _enclosure(form: LinearBounds, points: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """The two affine functions at every point."""
+
+    def at(coefficients: Sequence[Array], offset: Array) -> np.ndarray:
+        value = np.asarray(offset)[None]
+        for a, z in zip(coefficients, points, strict=True):
+            flat = np.asarray(a).reshape(*np.shape(offset), -1)
+            value = value + np.moveaxis(flat @ z.reshape(len(z), -1).T, -1, 0)
+        return value
+
+    return (
+        at(form.lower_coefficients, form.lower_offset),
+        at(form.upper_coefficients, form.upper_offset),
+    )
+
+
+def _check_enclosed(
+    what: str, lower: np.ndarray, upper: np.ndarray, y: np.ndarray, points: Sequence[np.ndarray]
+) -> None:
+    size = max(float(np.max(np.abs(z), initial=0)) for z in points)
+    at = first_outside(y, lower, upper, np.maximum(np.abs(y), size))
+    if at is not None:
+        low, high = (np.broadcast_to(limit, y.shape)[at] for limit in (lower, upper))
+        arguments = ", ".join(str(z[at[0]].tolist()) for z in points)
+        raise ExtensionError(
+            f"{what}: the example of {arguments} is {y[at]:g} in entry {at[1:]}, not between "
+            f"{low:g} and {high:g}."
+        )
 
 
 def _parts(boxes: tuple[Box, ...]) -> Iterator[tuple[Box, ...]]:
     """The boxes, some parts of them, and single points."""
     rng = np.random.default_rng(0)
-    limits = [tuple(np.asarray(z) for z in b.split()[0][0].hull()) for b in boxes]  # type: ignore[attr-defined]
+    limits = [tuple(map(np.asarray, b.split()[0][0].hull())) for b in boxes]
     for k in range(_BOXES):
         parts = []
         for lower, upper in limits:
@@ -189,7 +224,7 @@ def _check_linear(
     record: Move | Affine | Bilinear,
     graph: Graph,
     index: int,
-    points: list[np.ndarray],
+    points: Sequence[np.ndarray],
 ) -> None:
     """The derivative is constant, and of the kind that the record says."""
     node = graph.nodes[index]

@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxlirpa._errors import ExtensionError
-from jaxlirpa._typing import Array, PyTree
+from jaxlirpa._errors import ExtensionError, SetError
+from jaxlirpa._typing import Array, Interval, PyTree
 from jaxlirpa.extend.checking import ULPS
 from jaxlirpa.sets import ArraySet, PerturbationSet
 from jaxlirpa.sets.base import box_extrema
@@ -64,7 +64,9 @@ def _check_array_set(name: str, s: ArraySet, z: np.ndarray) -> None:
     _check_members(name, s, z, rows)
     _check_support(name, s, rows)
     _check_hull(name, s, rows)
-    _check_protocol(name, s, rows)
+    _check_in_jit(name, s, rows)
+    for axis in range(len(aval.shape)):
+        _check_mapped(name, s, z, axis)
 
 
 def _extrema(s: ArraySet, rows: np.ndarray, origin: Array | None = None) -> np.ndarray:
@@ -99,12 +101,8 @@ def _check_members(name: str, s: ArraySet, z: np.ndarray, rows: np.ndarray) -> N
             )
     for origin in (s.point(), jnp.asarray(z[0], s.aval.dtype)):
         moved = _dot(rows, np.asarray(origin)[None])[:, 0]
-        _agree(
-            f"{name}: extrema with an origin",
-            _extrema(s, rows, origin),
-            (lower, upper) - moved,
-            room,
-        )
+        found = _extrema(s, rows, origin)
+        _agree(f"{name}: extrema with an origin", found, (lower - moved, upper - moved), room)
 
 
 def _check_support(name: str, s: ArraySet, rows: np.ndarray) -> None:
@@ -128,29 +126,49 @@ def _check_hull(name: str, s: ArraySet, rows: np.ndarray) -> None:
         _agree(f"{name}: is_box, and the extrema", _extrema(s, rows), expected, _room(s, rows))
 
 
-def _check_protocol(name: str, s: ArraySet, rows: np.ndarray) -> None:
-    """The methods that JAX's transforms call."""
+def _check_in_jit(name: str, s: ArraySet, rows: np.ndarray) -> None:
     expected, room = _extrema(s, rows), _room(s, rows)
     leaves, structure = jax.tree.flatten(s)
     if any(isinstance(leaf, PerturbationSet) for leaf in leaves):
         raise ExtensionError(f"{name} is no pytree; use jax.tree_util.register_dataclass.")
     copy = jax.jit(lambda: jax.tree.unflatten(structure, leaves).extrema(jnp.asarray(rows)))()
     _agree(f"{name}: extrema in jax.jit", np.asarray(copy), expected, room)
-    for axis in range(1 + len(s.aval.shape)):
-        wider = s.expand(axis)
-        shape = np.expand_dims(np.zeros(s.aval.shape), axis).shape
-        if wider.aval.shape != shape:
-            raise ExtensionError(f"{name}: expand({axis}) has shape {wider.aval.shape}.")
-        found = _extrema(wider, np.expand_dims(rows, axis + 1))
-        _agree(f"{name}: extrema after expand({axis})", found, expected, room)
+
+
+def _check_mapped(name: str, s: ArraySet, z: np.ndarray, axis: int) -> None:
+    """Each example along an axis lies in its own set, in which a new axis changes nothing."""
+    try:
+        axes = s.batch_axes(axis)
+    except SetError:
+        return
+    shape = tuple(np.delete(s.aval.shape, axis))
+    rows = jnp.asarray(np.random.default_rng(1).normal(size=(_ROWS, *shape)), s.aval.dtype)
+
+    def extrema(own: ArraySet) -> tuple[Interval, Interval]:
+        if own.aval.shape != shape:
+            raise ExtensionError(f"{name}: batch_axes({axis}) leaves the shape {own.aval.shape}.")
+        return own.extrema(rows), own.expand(axis).extrema(jnp.expand_dims(rows, axis + 1))
+
+    found, expanded = map(np.asarray, jax.vmap(extrema, in_axes=(axes,))(s))
+    hull = np.abs(np.moveaxis(np.asarray(s.hull()), axis + 1, 1)).max(0)
+    size = np.stack([np.sum(np.abs(rows * h), tuple(range(1, rows.ndim))) for h in hull])
+    room = ULPS * np.finfo(s.aval.dtype).eps * size
+    _agree(f"{name}: extrema after batch_axes and expand({axis})", expanded, found, room)
+    for k, (example, slack) in enumerate(zip(np.moveaxis(z, axis + 1, 0), room, strict=True)):
+        values = _dot(np.asarray(rows), example)
+        low, high = found[:, k]
+        if not ((low - slack)[:, None] <= values).all() or (values > (high + slack)[:, None]).any():
+            raise ExtensionError(
+                f"{name}: mapped over axis {axis}, the set of example {k} excludes that of a "
+                "member. If the axis cannot be mapped, let batch_axes raise a SetError."
+            )
 
 
 def _agree(
-    what: str, found: np.ndarray | Sequence[np.ndarray], expected: np.ndarray, room: np.ndarray
+    what: str, found: np.ndarray, expected: np.ndarray | Sequence[np.ndarray], room: np.ndarray
 ) -> None:
-    wrong = ~(np.abs(np.asarray(found) - expected) <= 2 * room)
+    expected = np.asarray(expected)
+    wrong = ~(np.abs(found - expected) <= 2 * room)
     if wrong.any():
         at = tuple(np.argwhere(wrong)[0])
-        raise ExtensionError(
-            f"{what} do not agree: {np.asarray(found)[at]} and {np.asarray(expected)[at]}."
-        )
+        raise ExtensionError(f"{what} do not agree: {found[at]} and {expected[at]}.")

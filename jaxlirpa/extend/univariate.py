@@ -91,7 +91,8 @@ def relaxation(
 ) -> Relaxation:
     """The relaxation of a function of one number: its range, and lines around it, on a box.
 
-    To be put into an `Elementwise` record, whose declaration checks it.
+    To be put into an `Elementwise` record, whose declaration checks it. Make it once, and not once
+    a node: it is compiled for every shape.
 
     Args:
         f, inflections, convex_first, ulps: as of `univariate`.
@@ -109,7 +110,7 @@ def relaxation(
     """
     if inflections is not None:
         smooth = Smooth(f, _derivative(f), lambda x: ulps)
-        return Bent(smooth, sorted(map(float, inflections)), convex_first)
+        return Bent(smooth, tuple(sorted(map(float, inflections))), convex_first)
     ranges = Ranges(f)
     try:
         slopes = ranges.slopes if ranges.smooth() else None
