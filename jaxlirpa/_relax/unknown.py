@@ -123,10 +123,12 @@ class Unknown:
         b = jnp.concatenate([inner, box.upper[None]])
         boxes = Interval(a, b)
         points = a, jnp.clip(0.5 * a + 0.5 * b, a, b), b
-        left, middle, right = (self.image_of(Interval(p, p)) for p in points)
+        together = [jnp.stack([limit, *points]) for limit in boxes]
+        lower, upper = self.image_of(Interval(*together))
+        whole, left, middle, right = map(Interval, lower, upper)
         everything = Interval(jnp.full_like(a, -jnp.inf), jnp.full_like(a, jnp.inf))
         slopes = self.slopes_of(boxes) if self.slopes_of else everything
-        return Pieces(boxes, points, (left, middle, right), self.image_of(boxes), slopes)
+        return Pieces(boxes, points, (left, middle, right), whole, slopes)
 
 
 def _negated(box: Interval) -> Interval:

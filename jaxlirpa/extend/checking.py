@@ -118,7 +118,7 @@ def _check_curvature(
             size = np.maximum.reduce([np.abs(fa), np.abs(fm), np.abs(fb)])
             wrong = excess > ULPS * np.finfo(y.dtype).eps * size
         if wrong.any():
-            k = np.flatnonzero(wrong)[np.argmax((excess / size)[wrong])]
+            k = np.flatnonzero(wrong)[np.argmax(excess[wrong] / size[wrong])]
             raise ExtensionError(
                 f"{known.name} is not {'convex' if convex else 'concave'} between {low:g} and "
                 f"{high:g}: it is {fa[k]:g} at {a[k]:g}, {fm[k]:g} at {m[k]:g} and {fb[k]:g} at "
