@@ -1,140 +1,121 @@
-"""Functions of which nothing but ranges is known: of the function and of its derivative.
+"""Differentiable functions of which only intervals are known: of values, and of slopes.
 
-The box is cut into pieces `[a, b]`. Let `s` be any slope, `D` an interval that contains the
-derivative on a piece, and `p` a point of it. By the mean value theorem
+The box is split into equal pieces. On a piece `[a, b]` with slopes in `[p, q]`, a line of slope `s`
+leaves `g(x) = f(x) - s x` with slopes in `[p - s, q - s]`, so
 
-    f(x) - s x  >=  f(p) - s p + (d - s) (x - p)    for some d in D,
+    g(x) >= g(a) + (p - s) (x - a)    and    g(x) >= g(b) - (q - s) (b - x)
 
-so `f - s x` is nowhere on the piece below
-
-    f(p) - s p + min(0, (min D - s) (b - p), (max D - s) (a - p)),
-
-nor, if `F` contains the range of `f` on the piece, below `min F - max(s a, s b)`. The better of
-these bounds is taken on each piece, with `p` the left end, the middle and the right end, and the
-smallest over the pieces is the offset of a line of slope `s` below `f`. The error of the first
-kind shrinks with the square of the pieces where `s` is about the slope of `f`; where the derivative
-is unknown, the second kind is left. The line above is the negated line below `-f`; a line of slope
-zero gives the range.
+If the first does not fall, its least value is `g(a)`; if the second does not rise, it is `g(b)`.
+Else one falls and the other rises, and the smaller of the two at *any* point is at most their value
+where they meet, which is the bound that is wanted: no care is needed about where that is. The range
+of `f` on the piece gives another bound, and the better one counts. The least over all pieces is a
+sound offset for the slope `s`; the slope zero gives the range of the function.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Callable
 from typing import TypeAlias
 
-import jax
 import jax.numpy as jnp
 
-from jaxlirpa._relax.lines import Lines, Point
-from jaxlirpa._relax.sampled import supporting_slope
-from jaxlirpa._typing import Array, Interval
+from jaxlirpa._relax.lines import Lines
+from jaxlirpa._relax.smooth import enclose
+from jaxlirpa._typing import Array, Interval, vacuous_where_nan
 
-Range: TypeAlias = Callable[[Interval], Interval]
-
-# Rounding of a handful of products and sums, in units of the last place of the largest.
-_ULPS = 8
-
-
-@dataclasses.dataclass(frozen=True)
-class Pieces:
-    """What is known of a function on the pieces of a box.
-
-    Attributes:
-        boxes: `[count, *shape]`, from left to right.
-        points: the left end, the middle and the right end of every piece.
-        values: the range of the function at these points.
-        image: its range on the pieces.
-        slopes: the range of its derivative there.
-    """
-
-    boxes: Interval
-    points: tuple[Array, Array, Array]
-    values: tuple[Interval, Interval, Interval]
-    image: Interval
-    slopes: Interval
-
-    def negated(self) -> Pieces:
-        """The same of `-f`."""
-        left, middle, right = map(_negated, self.values)
-        return dataclasses.replace(
-            self,
-            values=(left, middle, right),
-            image=_negated(self.image),
-            slopes=_negated(self.slopes),
-        )
-
-    def offset_below(self, slope: Array) -> Array:
-        """A safe offset of a line of that slope below the function."""
-        a, b = self.boxes
-        lowest = _sure(self.image.lower - jnp.maximum(slope * a, slope * b))
-        for p, value in zip(self.points, self.values, strict=True):
-            falls = jnp.minimum((self.slopes.lower - slope) * (b - p), 0)
-            rises = jnp.minimum((self.slopes.upper - slope) * (a - p), 0)
-            least = value.lower - slope * p + jnp.minimum(falls, rises)
-            lowest = jnp.maximum(lowest, _sure(least))
-        far = jnp.maximum(jnp.abs(a), jnp.abs(b)) * jnp.abs(slope)
-        size = jnp.where(jnp.isfinite(lowest), jnp.maximum(jnp.abs(lowest), far), 0)
-        return jnp.min(lowest - _ULPS * jnp.finfo(size.dtype).eps * size, axis=0)
-
-    def slope_below(self) -> Array:
-        """A slope for a line below the function."""
-        joined = [jnp.concatenate([z, z[-1:]]) for z in (self.boxes.lower, self.values[0].lower)]
-        xs = joined[0].at[-1].set(self.boxes.upper[-1])
-        return supporting_slope(Point(xs, joined[1].at[-1].set(self.values[2].lower[-1])))
+Extension: TypeAlias = Callable[[Interval], Interval]
 
 
 @dataclasses.dataclass(frozen=True)
 class Unknown:
-    """A function, given by the ranges of it and of its derivative over boxes.
+    """A differentiable function.
 
     Attributes:
-        image_of: encloses the function.
-        slopes_of: encloses its derivative, or None where the function may jump.
-        count: the number of pieces.
+        values: an interval around the values of the function on a box.
+        slopes: an interval around its derivatives there.
+        pieces: into how many pieces a box is split; a multiple of four.
     """
 
-    image_of: Range
-    slopes_of: Range | None
-    count: int = 32
+    values: Extension
+    slopes: Extension
+    pieces: int = 16
 
-    @functools.partial(jax.jit, static_argnums=0)
     def image(self, box: Interval) -> Interval:
-        """The range, as lines of slope zero."""
-        pieces, zero = self._cut(box), jnp.zeros_like(box.lower)
-        return Interval(pieces.offset_below(zero), -pieces.negated().offset_below(zero))
+        """The range over all pieces."""
+        zero = jnp.zeros_like(box.lower)
+        lower = _Pieces(self.values, self.slopes, self.pieces, box).offset(zero)
+        upper = -self._negated(box).offset(zero)
+        whole = self.values(box)
+        return vacuous_where_nan(
+            Interval(jnp.fmax(lower, whole.lower), jnp.fmin(upper, whole.upper))
+        )
 
-    @functools.partial(jax.jit, static_argnums=0)
     def lines(self, box: Interval) -> Lines:
-        """Lines of the slopes of the envelopes, with safe offsets."""
-        pieces = self._cut(box)
-        negated = pieces.negated()
-        slope, slope_ = pieces.slope_below(), negated.slope_below()
-        offset, offset_ = pieces.offset_below(slope), negated.offset_below(slope_)
-        return Lines(slope, offset, -slope_, -offset_)
+        """The best of a few chords on either side."""
+        lower = _Pieces(self.values, self.slopes, self.pieces, box).line()
+        return enclose(lower, self._negated(box).line(), self.image(box))
 
-    def _cut(self, box: Interval) -> Pieces:
-        part = (jnp.arange(1, self.count) / self.count).astype(box.lower.dtype)
-        part = part.reshape(-1, *[1] * box.lower.ndim)
-        inner = jnp.clip(box.lower * (1 - part) + box.upper * part, box.lower, box.upper)
-        inner = jax.lax.cummax(inner, 0)  # the same order after rounding
-        a = jnp.concatenate([box.lower[None], inner])
-        b = jnp.concatenate([inner, box.upper[None]])
-        boxes = Interval(a, b)
-        points = a, jnp.clip(0.5 * a + 0.5 * b, a, b), b
-        together = [jnp.stack([limit, *points]) for limit in boxes]
-        lower, upper = self.image_of(Interval(*together))
-        whole, left, middle, right = map(Interval, lower, upper)
-        everything = Interval(jnp.full_like(a, -jnp.inf), jnp.full_like(a, jnp.inf))
-        slopes = self.slopes_of(boxes) if self.slopes_of else everything
-        return Pieces(boxes, points, (left, middle, right), whole, slopes)
+    def _negated(self, box: Interval) -> _Pieces:
+        def values(x: Interval) -> Interval:
+            lower, upper = self.values(x)
+            return Interval(-upper, -lower)
+
+        def slopes(x: Interval) -> Interval:
+            lower, upper = self.slopes(x)
+            return Interval(-upper, -lower)
+
+        return _Pieces(values, slopes, self.pieces, box)
 
 
-def _negated(box: Interval) -> Interval:
-    return Interval(-box.upper, -box.lower)
+class _Pieces:
+    """A split box, with what is known of the function at its nodes and on its pieces."""
 
+    def __init__(self, values: Extension, slopes: Extension, count: int, box: Interval):
+        weight = (jnp.arange(count + 1, dtype=box.lower.dtype) / count).reshape(
+            -1, *[1] * box.lower.ndim
+        )
+        lower, upper = box.lower[None], box.upper[None]
+        self.nodes = jnp.clip((1 - weight) * lower + weight * upper, lower, upper)
+        piece = Interval(self.nodes[:-1], self.nodes[1:])
+        self.count = count
+        self.at = values(Interval(self.nodes, self.nodes)).lower
+        self.least = values(piece).lower
+        self.slopes = slopes(piece)
 
-def _sure(x: Array) -> Array:
-    """A lower bound, or minus infinity where it is no number or an overflow."""
-    return jnp.where(x < jnp.inf, x, -jnp.inf)
+    def offset(self, slope: Array) -> Array:
+        """A sound offset for a line of this slope below the function; minus infinity if none."""
+        a, b = self.nodes[:-1], self.nodes[1:]
+        left, right = self.at[:-1] - slope * a, self.at[1:] - slope * b
+        fall, rise = self.slopes.lower - slope, self.slopes.upper - slope
+        apart = jnp.where(rise > fall, rise - fall, 1)
+        meet = jnp.clip((left - right + rise * (b - a)) / apart, 0, b - a)
+        crossed = jnp.minimum(left + fall * meet, right - rise * (b - a - meet))
+        bound = jnp.where(fall >= 0, left, jnp.where(rise <= 0, right, crossed))
+        ranged = self.least - jnp.maximum(slope * a, slope * b)
+        lowest = jnp.fmax(bound, ranged).min(0)
+        return jnp.where(jnp.isfinite(lowest), lowest - self._room(slope), -jnp.inf)
+
+    def line(self) -> tuple[Array, Array]:
+        """The highest line in the middle among chords of the nodes."""
+        n, middle = self.count, self.nodes[self.count // 2]
+        pairs = [(0, n), (n // 4, 3 * n // 4), (n // 2 - 1, n // 2 + 1), (0, n // 2), (n // 2, n)]
+        best, height = jnp.zeros_like(middle), self.offset(jnp.zeros_like(middle))
+        offset = height
+        for i, j in pairs:
+            width = self.nodes[j] - self.nodes[i]
+            slope = (self.at[j] - self.at[i]) / jnp.where(width > 0, width, 1)
+            slope = jnp.where(jnp.isfinite(slope) & (width > 0), slope, 0)
+            found = self.offset(slope)
+            better = slope * middle + found > height
+            best, offset = jnp.where(better, slope, best), jnp.where(better, found, offset)
+            height = jnp.where(better, slope * middle + found, height)
+        return best, offset
+
+    def _room(self, slope: Array) -> Array:
+        """What rounding may have done to the sums above."""
+        far, width = jnp.abs(self.nodes).max(0), self.nodes[-1] - self.nodes[0]
+        steep = jnp.maximum(jnp.abs(self.slopes.lower), jnp.abs(self.slopes.upper)).max(0)
+        steep = jnp.where(jnp.isfinite(steep), steep, 0) + jnp.abs(slope)
+        high = jnp.where(jnp.isfinite(self.at), jnp.abs(self.at), 0).max(0)
+        return 16 * jnp.finfo(far.dtype).eps * (jnp.abs(slope) * far + steep * width + high)

@@ -23,30 +23,29 @@ from jaxlirpa._relax.steps import Staircase
 from jaxlirpa._typing import Array, Interval, vacuous_where_nan
 from jaxlirpa._walk import forward
 
+Range = Callable[[Interval], Interval]
+
 
 class Ranges:
-    """Encloses a function of one number, and its derivative, over boxes of any shape."""
+    """Encloses a function of one number, and its derivative, over boxes of any shape.
+
+    Both are traced once for each type of numbers, and compiled for each shape.
+    """
 
     def __init__(self, f: Callable[[Array], Array]):
         self.f = f
-        self._graphs = functools.cache(self._trace)
+        self._ranges = functools.cache(self._trace)
 
     def values(self, box: Interval) -> Interval:
         """The range of the function."""
-        return _over(self._graphs(np.dtype(box.lower.dtype))[0], box)
+        return self._ranges(np.dtype(box.lower.dtype))[0](box)
 
     def slopes(self, box: Interval) -> Interval:
-        """The range of its derivative, of a smooth function."""
-        graph = self._graphs(np.dtype(box.lower.dtype))[1]
-        assert graph is not None
-        return _over(graph, box)
+        """The range of its derivative; everything where the function may jump."""
+        return self._ranges(np.dtype(box.lower.dtype))[1](box)
 
-    def smooth(self) -> bool:
-        """Whether the function is differentiable but for kinks, and its derivative bounded."""
-        return self._graphs(np.dtype(jnp.result_type(float)))[1] is not None
-
-    def _trace(self, dtype: Any) -> tuple[Graph, Graph | None]:
-        """The graphs of the function and of the derivative.
+    def _trace(self, dtype: Any) -> tuple[Range, Range]:
+        """The ranges of the function and of the derivative.
 
         The graph is differentiated and not the function: derivative rules of the user's own, and
         `stop_gradient`, need not be the derivative, and the mean value theorem needs it.
@@ -61,12 +60,17 @@ class Ranges:
 
             return jax.jvp(replayed, (x,), (jnp.ones_like(x),))[1]
 
+        values = jax.jit(functools.partial(_over, graph))
         if not all(_continuous(graph.nodes[i]) for i in graph.live()):
-            return graph, None
+            return values, _everything
         try:
-            return graph, _graph(derivative, dtype)
+            return values, jax.jit(functools.partial(_over, _graph(derivative, dtype)))
         except LirpaError:
-            return graph, None
+            return values, _everything
+
+
+def _everything(box: Interval) -> Interval:
+    return Interval(jnp.full_like(box.lower, -jnp.inf), jnp.full_like(box.upper, jnp.inf))
 
 
 def _graph(f: Callable[[Array], Array], dtype: Any) -> Graph:

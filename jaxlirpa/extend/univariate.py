@@ -23,6 +23,9 @@ from jaxlirpa.extend.ranges import Ranges
 
 Real = Callable[[Array], Array]
 
+# Of a box, where nothing but ranges is known.
+_PIECES = 32
+
 
 def univariate(
     f: Real,
@@ -112,13 +115,14 @@ def relaxation(
         smooth = Smooth(f, _derivative(f), lambda x: ulps)
         return Bent(smooth, tuple(sorted(map(float, inflections))), convex_first)
     ranges = Ranges(f)
+    one = jnp.ones((1,))
     try:
-        slopes = ranges.slopes if ranges.smooth() else None
+        ranges.values(Interval(one, one))
     except LirpaError as error:
         raise ExtensionError(
             f"without its inflections, a function is bounded by its parts, but {error}"
         ) from error
-    return Unknown(ranges.values, slopes)
+    return Unknown(ranges.values, ranges.slopes, _PIECES)
 
 
 class _Known:
