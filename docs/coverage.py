@@ -52,10 +52,10 @@ GROUPS: Mapping[str, Mapping[str, Record]] = {
 HEAD = """\
 # Coverage
 
-Every primitive of JAX, and what becomes of it where a perturbed value reaches it. This page is written by
-`python -m docs.coverage` from the tables of the package; a test compares the two. What is computed from known
-values alone is evaluated, whatever it is. Some names below are no primitives of JAX: rules and recognised
-functions leave them in the graph.
+Every primitive of JAX, and what becomes of it where a perturbed value reaches it. This page is
+written by `python -m docs.coverage` from the tables of the package; a test compares the two. What
+is computed from known values alone is evaluated, whatever it is. Some names below are no primitives
+of JAX: rules and recognised functions leave them in the graph.
 """
 
 
@@ -68,14 +68,12 @@ def page() -> str:
     parts += ["\n## Rewritten\n", "Into primitives above, where the dataflow is one of these.\n"]
     parts += ["| primitive | what is recognised, and what it becomes |", "| --- | --- |"]
     for name, rules in _sorted(RULES):
-        parts.append(f"| `{name}` | {' '.join(map(_first_line, rules))} |")
+        otherwise = f" Otherwise refused: {UNSUPPORTED[name]}." if name in UNSUPPORTED else ""
+        parts.append(f"| `{name}` | {' '.join(map(_first_line, rules))}{otherwise} |")
     parts += ["\n## Library functions kept whole\n", _library()]
     parts += ["\n## Resolved while a function is traced\n", *_listed(RESOLVED)]
     refused = {name: reason for name, reason in UNSUPPORTED.items() if name not in RULES}
-    parts += [
-        "\n## Refused\n",
-        "Declare them, where you know better: [extending.md](extending.md).\n",
-    ]
+    parts += ["\n## Refused\n", "Unless you declare them: [extending.md](extending.md).\n"]
     parts += _listed(refused)
     return "\n".join(parts) + "\n"
 
