@@ -55,7 +55,7 @@ RESOLVED: Mapping[str, str] = {
 """The primitives that no graph contains, and what becomes of them."""
 
 # Entry by entry, but for a scalar next to an array.
-_BROADCASTING = frozenset({"add", "sub", "mul", "div", "max", "min"})
+_BROADCASTING = frozenset({"add", "sub", "mul", "div", "max", "min", "pow"})
 _CONCRETE_ERRORS = (
     jax.errors.ConcretizationTypeError,
     jax.errors.TracerArrayConversionError,
@@ -151,6 +151,8 @@ class Builder:
         self.rules = rules
         self.nodes: list[Node] = []
         self.known: dict[Any, int] = {}
+        self.equated: set[tuple[str, Ref]] = set()
+        self.equating = False
 
     def definition(self, value: Any) -> Node | None:
         """The node that computes a perturbed value."""
@@ -186,6 +188,26 @@ class Builder:
         if index == len(self.nodes):
             self.nodes.append(node)
         return [Ref(index, k) for k in range(len(avals))]
+
+    def equate(
+        self, primitive: str, function: Callable[[Array], Array], x: Ref, source: str
+    ) -> None:
+        """Lets a node of `primitive` stand for `function(x)` wherever that is written out.
+
+        The function's own nodes are appended; who computes the same later finds them there, and
+        in place of the last one the whole.
+        """
+        if self.equating or (primitive, x) in self.equated:
+            return
+        self.equated.add((primitive, x))
+        self.equating = True
+        (result,) = self.apply(function, source, x)
+        self.equating = False
+        assert isinstance(result, Ref)
+        operands, aval = (x,), self.aval(x)
+        (whole,) = self.append(primitive, operands, {}, lambda x: (function(x),), (aval,), source)
+        assert isinstance(whole, Ref)
+        self.known[_key(self.nodes[result.node])] = whole.node
 
     def input(self, aval: Shaped) -> Ref:
         """Appends an input."""

@@ -48,14 +48,8 @@ LARGE = (
     "mnist_a_adv_box",
     "cifar_2c2f",
 )
-COVERED = (*SMALL, *LARGE, "weights_mlp_l2_first_layer")
-OTHER = (
-    "attention_ln",
-    "attention_novar",
-    "bilinear_mul",
-    "ce_loss_fusion",
-    "cnn_maxpool",
-    "division",
+# Relaxed in another way than the reference does, nowhere to its disadvantage.
+CURVED = (
     "elem_cos",
     "elem_exp",
     "elem_log",
@@ -65,15 +59,24 @@ OTHER = (
     "elem_sin",
     "elem_sqrt",
     "elem_square",
-    "jacobian_relu",
-    "jacobian_tanh",
-    "lstm3",
-    "minmax_mlp",
     "mlp_atan",
     "mlp_elu",
     "mlp_gelu",
     "mlp_silu",
     "mlp_softplus",
+)
+COVERED = (*SMALL, *CURVED, *LARGE, "weights_mlp_l2_first_layer")
+OTHER = (
+    "attention_ln",
+    "attention_novar",
+    "bilinear_mul",
+    "ce_loss_fusion",
+    "cnn_maxpool",
+    "division",
+    "jacobian_relu",
+    "jacobian_tanh",
+    "lstm3",
+    "minmax_mlp",
     "softmax_mlp",
     "weights_mlp_l2",
     "weights_mlp_linf",

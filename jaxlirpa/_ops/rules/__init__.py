@@ -10,11 +10,20 @@ from __future__ import annotations
 import itertools
 
 from jaxlirpa._graph.trace import Rule
-from jaxlirpa._ops.rules import casts, extrema, normalise, products, selection, softmax
+from jaxlirpa._ops.rules import (
+    casts,
+    derivatives,
+    extrema,
+    gelu,
+    normalise,
+    products,
+    selection,
+    softmax,
+)
 
-_TABLES = (casts.RULES, normalise.RULES, softmax.RULES, selection.RULES, extrema.RULES)
-_LAST = products.RULES
-_PAIRS = itertools.chain.from_iterable(table.items() for table in (*_TABLES, _LAST))
+# Those that recognise the most come first, those that always apply last.
+_ORDER = (casts, gelu, derivatives, normalise, softmax, selection, extrema, products)
+_PAIRS = itertools.chain.from_iterable(module.RULES.items() for module in _ORDER)
 
 RULES: dict[str, tuple[Rule, ...]] = {}
 for _primitive, _rules in _PAIRS:

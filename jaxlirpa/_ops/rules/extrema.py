@@ -13,7 +13,7 @@ from jax import lax
 
 from jaxlirpa._graph.graph import Node, Ref, Value
 from jaxlirpa._graph.trace import Builder, Rule
-from jaxlirpa._ops.rules.dataflow import within
+from jaxlirpa._ops.rules.dataflow import scalar, within
 from jaxlirpa._typing import Array, Interval
 
 
@@ -39,6 +39,14 @@ def _between_two(kinked: Callable[[Array, Array], Array]) -> Rule:
         return within(build, value, (x, y), image, node.source)
 
     return rule
+
+
+def _never(build: Builder, node: Node) -> Sequence[Value] | None:
+    """The larger of a value and minus infinity, the smaller of it and infinity: itself."""
+    if len(node.perturbed) != 1:
+        return None
+    limit = -math.inf if node.primitive == "max" else math.inf
+    return list(node.perturbed) if scalar(node.known[0]) == limit else None
 
 
 def _clamped(build: Builder, node: Node) -> Sequence[Value] | None:
@@ -171,8 +179,11 @@ RULES: dict[str, tuple[Rule, ...]] = {
     "clamp": (_clamp,),
     "cummax": (_running_largest,),
     "cummin": (_running_smallest,),
-    "max": (_between_two(lambda x, y: y + jnp.maximum(x - y, 0)),),
-    "min": (_between_two(lambda x, y: x - jnp.maximum(x - y, 0)), _clamped),
+    "max": (
+        _never,
+        _between_two(lambda x, y: y + jnp.maximum(x - y, 0)),
+    ),
+    "min": (_never, _between_two(lambda x, y: x - jnp.maximum(x - y, 0)), _clamped),
     "reduce_min": (_smallest,),
     "reduce_window_max": (_windows,),
     "reduce_window_min": (_smallest_windows,),

@@ -114,7 +114,7 @@ def _normalised(build: Builder, node: Node) -> Sequence[Value] | None:
 
 def _without_relu(build: Builder, value: Ref) -> Ref:
     """The operand of `max(0, v)` for a mean of squares `v`, which is no less."""
-    node = build.definition(value)
+    node = build.definition(_reshaped(build, value))
     operand = sole(node, "max")
     if operand is None or node is None or scalar(node.known[0]) != 0:
         return value

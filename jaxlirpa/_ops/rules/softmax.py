@@ -17,7 +17,7 @@ import numpy as np
 
 from jaxlirpa._graph.graph import Node, Ref, Value
 from jaxlirpa._graph.trace import Builder, Rule
-from jaxlirpa._ops.rules.dataflow import is_spread_of, reduced, sole, spread
+from jaxlirpa._ops.rules.dataflow import is_spread_of, placed, placement, reduced, sole, spread
 from jaxlirpa._ops.rules.extrema import running
 from jaxlirpa._typing import Array, Shaped
 
@@ -108,12 +108,18 @@ def _softmax(build: Builder, node: Node) -> Sequence[Value] | None:
 
 
 def _logsumexp(build: Builder, node: Node) -> Sequence[Value] | None:
-    """`log(sum(exp(z)))`."""
-    found = _sum_of_exponentials(build, node.operands[0])
+    """`log(sum(exp(z)))`, also of the sum as it is placed in an array."""
+    root, chain = placement(build, node.perturbed[0])
+    found = _sum_of_exponentials(build, root)
     if found is None:
         return None
-    z, axes = found
-    return [_append_logsumexp(build, z, axes, node.source)]
+    return [placed(build, _append_logsumexp(build, *found, node.source), chain)]
+
+
+def _positive(build: Builder, node: Node) -> Sequence[Value] | None:
+    """The modulus of a sum of exponentials is the sum."""
+    root, _ = placement(build, node.perturbed[0])
+    return None if _sum_of_exponentials(build, root) is None else list(node.perturbed)
 
 
 def _append_logsumexp(build: Builder, z: Value, axes: tuple[int, ...], source: str) -> Value:
@@ -182,6 +188,7 @@ def _running_logsumexp(build: Builder, node: Node) -> Sequence[Value] | None:
 
 
 RULES: dict[str, tuple[Rule, ...]] = {
+    "abs": (_positive,),
     "add": (_shifted_back,),
     "cumlogsumexp": (_running_logsumexp,),
     "div": (_softmax,),

@@ -1,0 +1,130 @@
+"""Derivatives of tanh and the logistic function, which JAX writes in terms of their values.
+
+`tanh'(x)` appears as `g (1 - t) + g (1 - t) t` for `t = tanh(x)`, and `logistic'(x)` as
+`g s (1 - s)`. Factor by factor these would be bounded as if the factors varied independently.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+
+from jaxlirpa._graph.graph import Node, Ref, Value
+from jaxlirpa._graph.trace import Builder, Rule
+from jaxlirpa._ops.rules.dataflow import scalar, sole
+from jaxlirpa._typing import Array
+
+# Products of more factors than this are not taken apart.
+_MOST = 8
+
+
+def _factors(build: Builder, value: Value) -> list[Value]:
+    """The factors of a product of products, known ones among them."""
+    node = build.definition(value)
+    if node is None or node.primitive not in ("product", "mul"):
+        return [value]
+    return [factor for operand in node.operands for factor in _factors(build, operand)]
+
+
+def _complement(build: Builder, value: Value) -> Ref | None:
+    """`y`, where a value is `1 - y`."""
+    node = build.definition(value)
+    if node is None or node.primitive != "sub" or node.positions != (1,):
+        return None
+    return node.perturbed[0] if scalar(node.known[0]) == 1 else None
+
+
+def _tanh_derivative(x: Array) -> Array:
+    return 4 * jax.nn.sigmoid(2 * x) * jax.nn.sigmoid(-2 * x)
+
+
+def _logistic_derivative(x: Array) -> Array:
+    return jax.nn.sigmoid(x) * jax.nn.sigmoid(-x)
+
+
+def _append(build: Builder, primitive: str, x: Ref, source: str) -> Value:
+    evaluate = _tanh_derivative if primitive == "tanh_derivative" else _logistic_derivative
+    aval = build.aval(x)
+    return build.append(primitive, (x,), {}, lambda x: (evaluate(x),), (aval,), source)[0]
+
+
+def _times(build: Builder, factors: Sequence[Value], source: str) -> Value:
+    """The product of some values, the last of which has the shape of the result."""
+    *rest, result = factors
+    for factor in rest:
+        (result,) = build.apply(jnp.multiply, source, result, factor)
+    return result
+
+
+def _remove(factors: list[Value], gone: Ref) -> list[Value] | None:
+    """The factors without one of them, or None where it is not among them."""
+    for i, factor in enumerate(factors):
+        if isinstance(factor, Ref) and factor == gone:
+            return factors[:i] + factors[i + 1 :]
+    return None
+
+
+def _of_tanh(build: Builder, node: Node) -> Sequence[Value] | None:
+    """`g (1 - t) + g (1 - t) t`, in either order."""
+    if len(node.perturbed) < 2:
+        return None
+    for once, twice in (node.perturbed, node.perturbed[::-1]):
+        factors = _factors(build, once)
+        if len(factors) > _MOST:
+            continue
+        for factor in factors:
+            t = _complement(build, factor)
+            x = sole(build.definition(t), "tanh")
+            if t is None or x is None or not isinstance(factor, Ref):
+                continue
+            others = _remove(factors, factor)
+            rest = _remove(_factors(build, twice), t)
+            if others is not None and rest is not None and _same(rest, factors):
+                slope = _append(build, "tanh_derivative", x, node.source)
+                return [_times(build, [*others, slope], node.source)]
+    return None
+
+
+def _same(a: Sequence[Value], b: Sequence[Value]) -> bool:
+    """Whether two lists hold the same factors, in any order."""
+
+    def names(factors: Sequence[Value]) -> list[str]:
+        return sorted(str(f) if isinstance(f, Ref) else str(id(f)) for f in factors)
+
+    return names(a) == names(b)
+
+
+def _of_logistic(build: Builder, node: Node) -> Sequence[Value] | None:
+    """`s (1 - s)`, among other factors."""
+    if len(node.perturbed) < 2:
+        return None
+    factors = [f for operand in node.operands for f in _factors(build, operand)]
+    if len(factors) > _MOST:
+        return None
+    for factor in factors:
+        s = _complement(build, factor)
+        x = sole(build.definition(s), "logistic")
+        if s is None or x is None or not isinstance(factor, Ref):
+            continue
+        others = _remove(factors, factor)
+        others = None if others is None else _remove(others, s)
+        if others is not None:
+            slope = _append(build, "logistic_derivative", x, node.source)
+            return [_times(build, [*others, slope], node.source)]
+    return None
+
+
+def _complement_of_square(build: Builder, node: Node) -> Sequence[Value] | None:
+    """`1 - t^2` for `t = tanh(x)`."""
+    x = sole(build.definition(node.perturbed[0]), "tanh")
+    return None if x is None else [_append(build, "tanh_derivative", x, node.source)]
+
+
+RULES: dict[str, tuple[Rule, ...]] = {
+    "add": (_of_tanh,),
+    "add_any": (_of_tanh,),
+    "mul": (_of_logistic,),
+    "one_minus_square": (_complement_of_square,),
+}
