@@ -2,16 +2,15 @@
 
 A program is its text, so that a counter-example can be read and pasted. Its values are of four
 kinds with one shape each, and every operation maps kinds to a kind; what is defined on a part of
-the numbers only is given arguments that stay inside by construction. A constant is `c(seed, *shape)`,
-numbers of either sign that both precisions represent.
+the numbers only is given arguments that stay inside by construction. A constant is `c(seed, *shape)`, numbers of
+either sign that both precisions represent.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -480,6 +479,8 @@ def _operations() -> Iterator[Operation]:
 
 
 OPERATIONS = tuple(_operations())
+MATRICES = tuple(x for x in OPERATIONS if set(x.operands + x.result) == {"m"})
+"""Operations between matrices only: their programs share most of what is compiled."""
 
 
 # ---- programs ------------------------------------------------------------------------------
@@ -497,6 +498,10 @@ class Line:
     def reads(self) -> tuple[int, ...]:
         """The values that it is made of."""
         return tuple(sorted({int(n) for n in re.findall(r"\bv(\d+)\b", self.text)}))
+
+    def reading(self, old: int, new: int) -> Line:
+        """The line with another value in one's place."""
+        return dataclasses.replace(self, text=re.sub(rf"\bv{old}\b", f"v{new}", self.text))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -541,36 +546,43 @@ def conv(x: Any, kernel: Any, **options: Any) -> Any:
     return lax.conv_general_dilated(x, kernel, dimension_numbers=numbers, **options)
 
 
-def random_program(rng: np.random.Generator, length: int, wanted: int | None = None) -> Program:
+def random_program(
+    rng: np.random.Generator,
+    length: int,
+    operations: Sequence[Operation] = OPERATIONS,
+    wanted: int | None = None,
+) -> Program:
     """A program of some lines.
 
     Args:
         rng: random numbers.
         length: how many lines.
+        operations: to choose from.
         wanted: the number of an operation that must be among them.
     """
-    first = OPERATIONS[rng.integers(len(OPERATIONS)) if wanted is None else wanted]
-    others = rng.choice(["v", "m", "s", "i"], 1, p=[0.3, 0.5, 0.15, 0.05])
-    kinds = [*first.operands, *(others if rng.uniform() < 0.3 else [])]
-    lines = [Line(i, kind) for i, kind in enumerate(kinds[:3])]
+    first = operations[rng.integers(len(operations)) if wanted is None else wanted]
+    kinds = [*first.operands, *(first.operands[:1] if rng.uniform() < 0.3 else "")]
+    lines = [Line(i, kind) for i, kind in enumerate(kinds)]
     place = int(rng.integers(length))
     for i in range(length):
-        operation = first if i == place else _possible(rng, lines)
+        operation = first if i == place else _possible(rng, lines, operations)
         lines.append(_line(rng, operation, lines))
     read = {n for line in lines for n in line.reads}
     return Program(tuple(x for x in lines if x.text or x.number in read))
 
 
-def _possible(rng: np.random.Generator, lines: list[Line]) -> Operation:
-    """An operation whose operands there are; those of one shape less often than their number."""
+def _possible(
+    rng: np.random.Generator, lines: Sequence[Line], operations: Sequence[Operation]
+) -> Operation:
+    """An operation whose operands there are."""
     kinds = {line.kind for line in lines}
     while True:
-        operation = OPERATIONS[rng.integers(len(OPERATIONS))]
+        operation = operations[rng.integers(len(operations))]
         if set(operation.operands) <= kinds:
             return operation
 
 
-def _line(rng: np.random.Generator, operation: Operation, lines: list[Line]) -> Line:
+def _line(rng: np.random.Generator, operation: Operation, lines: Sequence[Line]) -> Line:
     """An operation on earlier values, recent ones more often."""
     names = {}
     for name, kind in zip("xyz", operation.operands, strict=False):

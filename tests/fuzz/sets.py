@@ -6,7 +6,6 @@ bounds them all at once.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 
 import jax
@@ -92,7 +91,8 @@ def _farthest_of_unit_ball(ball: jaxlirpa.LpBall, directions: np.ndarray) -> np.
     """By Hölder's inequality, in the coordinates in which the radius is one."""
     ndim = directions.ndim - 2
     axes = tuple(range(2, ndim + 2)) if ball.axis is None else (2 + ball.axis,)
-    rows = directions.astype(np.float64) * ball.radius[:, None]
+    # Only the directions matter, and gradients may be enormous.
+    rows = np.clip(directions.astype(np.float64), -1e200, 1e200) * ball.radius[:, None]
     size = np.abs(rows)
     largest = size.max(axes, keepdims=True)
     size = size / np.where(largest > 0, largest, 1)
