@@ -21,6 +21,7 @@ import scipy.special
 from jaxlirpa._ops.families import Elementwise
 from jaxlirpa._ops.registry import RECORDS, record
 from jaxlirpa._relax.lines import Relaxation, relax
+from jaxlirpa._relax.unknown import Unknown
 from jaxlirpa._typing import Interval
 from jaxlirpa.sets import Box
 
@@ -238,7 +239,7 @@ def boxes(function: Function, dtype: Any) -> Interval:
     fixed = np.array([x for x in special if function.low <= x <= function.high], dtype)
     fixed = np.concatenate([fixed, np.nextafter(fixed, dtype(1)), np.nextafter(fixed, -fixed)])
     fixed = fixed[(fixed >= function.low) & (fixed <= function.high) & np.isfinite(fixed)]
-    n = 1500
+    n = 1100
     scale = 10.0 ** rng.choice([-6, -2, 0, 0, 0, 0.7, 1, 2, 4, 8, 30], n)
     center = rng.normal(size=n) * scale
     center = np.where(rng.uniform(size=n) < 0.3, rng.choice(fixed, n), center)
@@ -261,9 +262,9 @@ def boxes(function: Function, dtype: Any) -> Interval:
 def inside(function: Function, box: Interval) -> np.ndarray:
     """Points of every box, `[points, boxes]`: equidistant, at all scales, the ends and places."""
     lower, upper = (np.asarray(x).astype(Exact) for x in box)
-    weights = np.linspace(Exact(0), Exact(1), 49).reshape(-1, 1)
-    scales = 10.0 ** np.linspace(-30, 30, 13)
-    steps = np.arange(-5, 5.5, 0.5)
+    weights = np.linspace(Exact(0), Exact(1), 33).reshape(-1, 1)
+    scales = 10.0 ** np.linspace(-30, 30, 7)
+    steps = np.arange(-2, 2.5, 0.5)
     fixed = np.concatenate([scales, -scales, function.places, steps, steps * (1 - 1e-14)])
     equidistant = lower * (1 - weights) + upper * weights
     return np.clip(np.concatenate([equidistant, fixed.reshape(-1, 1) + 0 * lower]), lower, upper)
@@ -318,3 +319,171 @@ def test_encloses(function: Function, dtype: Any):
         bad = which.any(0) & defined
         pairs = np.stack([np.asarray(limit)[bad] for limit in box], 1)
         assert not bad.any(), f"{what} fails on {bad.sum()} boxes:\n{pairs[:12]}"
+
+
+# ---- tightness -----------------------------------------------------------------------------
+
+
+def moderate(function: Function) -> Interval:
+    """Boxes of ordinary size in the inside of the domain, in which rounding hides nothing."""
+    rng = np.random.default_rng(1)
+    low, high = max(function.low, -7.0), min(function.high, 7.0)
+    ends = rng.uniform(low, high, (2, 150))
+    ends[:, ::3] = rng.uniform(max(low, -2), min(high, 2), ends[:, ::3].shape)
+    room = 0.01 if function.low > -INF or function.high < INF else 0
+    lower, upper = (np.clip(x, low + room, high - room) for x in (ends.min(0), ends.max(0)))
+    wide = upper - lower > 0.05
+    return Interval(lower[wide], upper[wide])
+
+
+def envelope(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """The convex envelope of samples `[points, boxes]`, an odd number, at the middle one."""
+    half = len(x) // 2
+    left, right, middle = (x[:half, None], y[:half, None]), (x[half + 1 :], y[half + 1 :]), x[half]
+    chord = left[1] + (right[1] - left[1]) * (middle - left[0]) / (right[0] - left[0])
+    return np.minimum(chord.min((0, 1)), y[half])
+
+
+@functools.cache
+def defined_moderate(function: Function) -> tuple[Interval, Any, np.ndarray, np.ndarray]:
+    """Moderate boxes in the domain, what is found for them, and samples of the function."""
+    relaxation = function.relaxation(np.float64)
+    box = moderate(function)
+    if hasattr(relaxation, "inside"):
+        kept = np.broadcast_to(np.asarray(relaxation.inside(box)), box.lower.shape)
+        box = Interval(*(x[kept] for x in box))
+    box = Interval(*map(jnp.asarray, box))
+    weights = np.linspace(0, 1, 129).reshape(-1, 1)
+    x = np.asarray(box.lower) * (1 - weights) + np.asarray(box.upper) * weights
+    found = jax.jit(lambda b: (relaxation.image(b), relax(relaxation, b)))(box)
+    return box, found, x, np.asarray(function.truth(x), float)
+
+
+STEPS = ("sign", "floor", "ceil", "round", "round away")
+
+
+@pytest.mark.parametrize("function", [f for f in FUNCTIONS if f.name not in STEPS], ids=str)
+def test_lines_are_the_best_in_the_middle(function: Function):
+    """The mean of a line is its value in the middle, where no line can pass the envelope."""
+    box, (_, lines), x, y = defined_moderate(function)
+    assert len(box.lower) > 20
+    middle, height = x[64], y.max(0) - y.min(0)
+    room = 3e-3 * height + 1e-9
+    if function.name in NEAREST_TO_ZERO:
+        touching = (y - (lines.lower_slope * x + lines.lower_offset)).min(0)
+        assert (touching <= room).all()
+    else:
+        below = envelope(x, y) - (lines.lower_slope * middle + lines.lower_offset)
+        assert (below <= room).all(), np.stack([*box, below / height], 1)[below > room]
+        above = lines.upper_slope * middle + lines.upper_offset + envelope(x, -y)
+        assert (above <= room).all(), np.stack([*box, above / height], 1)[above > room]
+
+
+# Their tangents stay on one side of zero, at a price in the middle.
+NEAREST_TO_ZERO = {"square", "one_minus_square", *(f"integer_pow {n}" for n in (2, 4, 8))}
+
+
+@every_function
+def test_image_is_the_range(function: Function):
+    box, (image, _), _, y = defined_moderate(function)
+    places = [0.0, *(np.pi / 2 * np.arange(-4, 5)), *function.places]
+    near = np.clip(np.array(places).reshape(-1, 1), *map(np.asarray, box))
+    with np.errstate(all="ignore"):
+        y = np.concatenate([y, np.asarray(function.truth(near.astype(Exact)), float)])
+    room = 2e-4 * (y.max(0) - y.min(0)) + 1e-12 * np.abs(y).max(0)
+    assert (y.min(0) - image.lower <= room).all()
+    assert (image.upper - y.max(0) <= room).all()
+
+
+# ---- derivatives ---------------------------------------------------------------------------
+
+
+# One for every way through the code.
+SMOOTH = ("exp", "log", "square", "elu 2", "erf", "silu", "tanh_derivative", "pow 3.0", "sin")
+smooth = pytest.mark.parametrize("function", [f for f in FUNCTIONS if f.name in SMOOTH], ids=str)
+
+
+@smooth
+def test_derivatives_match_finite_differences(function: Function):
+    """They are finite, and right wherever the lines are smooth in the box."""
+    relaxation = function.relaxation(np.float64)
+    box, _, _, _ = defined_moderate(function)
+    step = 1e-4  # bisection leaves noise in the slopes
+
+    def both(box: Interval) -> Any:
+        return relax(relaxation, box), relaxation.image(box)
+
+    @jax.jit
+    def compare(box: Interval) -> list[Any]:
+        results = []
+        for side in range(2):
+            tangent = Interval(*(jnp.full_like(box.lower, float(i == side)) for i in range(2)))
+            exact = jax.jvp(both, (box,), (tangent,))[1]
+            ahead, behind = (
+                both(jax.tree.map(lambda x, t, s=s: x + s * step * t, box, tangent))
+                for s in (1, -1)
+            )
+            numeric = jax.tree.map(lambda a, b: (a - b) / (2 * step), ahead, behind)
+            results.append((exact, numeric))
+        return results
+
+    for exact, numeric in compare(box):
+        for derivative, difference in zip(*map(jax.tree.leaves, (exact, numeric)), strict=True):
+            assert np.isfinite(derivative).all()
+            # Sampled boxes may straddle a switch from one kind of line to another.
+            wrong = np.abs(derivative - difference) > 2e-3 * (1 + np.abs(difference))
+            assert wrong.mean() < 0.03
+
+
+@smooth
+def test_derivatives_of_degenerate_boxes_are_finite(function: Function):
+    relaxation = function.relaxation(np.float64)
+    points = jnp.array((-2.0, -0.75, 0.0, 0.5, 1.5, *function.places))
+    inside_ = (points > function.low) & (points < function.high)
+    box = Interval(points[inside_], points[inside_])
+
+    def total(box: Interval) -> Any:
+        lines, image = relax(relaxation, box), relaxation.image(box)
+        leaves = jax.tree.leaves((lines, image))
+        return sum(jnp.where(jnp.isfinite(x), x, 0).sum() for x in leaves)
+
+    for found in jax.jit(jax.grad(total))(box):
+        assert np.isfinite(found).all()
+
+
+# ---- functions of which only intervals are known -------------------------------------------
+
+
+def monotone(f: Callable[[Any], Any]) -> Callable[[Interval], Interval]:
+    return lambda box: Interval(f(box.lower), f(box.upper))
+
+
+def sech_squared_range(box: Interval) -> Interval:
+    """The range of `1 - tanh(x)^2`, widened by some places."""
+    near = jnp.clip(0.0, box.lower, box.upper)
+    far = jnp.maximum(jnp.abs(box.lower), jnp.abs(box.upper))
+    return Interval(*((1 - jnp.tanh(x) ** 2) * k for x, k in ((far, 1 - 1e-6), (near, 1 + 1e-6))))
+
+
+@every_dtype
+def test_unknown_functions_are_enclosed(dtype: Any):
+    tanh = Function("tanh", None, np.tanh)
+    relaxation = Unknown(monotone(jnp.tanh), sech_squared_range)
+    box = boxes(tanh, dtype)
+    image, lines = jax.jit(lambda b: (relaxation.image(b), relax(relaxation, b)))(box)
+    x = inside(tanh, box)
+    y, room = np.tanh(x), 4 * np.finfo(dtype).eps
+    assert (exactly(image.lower) - room <= y).all() and (y <= exactly(image.upper) + room).all()
+    lower_slope, lower_offset, upper_slope, upper_offset = (exactly(p) for p in lines)
+    assert (lower_slope * x + lower_offset <= y + room).all()
+    assert (y <= upper_slope * x + upper_offset + room).all()
+
+
+def test_lines_of_unknown_functions_are_close():
+    box = Interval(*map(jnp.asarray, moderate(Function("tanh", None, np.tanh))))
+    found = Unknown(monotone(jnp.tanh), sech_squared_range).lines(box)
+    middle = 0.5 * (box.lower + box.upper)
+    gap = (found.upper_slope - found.lower_slope) * middle
+    gap += found.upper_offset - found.lower_offset
+    height = jnp.tanh(box.upper) - jnp.tanh(box.lower)
+    assert (gap <= 1.3 * height).all() and (gap / height).mean() < 0.7

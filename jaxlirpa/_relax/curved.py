@@ -118,6 +118,8 @@ def _tangent(
         sound &= free | _passes(f, piece, low, end)
     sound &= first <= last
     at = jnp.where(middle < first, first, jnp.where(middle > last, last, middle))
+    # At an end of the box it moves with that end: of equal offsets either may be derived.
+    at = jnp.where(at == start.x, start.x, jnp.where(at == end.x, end.x, at))
     slope = _slope(f, at, piece)
     # A tangent through an end of the box is also the chord from there to the point where it
     # touches: the slope's derivative is the chord's, as the chord does not change to first order

@@ -103,7 +103,10 @@ def _line_below(f: Smooth, phase: float, box: Interval) -> tuple[Array, Array]:
     # itself that error counts by its square only, which covers the second; the line's allowance
     # for numbers of this size covers the first.
     _, *troughs, _ = jax.lax.stop_gradient(touching(jax.lax.stop_gradient(slope)))
-    lowest = [Point(p.x, jnp.minimum(p.y, jax.lax.stop_gradient(f.function(p.x)))) for p in troughs]
+    lowest = []
+    for p in troughs:
+        absent, y = p.x == start.x, jax.lax.stop_gradient(jnp.minimum(p.y, f.function(p.x)))
+        lowest.append(Point(jnp.where(absent, start.x, p.x), jnp.where(absent, start.y, y)))
     return f.below(slope, middle, [start, end, *lowest])
 
 
