@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from jaxlirpa._graph.graph import Node, Ref
 from jaxlirpa._ops.families import Elementwise, Record
+from jaxlirpa._relax.compiled import Compiled
 from jaxlirpa._relax.piecewise import Clip, OneKink, SlopeAtKink, flat, nearest
 from jaxlirpa._relax.rounding import Rounding
 from jaxlirpa._relax.sshaped import SShaped
@@ -66,8 +67,8 @@ def _sech_squared(x: Array) -> Array:
     return 4 * jax.nn.sigmoid(2 * x) * jax.nn.sigmoid(-2 * x)
 
 
-_TANH = SShaped(jnp.tanh, _sech_squared)
-_SIGMOID = SShaped(jax.nn.sigmoid, lambda x: jax.nn.sigmoid(x) * jax.nn.sigmoid(-x))
+_TANH = Compiled(SShaped(jnp.tanh, _sech_squared))
+_SIGMOID = Compiled(SShaped(jax.nn.sigmoid, lambda x: jax.nn.sigmoid(x) * jax.nn.sigmoid(-x)))
 
 RECORDS: dict[str, Record] = {
     "abs": Elementwise(

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jaxlirpa._graph.graph import Node
 from jaxlirpa._ops import curves
 from jaxlirpa._ops.families import Elementwise, Record
+from jaxlirpa._relax.compiled import Compiled
 from jaxlirpa._relax.lines import Relaxation
 from jaxlirpa._relax.power import Power
 from jaxlirpa._relax.restricted import Inside, Restricted
@@ -50,7 +51,8 @@ _UNIT = _between(-1, 1)
 
 
 def _everywhere(relaxation: Relaxation) -> Elementwise:
-    return Elementwise(lambda node: relaxation)
+    compiled = Compiled(relaxation)
+    return Elementwise(lambda node: compiled)
 
 
 def _restricted(
@@ -72,7 +74,10 @@ def _restricted(
 def _on(relaxation: Relaxation, inside: Inside, home: float, domain: str) -> Elementwise:
     """A function without parameters, whose domain contains `home`."""
     restricted = Restricted(relaxation, inside, home)
-    return _restricted(lambda node: restricted, domain)
+    compiled = Compiled(restricted)
+    return Elementwise(
+        lambda node: compiled, defined=lambda node, box: restricted.inside(box), domain=domain
+    )
 
 
 def _parameter(node: Node) -> Array:
