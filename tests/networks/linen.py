@@ -184,7 +184,7 @@ class Recurrent(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Sequences of vectors to three outputs."""
-        return nn.Dense(3)(nn.RNN(self.cell(4))(x)[:, -1])
+        return nn.Dense(3)(nn.RNN(self.cell(4, param_dtype=float))(x)[:, -1])
 
 
 class EncoderBlock(nn.Module):

@@ -163,7 +163,7 @@ class Recurrent(nnx.Module):
     """A cell over a sequence, and a dense layer behind its last state."""
 
     def __init__(self, rngs: nnx.Rngs, cell: type):
-        self.rnn = nnx.RNN(cell(4, 4, rngs=rngs), rngs=rngs)
+        self.rnn = nnx.RNN(cell(4, 4, param_dtype=float, rngs=rngs), rngs=rngs)
         self.last = nnx.Linear(4, 3, rngs=rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:

@@ -50,10 +50,10 @@ def random_weights(shapes: PyTree) -> PyTree:
         names = jax.tree_util.keystr(path)
         normal = random.normal(size=leaf.shape)
         if "scale" in names or "var" in names:
-            return jnp.asarray(np.exp(0.2 * normal), leaf.dtype)
+            return jnp.asarray(np.exp(0.2 * normal), float)
         if leaf.ndim < 2 or "mean" in names:
-            return jnp.asarray(0.2 * normal, leaf.dtype)
-        return jnp.asarray(normal / math.sqrt(math.prod(leaf.shape[:-1])), leaf.dtype)
+            return jnp.asarray(0.2 * normal, float)
+        return jnp.asarray(normal / math.sqrt(math.prod(leaf.shape[:-1])), float)
 
     return jax.tree_util.tree_map_with_path(draw, shapes)
 
