@@ -55,7 +55,7 @@ RESOLVED: Mapping[str, str] = {
 """The primitives that no graph contains, and what becomes of them."""
 
 # Entry by entry, but for a scalar next to an array.
-_BROADCASTING = frozenset({"add", "sub", "mul", "div", "max", "min"})
+_BROADCASTING = frozenset({"add", "sub", "mul", "div", "max", "min", "pow"})
 _CONCRETE_ERRORS = (
     jax.errors.ConcretizationTypeError,
     jax.errors.TracerArrayConversionError,

@@ -73,9 +73,9 @@ class Elementwise(Family):
         relaxation: from the node, whose other operands are parameters.
         beside_box: another one for domains that carry a box beside their lines; there a constant
             line says nothing new, and a slanted one more.
-        defined: where a box lies inside of the function's domain; None for a function of all
-            real numbers.
-        domain: the domain in words, for messages.
+        defined: whether the whole box of the perturbed operand lies where the function is defined;
+            None for a function that is defined everywhere.
+        domain: what `defined` asks for, in words.
     """
 
     relaxation: Callable[[Node], Relaxation]

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 
 from jaxlirpa._graph.recognise import Named, Vocabulary
+from jaxlirpa._typing import Array
+
+
+def _whole(function: Callable[[Array], Array], primitive: str) -> Named:
+    """A function without parameters."""
+    return Named(function, primitive, operands=lambda x: (x,), evaluate=function)
+
 
 VOCABULARY: Vocabulary = {
     "leaky_relu": Named(
@@ -20,4 +29,30 @@ VOCABULARY: Vocabulary = {
         operands=lambda x: (-1.0, x, 1.0),
         evaluate=jax.lax.clamp,
     ),
+    "elu": Named(
+        jax.nn.elu,
+        primitive="elu",
+        operands=lambda x, alpha=1.0: (x, alpha),
+        evaluate=jax.nn.elu,
+    ),
+    "celu": Named(
+        jax.nn.celu,
+        primitive="celu",
+        operands=lambda x, alpha=1.0: (x, alpha),
+        evaluate=jax.nn.celu,
+    ),
+    "squareplus": Named(
+        jax.nn.squareplus,
+        primitive="squareplus",
+        operands=lambda x, b=4.0: (x, b),
+        evaluate=jax.nn.squareplus,
+    ),
+    "silu": _whole(jax.nn.silu, "silu"),
+    "hard_silu": _whole(jax.nn.hard_silu, "hard_silu"),
+    "softplus": _whole(jax.nn.softplus, "softplus"),
+    "log_sigmoid": _whole(jax.nn.log_sigmoid, "log_sigmoid"),
+    "selu": _whole(jax.nn.selu, "selu"),
+    "mish": _whole(jax.nn.mish, "mish"),
+    "soft_sign": _whole(jax.nn.soft_sign, "soft_sign"),
+    "sparse_plus": _whole(jax.nn.sparse_plus, "sparse_plus"),
 }

@@ -1,8 +1,9 @@
 """Sums of exponentials: `log(sum(exp(x)))` and `1 / sum(exp(x))`, over some axes.
 
-Write `t` for a tangent point in the box, `p = softmax(t)` and `L = logsumexp(t)`.
+Write `t` for a tangent point in the box and `p = softmax(t)`.
 
-* `logsumexp` is convex, so it lies above its tangent plane `L + p . (x - t)`.
+* `logsumexp` is convex, so it lies above its tangent plane, which is `p . x - sum_j p_j log(p_j)`.
+  (So it does for every `p` of sum one, by Gibbs' inequality: soundness needs no exact tangent.)
 * `exp` lies below its chord on every `[l_j, u_j]`, so `sum(exp(x))` lies below the plane
   `C(x) = sum_j exp(l_j) + m_j (x_j - l_j)`, and as `log` is concave,
   `logsumexp(x) <= log C(t) + (C(x) - C(t)) / C(t)`.
@@ -71,8 +72,10 @@ class LogSumExp:
         """The planes, and the height of the upper one at its tangent point."""
         axes = self.axes
         point = 0.5 * box.lower + 0.5 * box.upper
-        level = _logsumexp(point, axes, self.mask)
-        weights = self._counted(jnp.exp(point - jnp.expand_dims(level, axes)))
+        counted = point if self.mask is None else jnp.where(self.mask, point, -jnp.inf)
+        weights = jax.nn.softmax(counted, axes)
+        logs = jnp.log(jnp.where(weights > 0, weights, 1))
+        entropy = -jnp.sum(weights * logs, axes)
         largest = box.upper if self.mask is None else jnp.where(self.mask, box.upper, -jnp.inf)
         scale = jax.lax.stop_gradient(jnp.max(largest, axes, keepdims=True))
         low = self._counted(jnp.exp(jnp.minimum(box.lower - scale, 0)))
@@ -84,10 +87,11 @@ class LogSumExp:
         middle = jnp.sum(low + rise * (point - box.lower), axes, keepdims=True)
         slopes = rise / middle
         at = jnp.squeeze(jnp.log(middle) + scale, axes)
-        room = (
-            8 * jnp.finfo(at.dtype).eps * (1 + jnp.abs(at) + jnp.sum(slopes * jnp.abs(point), axes))
-        )
-        tangent = Plane((weights,), level - jnp.sum(weights * point, axes) - room)
+        ulps = 8 * jnp.finfo(at.dtype).eps
+        largest = jnp.maximum(jnp.abs(box.lower), jnp.abs(box.upper))
+        room = ulps * (1 + entropy + jnp.sum(weights * largest, axes))
+        tangent = Plane((weights,), entropy - room)
+        room = ulps * (1 + jnp.abs(at) + jnp.sum(slopes * jnp.abs(point), axes))
         secant = Plane((slopes,), at - jnp.sum(slopes * point, axes) + room)
         return _Parts(tangent, secant, at)
 
@@ -104,8 +108,9 @@ class InverseSumExp:
     def image(self, boxes: Sequence[Interval]) -> Interval:
         """It falls in every entry."""
         inner = LogSumExp(self.axes).image(boxes)
-        room = 1 + 8 * jnp.finfo(inner.lower.dtype).eps
-        return Interval(jnp.exp(-inner.upper) / room, jnp.exp(-inner.lower) * room)
+        info = jnp.finfo(inner.lower.dtype)
+        room = 1 + 8 * info.eps
+        return Interval(jnp.exp(-inner.upper) / room, jnp.exp(-inner.lower) * room + info.tiny)
 
     def planes(self, boxes: Sequence[Interval]) -> Planes:
         """See the module's derivation."""
@@ -126,8 +131,11 @@ class InverseSumExp:
         fall = high * jnp.where(wide, jnp.expm1(start - end) / jnp.where(wide, end - start, 1), -1)
         # Above a convex function between two points once it is above it at both.
         top = jnp.maximum(high - fall * start, jnp.exp(-end) - fall * end)
-        room = 8 * jnp.finfo(top.dtype).eps * (high + jnp.abs(fall) * jnp.abs(start))
+        # An exponential is known to as many units in the last place as its argument is large.
+        info = jnp.finfo(top.dtype)
+        room = 8 * info.eps * (high - fall) * (1 + jnp.abs(start) + jnp.abs(offset)) + info.tiny
+        below_room = 8 * info.eps * height * (1 + jnp.square(parts.at) + jnp.abs(level))
         return Planes(
-            Plane((below[0],), below[1] - room),
+            Plane((below[0],), below[1] - below_room),
             Plane((jnp.expand_dims(fall, axes) * tangent,), top + fall * offset + room),
         )

@@ -48,14 +48,8 @@ LARGE = (
     "mnist_a_adv_box",
     "cifar_2c2f",
 )
-COVERED = (*SMALL, *LARGE, "weights_mlp_l2_first_layer")
-OTHER = (
-    "attention_ln",
-    "attention_novar",
-    "bilinear_mul",
-    "ce_loss_fusion",
-    "cnn_maxpool",
-    "division",
+# Functions whose lines the reference reads from tables, or draws around their parts.
+CURVED = (
     "elem_cos",
     "elem_exp",
     "elem_log",
@@ -65,15 +59,24 @@ OTHER = (
     "elem_sin",
     "elem_sqrt",
     "elem_square",
+    "mlp_atan",
+    "mlp_elu",
+    "mlp_silu",
+    "mlp_softplus",
+)
+COVERED = (*SMALL, *CURVED, *LARGE, "weights_mlp_l2_first_layer")
+OTHER = (
+    "attention_ln",
+    "attention_novar",
+    "bilinear_mul",
+    "ce_loss_fusion",
+    "cnn_maxpool",
+    "division",
     "jacobian_relu",
     "jacobian_tanh",
     "lstm3",
     "minmax_mlp",
-    "mlp_atan",
-    "mlp_elu",
     "mlp_gelu",
-    "mlp_silu",
-    "mlp_softplus",
     "softmax_mlp",
     "weights_mlp_l2",
     "weights_mlp_linf",
@@ -81,6 +84,8 @@ OTHER = (
 )
 ROUNDING = 1e-9
 WIDEST = 1 + 1e-6
+# Lines are chosen by another rule in the `CURVED` cases, and for a box or two by a worse one.
+WIDEST_CURVED = 1.001
 
 INTERSECTED = "inner boxes are intersected with interval bounds, which the reference does not do"
 PADDED = (
@@ -154,7 +159,10 @@ def assert_contain(ours: program.Bounds, inside: program.Bounds) -> None:
 def assert_as_tight(name: str, method: str, ours: program.Bounds) -> None:
     """No bounds are wider than the reference's; they are equal unless a difference is known."""
     (lower, upper), (below, above) = ours, program.load(name).bounds(method)
-    assert np.all(upper - lower <= WIDEST * (above - below))
+    widest = WIDEST_CURVED if name in CURVED else WIDEST
+    assert np.all(upper - lower <= widest * (above - below))
+    if name in CURVED:
+        return
     below, above = theirs = reference(name, method)
     if why := DIFFERENT.get(name, {}).get(method):
         assert np.min((upper - lower) / (above - below)) < 1 - ROUNDING, f"equal, although {why}"
@@ -202,6 +210,14 @@ def test_intermediate_bounds_are_as_tight_as_the_reference(name: str) -> None:
     for i, (lo, hi) in enumerate(zip(lower, upper, strict=True)):
         below, above = case.bounds(f"crown/interm/{i}")
         assert np.all(hi - lo <= WIDEST * (above - below))
+
+
+@pytest.mark.parametrize("method", ("ibp", "crown-ibp", "crown", "forward"))
+@pytest.mark.parametrize("name", each_case("mlp_silu"))
+def test_functions_bounded_whole_are_much_tighter(name: str, method: str) -> None:
+    """The reference bounds silu as a product of two perturbed numbers."""
+    (lower, upper), (below, above) = bounds(name, method), program.load(name).bounds(method)
+    assert np.mean((upper - lower) / (above - below)) < 0.6
 
 
 @pytest.mark.parametrize("name", each_case("mlp_relu_linf_a", "mlp_relu_l2_a"))

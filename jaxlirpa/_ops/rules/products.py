@@ -43,9 +43,6 @@ def _quotient(build: Builder, node: Node) -> Sequence[Value] | None:
     numerator, denominator = node.operands
     if not isinstance(denominator, Ref):
         return None
-    if isinstance(numerator, Ref) and numerator == denominator:
-        return [jnp.ones(node.outputs[0].shape, node.outputs[0].dtype)]
-
     root, chain = placement(build, denominator)
     (inverse,) = build.apply(lambda y: lax.integer_pow(y, -1), node.source, root)
     factor = placed(build, inverse, chain)
@@ -138,12 +135,14 @@ def _cumulative_product(build: Builder, node: Node) -> Sequence[Value] | None:
     return build.apply(product, node.source, x)
 
 
-def _positive_root(build: Builder, node: Node) -> Sequence[Value] | None:
-    """The reciprocal of a square root is one function."""
+def _reciprocal(build: Builder, node: Node) -> Sequence[Value] | None:
+    """A power of -1; the reciprocal of a square root is one function."""
     if node.params["y"] != -1:
         return None
     root = sole(build.definition(node.perturbed[0]), "sqrt")
-    return None if root is None else build.apply(lax.rsqrt, node.source, root)
+    if root is not None:
+        return build.apply(lax.rsqrt, node.source, root)
+    return build.append("reciprocal", node.operands, {}, node.bind, node.outputs, node.source)
 
 
 def _remainder(build: Builder, node: Node) -> Sequence[Value] | None:
@@ -165,7 +164,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
     "cumprod": (_cumulative_product,),
     "div": (_quotient,),
     "dot_general": (_dot,),
-    "integer_pow": (_positive_root,),
+    "integer_pow": (_reciprocal,),
     "mul": (_product,),
     "pow": (_power,),
     "reduce_prod": (_reduced_product,),

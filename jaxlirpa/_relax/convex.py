@@ -1,0 +1,73 @@
+"""Convex and concave functions: a tangent on one side, the chord on the other.
+
+Let `f` be convex on `[l, u]`, and `s` any number. `f(x) - s x` is convex, so it is largest at an
+end: a line of slope `s` that is above `f` at both ends is above it everywhere. A tangent is below
+`f` everywhere, and below at `l`, `u` and its own point in particular, so one offset serves for
+both lines: the extreme one over these three points. A concave function is the mirror image.
+
+Of all tangents the one at the midpoint leaves the smallest area, because the mean of a line over
+the box is its value in the middle. It stays away from poles at the ends. Powers take the tangent
+nearest to zero instead: below a square it is nowhere negative, so that a sum of squares has a
+bound that is not, and the least value of the function is also that of the line.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import jax.numpy as jnp
+
+from jaxlirpa._relax.lines import Lines, secant
+from jaxlirpa._relax.smooth import Smooth, enclose, midpoint
+from jaxlirpa._typing import Array, Interval
+
+
+def _never(box: Interval) -> bool:
+    del box
+    return False
+
+
+def always(box: Interval) -> bool:
+    """Concave on every box."""
+    del box
+    return True
+
+
+def nearest_to_zero(box: Interval) -> Array:
+    """The number of least magnitude in the box."""
+    return jnp.clip(0.0, box.lower, box.upper)
+
+
+@dataclasses.dataclass(frozen=True)
+class Convex:
+    """A function that is convex, or concave, on every box it is asked for.
+
+    Attributes:
+        smooth: the function.
+        concave: on which boxes it is concave.
+        turn: where it has its least or largest value, if that is inside its domain.
+        touch: where the tangent is taken.
+    """
+
+    smooth: Smooth
+    concave: Callable[[Interval], Array | bool] = _never
+    turn: float | None = None
+    touch: Callable[[Interval], Array] = midpoint
+
+    def image(self, box: Interval) -> Interval:
+        """The extremes are at the ends or at the turn."""
+        ends = [self.smooth.point(x) for x in box]
+        if self.turn is None:
+            return self.smooth.range(ends)
+        return self.smooth.range([*ends, self.smooth.point(jnp.clip(self.turn, *box))])
+
+    def lines(self, box: Interval) -> Lines:
+        """The tangent at the midpoint and the chord."""
+        at = self.touch(box)
+        start, _, end = points = [self.smooth.point(x) for x in (box.lower, at, box.upper)]
+        chord, tangent, concave = secant(start, end), self.smooth.derivative(at), self.concave(box)
+        lower = self.smooth.below(jnp.where(concave, chord, tangent), at, points)
+        mirrored = [p._replace(y=-p.y) for p in points]
+        upper = self.smooth.below(jnp.where(concave, -tangent, -chord), at, mirrored)
+        return enclose(lower, upper, self.image(box))

@@ -1,0 +1,187 @@
+"""Functions that bend both ways at known places: S-shapes, bells, silu and its kin.
+
+The line below `f` on `[l, u]` is derived here; the line above is the negated line below `-f`. The
+bends split the box into pieces on which `f` is convex or concave. The best line, measured in the
+middle `m` of the box (the mean of a line is its value there), touches the convex envelope of `f`
+over `m`. It is one of these:
+
+* the tangent at `t` in a convex piece. It is below `f` on that piece. On a concave piece `f` minus
+  the line is smallest at an end of the piece, so there only the bends and the ends of the box
+  matter. Let `t` move right: the tangent's value at `l` falls and at `u` rises (its derivative is
+  `f''(t) (x - t)`). So the tangents that pass below `f(l)` are those from some `first` on, and
+  those below `f(u)` the ones up to some `last`; the best `t` is the one nearest to `m` among them.
+* If no tangent passes below both ends, the chord. Were it above `f` somewhere, then somewhere in a
+  convex piece, and a tangent there parallel to it would pass below both ends.
+
+Another convex piece does not come in the way as long as slopes are *separated*: all slopes of `f`
+in a convex piece are at least those in the convex pieces to the right of it, and all slopes in a
+concave piece at most those in the concave pieces to the right. Then `f` minus a tangent falls
+(rises) on every convex piece to the right (left) of it, down to a bend or an end of the box. This
+holds for all functions of the package, and for every function with at most three pieces that is
+linear, or bounded, far out on both sides; a test holds it against samples.
+
+Where a piece ends in a kink, the line through it may be as steep as the far end allows.
+
+`first` and `last` come from bisection, and soundness does not need them: whatever `t` is, the
+offset is the one with which the line passes below `f` at `t`, at all bends and at both ends.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxlirpa._relax.lines import Lines, Point, secant
+from jaxlirpa._relax.smooth import Smooth, enclose, midpoint
+from jaxlirpa._typing import Array, Interval
+
+_STEPS = 36
+
+
+@dataclasses.dataclass(frozen=True)
+class Curve:
+    """A function that is convex and concave in turn.
+
+    Attributes:
+        smooth: the function; slopes of its pieces are separated, see the module.
+        bends: where convex and concave pieces meet, from left to right.
+        convex: whether the first piece is convex.
+        turns: where it has its interior extrema.
+    """
+
+    smooth: Smooth
+    bends: Sequence[Array | float]
+    convex: bool
+    turns: Sequence[float] = ()
+
+    def image(self, box: Interval) -> Interval:
+        """The extremes are at the ends or at a turn."""
+        turns = [jnp.clip(x, box.lower, box.upper) for x in self.turns]
+        return self.smooth.range([self.smooth.point(x) for x in (*box, *turns)])
+
+    def lines(self, box: Interval) -> Lines:
+        """Tangents and chords, see the module's derivation."""
+        limits = [-math.inf, *self.bends, math.inf]
+        pieces = list(itertools.pairwise(limits))
+        first, second = pieces[::2], pieces[1::2]
+        convex, concave = (first, second) if self.convex else (second, first)
+        bends = [jnp.clip(x, box.lower, box.upper) for x in self.bends]
+        lower = _line_below(self.smooth, convex, bends, box)
+        upper = _line_below(self.smooth.negated(), concave, bends, box)
+        return enclose(lower, upper, self.image(box))
+
+
+Piece = tuple[Array | float, Array | float]
+
+
+def _line_below(
+    f: Smooth, convex: Sequence[Piece], bends: Sequence[Array], box: Interval
+) -> tuple[Array, Array]:
+    """The best line below `f`, given its convex pieces and its bends in the box."""
+    middle = midpoint(box)
+    ends = f.point(box.lower), f.point(box.upper)
+    best, slope, height = box.lower, secant(*ends), jnp.full_like(middle, -jnp.inf)
+    touched = []
+    for piece in convex:
+        at, tangent, sound = _tangent(f, piece, ends, middle)
+        touch = f.point(at)
+        value = touch.y + tangent * (middle - at)
+        better = sound & (value > height)
+        best, slope = jnp.where(better, at, best), jnp.where(better, tangent, slope)
+        height = jnp.where(better, value, height)
+        touched.append(touch)
+    return f.below(slope, best, [*ends, *map(f.point, bends), *touched])
+
+
+def _tangent(
+    f: Smooth, piece: Piece, ends: tuple[Point, Point], middle: Array
+) -> tuple[Array, Array, Array]:
+    """The best tangent of one convex piece: where, how steep, and whether there is one at all."""
+    start, end = ends
+    left, right = piece
+    inside = (start.x < right) & (end.x > left)
+    low, high = jnp.clip(left, start.x, end.x), jnp.clip(right, start.x, end.x)
+    first, last, sound = low, high, inside
+    if not _outer(left):
+        free = start.x >= left
+        first = jnp.where(free, low, _nearest_sound(f, piece, low, high, start))
+        sound &= free | _passes(f, piece, high, start)
+    if not _outer(right):
+        free = end.x <= right
+        last = jnp.where(free, high, _nearest_sound(f, piece, high, low, end))
+        sound &= free | _passes(f, piece, low, end)
+    sound &= first <= last
+    at = jnp.where(middle < first, first, jnp.where(middle > last, last, middle))
+    # At an end of the box it moves with that end: of equal offsets either may be derived.
+    at = jnp.where(at == start.x, start.x, jnp.where(at == end.x, end.x, at))
+    slope = _slope(f, at, piece)
+    # A tangent through an end of the box is also the chord from there to the point where it
+    # touches: the slope's derivative is the chord's, as the chord does not change to first order
+    # when that point moves.
+    for bound, end_, limited in ((low, start, middle < first), (high, end, middle > last)):
+        chord = _chord(end_, f.point(at))
+        kink = limited & (at == bound) & (at != end_.x)
+        steeper = jnp.maximum(slope, chord) if end_ is end else jnp.minimum(slope, chord)
+        through = jax.lax.stop_gradient(slope) + chord - jax.lax.stop_gradient(chord)
+        slope = jnp.where(kink, steeper, jnp.where(limited & (at != end_.x), through, slope))
+    return at, slope, sound
+
+
+def _outer(limit: Array | float) -> bool:
+    """Whether a piece reaches to infinity."""
+    return isinstance(limit, float) and math.isinf(limit)
+
+
+def _chord(a: Point, b: Point) -> Array:
+    """The slope between two points in either order, or zero where they coincide."""
+    return jnp.where(a.x <= b.x, secant(a, b), secant(b, a))
+
+
+def _slope(f: Smooth, at: Array, piece: Piece) -> Array:
+    """The derivative from within a piece, where the slope may jump at its ends."""
+    dtype = at.dtype
+    for limit, inwards in zip(piece, (math.inf, -math.inf), strict=True):
+        if isinstance(limit, float) and not math.isinf(limit):
+            tiny = jnp.finfo(dtype).tiny * math.copysign(1, inwards)
+            inside = np.nextafter(np.asarray(limit, dtype), np.asarray(inwards, dtype))
+            at = jnp.where(at == limit, inside if limit else tiny, at)
+    return f.derivative(at)
+
+
+def _passes(f: Smooth, piece: Piece, at: Array, end: Point) -> Array:
+    """Whether the tangent at `at` is below the function at an end of the box."""
+    return f.function(at) + _slope(f, at, piece) * (end.x - at) <= end.y
+
+
+def _nearest_sound(f: Smooth, piece: Piece, near: Array, far: Array, end: Point) -> Array:
+    """The point between `near` and `far` that is nearest to `near` and whose tangent passes `end`.
+
+    By bisection; `far` where there is none. It is a constant for differentiation.
+    """
+    near, far, end = jax.lax.stop_gradient((near, far, end))
+
+    def halve(_: int, bracket: tuple[Array, Array]) -> tuple[Array, Array]:
+        beyond, sound = bracket
+        middle = _between(beyond, sound)
+        ok = _passes(f, piece, middle, end)
+        return jnp.where(ok, beyond, middle), jnp.where(ok, middle, sound)
+
+    beyond, sound = jax.lax.fori_loop(0, _STEPS, halve, (near, far))
+    del beyond
+    return jnp.where(_passes(f, piece, near, end), near, sound)
+
+
+def _between(a: Array, b: Array) -> Array:
+    """A number between two: the middle, or where they are far apart that of the magnitudes."""
+    small, large = jnp.minimum(jnp.abs(a), jnp.abs(b)), jnp.maximum(jnp.abs(a), jnp.abs(b))
+    geometric = jnp.sqrt(1 + small) * jnp.sqrt(1 + large) - 1
+    geometric = jnp.where(jnp.maximum(a, b) > 0, geometric, -geometric)
+    one_side = (jnp.minimum(a, b) >= 0) | (jnp.maximum(a, b) <= 0)
+    far_apart = one_side & (large > 2 * (1 + small))
+    return jnp.where(far_apart, geometric, 0.5 * a + 0.5 * b)

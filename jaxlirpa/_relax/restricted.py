@@ -1,0 +1,51 @@
+"""Functions that are defined on a part of the line only."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import TypeAlias
+
+import jax.numpy as jnp
+
+from jaxlirpa._relax.lines import Lines, Relaxation
+from jaxlirpa._typing import Array, Interval
+
+Inside: TypeAlias = Callable[[Interval], Array]
+
+
+@dataclasses.dataclass(frozen=True)
+class Restricted:
+    """A relaxation that promises nothing of boxes that leave the domain.
+
+    Attributes:
+        relaxation: of the function on its domain.
+        inside: whether a whole box lies in the domain.
+        home: a number in the domain, put in the place of boxes that leave it.
+    """
+
+    relaxation: Relaxation
+    inside: Inside
+    home: float
+
+    def image(self, box: Interval) -> Interval:
+        """The range, or everything."""
+        inside = self.inside(box)
+        image = self.relaxation.image(self._sheltered(box, inside))
+        return Interval(
+            jnp.where(inside, image.lower, -jnp.inf), jnp.where(inside, image.upper, jnp.inf)
+        )
+
+    def lines(self, box: Interval) -> Lines:
+        """The lines, or constant ones at minus and plus infinity."""
+        inside = self.inside(box)
+        lines = self.relaxation.lines(self._sheltered(box, inside))
+        return Lines(
+            jnp.where(inside, lines.lower_slope, 0),
+            jnp.where(inside, lines.lower_offset, -jnp.inf),
+            jnp.where(inside, lines.upper_slope, 0),
+            jnp.where(inside, lines.upper_offset, jnp.inf),
+        )
+
+    def _sheltered(self, box: Interval, inside: Array) -> Interval:
+        return Interval(*(jnp.where(inside, x, self.home) for x in box))

@@ -1,0 +1,121 @@
+"""Differentiable functions of which only intervals are known: of values, and of slopes.
+
+The box is split into equal pieces. On a piece `[a, b]` with slopes in `[p, q]`, a line of slope `s`
+leaves `g(x) = f(x) - s x` with slopes in `[p - s, q - s]`, so
+
+    g(x) >= g(a) + (p - s) (x - a)    and    g(x) >= g(b) - (q - s) (b - x)
+
+If the first does not fall, its least value is `g(a)`; if the second does not rise, it is `g(b)`.
+Else one falls and the other rises, and the smaller of the two at *any* point is at most their value
+where they meet, which is the bound that is wanted: no care is needed about where that is. The range
+of `f` on the piece gives another bound, and the better one counts. The least over all pieces is a
+sound offset for the slope `s`; the slope zero gives the range of the function.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import TypeAlias
+
+import jax.numpy as jnp
+
+from jaxlirpa._relax.lines import Lines
+from jaxlirpa._relax.smooth import enclose
+from jaxlirpa._typing import Array, Interval, vacuous_where_nan
+
+Extension: TypeAlias = Callable[[Interval], Interval]
+
+
+@dataclasses.dataclass(frozen=True)
+class Unknown:
+    """A differentiable function.
+
+    Attributes:
+        values: an interval around the values of the function on a box.
+        slopes: an interval around its derivatives there.
+        pieces: into how many pieces a box is split; a multiple of four.
+    """
+
+    values: Extension
+    slopes: Extension
+    pieces: int = 16
+
+    def image(self, box: Interval) -> Interval:
+        """The range over all pieces."""
+        zero = jnp.zeros_like(box.lower)
+        lower = _Pieces(self.values, self.slopes, self.pieces, box).offset(zero)
+        upper = -self._negated(box).offset(zero)
+        whole = self.values(box)
+        return vacuous_where_nan(
+            Interval(jnp.fmax(lower, whole.lower), jnp.fmin(upper, whole.upper))
+        )
+
+    def lines(self, box: Interval) -> Lines:
+        """The best of a few chords on either side."""
+        lower = _Pieces(self.values, self.slopes, self.pieces, box).line()
+        return enclose(lower, self._negated(box).line(), self.image(box))
+
+    def _negated(self, box: Interval) -> _Pieces:
+        def values(x: Interval) -> Interval:
+            lower, upper = self.values(x)
+            return Interval(-upper, -lower)
+
+        def slopes(x: Interval) -> Interval:
+            lower, upper = self.slopes(x)
+            return Interval(-upper, -lower)
+
+        return _Pieces(values, slopes, self.pieces, box)
+
+
+class _Pieces:
+    """A split box, with what is known of the function at its nodes and on its pieces."""
+
+    def __init__(self, values: Extension, slopes: Extension, count: int, box: Interval):
+        weight = (jnp.arange(count + 1, dtype=box.lower.dtype) / count).reshape(
+            -1, *[1] * box.lower.ndim
+        )
+        lower, upper = box.lower[None], box.upper[None]
+        self.nodes = jnp.clip((1 - weight) * lower + weight * upper, lower, upper)
+        piece = Interval(self.nodes[:-1], self.nodes[1:])
+        self.count = count
+        self.at = values(Interval(self.nodes, self.nodes)).lower
+        self.least = values(piece).lower
+        self.slopes = slopes(piece)
+
+    def offset(self, slope: Array) -> Array:
+        """A sound offset for a line of this slope below the function; minus infinity if none."""
+        a, b = self.nodes[:-1], self.nodes[1:]
+        left, right = self.at[:-1] - slope * a, self.at[1:] - slope * b
+        fall, rise = self.slopes.lower - slope, self.slopes.upper - slope
+        apart = jnp.where(rise > fall, rise - fall, 1)
+        meet = jnp.clip((left - right + rise * (b - a)) / apart, 0, b - a)
+        crossed = jnp.minimum(left + fall * meet, right - rise * (b - a - meet))
+        bound = jnp.where(fall >= 0, left, jnp.where(rise <= 0, right, crossed))
+        ranged = self.least - jnp.maximum(slope * a, slope * b)
+        lowest = jnp.fmax(bound, ranged).min(0)
+        return jnp.where(jnp.isfinite(lowest), lowest - self._room(slope), -jnp.inf)
+
+    def line(self) -> tuple[Array, Array]:
+        """The highest line in the middle among chords of the nodes."""
+        n, middle = self.count, self.nodes[self.count // 2]
+        pairs = [(0, n), (n // 4, 3 * n // 4), (n // 2 - 1, n // 2 + 1), (0, n // 2), (n // 2, n)]
+        best, height = jnp.zeros_like(middle), self.offset(jnp.zeros_like(middle))
+        offset = height
+        for i, j in pairs:
+            width = self.nodes[j] - self.nodes[i]
+            slope = (self.at[j] - self.at[i]) / jnp.where(width > 0, width, 1)
+            slope = jnp.where(jnp.isfinite(slope) & (width > 0), slope, 0)
+            found = self.offset(slope)
+            better = slope * middle + found > height
+            best, offset = jnp.where(better, slope, best), jnp.where(better, found, offset)
+            height = jnp.where(better, slope * middle + found, height)
+        return best, offset
+
+    def _room(self, slope: Array) -> Array:
+        """What rounding may have done to the sums above."""
+        far, width = jnp.abs(self.nodes).max(0), self.nodes[-1] - self.nodes[0]
+        steep = jnp.maximum(jnp.abs(self.slopes.lower), jnp.abs(self.slopes.upper)).max(0)
+        steep = jnp.where(jnp.isfinite(steep), steep, 0) + jnp.abs(slope)
+        high = jnp.where(jnp.isfinite(self.at), jnp.abs(self.at), 0).max(0)
+        return 16 * jnp.finfo(far.dtype).eps * (jnp.abs(slope) * far + steep * width + high)

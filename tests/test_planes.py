@@ -1,0 +1,252 @@
+"""Planes around functions of several entries, against points of the boxes."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import oracles
+import pytest
+
+from jaxlirpa._relax.extremum import Maximum
+from jaxlirpa._relax.normalise import Normalised
+from jaxlirpa._relax.planes import JointRelaxation, Planes, relax_jointly
+from jaxlirpa._relax.product import Product
+from jaxlirpa._relax.selection import Choice
+from jaxlirpa._relax.sumexp import InverseSumExp, LogSumExp
+from jaxlirpa._typing import Interval
+
+ROWS, SIZE, POINTS = 400, 5, 40
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A relaxation and, independently, the function: of the operands, in double precision."""
+
+    relaxation: JointRelaxation
+    function: Callable[..., np.ndarray]
+    operands: int = 1
+    axes: tuple[int, ...] = ()
+
+
+def logsumexp(x: np.ndarray) -> np.ndarray:
+    top = x.max(-1, keepdims=True)
+    return (top + np.log(np.exp(x - top).sum(-1, keepdims=True)))[..., 0]
+
+
+def inverse(x: np.ndarray) -> np.ndarray:
+    with np.errstate(over="ignore"):
+        return np.exp(-logsumexp(x))
+
+
+def masked(x: np.ndarray) -> np.ndarray:
+    return np.where(MASK, x, -np.inf).max(-1)
+
+
+MASK = np.array([True, False, True, True, False])
+CASES = {
+    "product": Case(Product(), lambda x, y: x * y, 2),
+    "maximum": Case(Maximum((1,)), lambda x: x.max(-1), axes=(1,)),
+    "masked maximum": Case(Maximum((1,), jnp.asarray(MASK)), masked, axes=(1,)),
+    "logsumexp": Case(LogSumExp((1,)), logsumexp, axes=(1,)),
+    "inverse": Case(InverseSumExp((1,)), inverse, axes=(1,)),
+}
+every_case = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+every_dtype = pytest.mark.parametrize("dtype", [np.float64, np.float32])
+
+
+def boxes(seed: int, count: int, dtype: Any, far: float = 1e4) -> list[Interval]:
+    """Boxes `[rows, size]`: wide, narrow, of a point, lopsided, far from zero, equal among them."""
+    rng = np.random.default_rng(seed)
+    found = []
+    for _ in range(count):
+        scale = 10.0 ** rng.uniform(-3, np.log10(far), (ROWS, 1))
+        center = rng.normal(size=(ROWS, SIZE)) * rng.choice([0, 1, 3], (ROWS, 1)) * scale
+        radius = rng.uniform(size=(ROWS, SIZE)) * rng.choice([0, 1e-9, 1e-3, 1, 1], (ROWS, SIZE))
+        radius = radius * scale
+        center[::7] = center[::7, :1]
+        radius[::7] = radius[::7, :1]
+        lower, upper = (center - radius).astype(dtype), (center + radius).astype(dtype)
+        lower[1::11, 0], upper[2::11, 0] = np.minimum(0, upper[1::11, 0]), upper[2::11, 0]
+        found.append(Interval(jnp.asarray(np.minimum(lower, upper)), jnp.asarray(upper)))
+    return found
+
+
+def points(found: Sequence[Interval], seed: int) -> list[np.ndarray]:
+    """Members `[points, rows, size]`, half of them corners, in double precision."""
+    rng = np.random.default_rng(seed)
+    members = []
+    for lower, upper in found:
+        low, high = np.float64(lower), np.float64(upper)
+        weight = rng.uniform(size=(POINTS, *low.shape))
+        weight[::2] = np.round(weight[::2])
+        weight[1], weight[3] = 0.5, 0
+        members.append(np.clip(low + weight * (high - low), low, high))
+    return members
+
+
+def check(
+    relaxation: JointRelaxation,
+    found: Sequence[Interval],
+    members: Sequence[np.ndarray],
+    values: np.ndarray,
+    axes: tuple[int, ...],
+) -> Planes:
+    """The planes, once they and the image are found to hold the values at all members."""
+    image = relaxation.image(found)
+    planes = relax_jointly(relaxation, found, axes)
+    dtype = found[-1].lower.dtype
+    eps = oracles.ULPS * np.finfo(dtype).eps
+    behind = tuple(a + 1 for a in axes)
+    for plane, sign in ((planes.lower, 1), (planes.upper, -1)):
+        offset = np.float64(plane.offset)
+        height, size = offset[None] + 0 * values, np.abs(offset)[None] + np.abs(values)
+        for slope, x in zip(plane.slopes, members, strict=True):
+            if slope is not None:
+                terms = np.float64(slope)[None] * x
+                height = height + terms.sum(behind)
+                size = size + np.abs(terms).sum(behind)
+        with np.errstate(invalid="ignore"):
+            wrong = sign * (height - values) > eps * size
+        assert not wrong.any(), (np.argwhere(wrong)[:3], [b.lower[0] for b in found])
+    room = eps * np.abs(values)
+    assert (np.float64(image.lower)[None] <= values + room).all()
+    assert (values - room <= np.float64(image.upper)[None]).all()
+    return planes
+
+
+@every_case
+@every_dtype
+def test_planes_hold_the_function(case: Case, dtype: Any) -> None:
+    found = boxes(0, case.operands, dtype)
+    members = points(found, 1)
+    check(case.relaxation, found, members, case.function(*members), case.axes)
+
+
+@every_case
+def test_no_confidence_where_a_box_is_not_finite(case: Case) -> None:
+    """Infinite, NaN and overflowing boxes end in sound or empty promises."""
+    values = np.array([-np.inf, -1e308, 0.0, 1e308, np.inf, np.nan])
+    low, high = np.meshgrid(values, values)
+    low, high = low.reshape(-1, 1), high.reshape(-1, 1)
+    some = ~(low > high)[:, 0]
+    shape = (some.sum(), SIZE)
+    box = Interval(*(jnp.asarray(np.broadcast_to(x[some], shape)) for x in (low, high)))
+    found = [box] * case.operands
+    planes = relax_jointly(case.relaxation, found, case.axes)
+    for plane in planes:
+        assert not np.isnan(plane.offset).any()
+        assert all(np.isfinite(s).all() for s in plane.slopes if s is not None)
+    for unknown, plane, limit in ((low, planes.lower, -np.inf), (high, planes.upper, np.inf)):
+        falls = case is CASES["inverse"]
+        nan = np.isnan((high if unknown is low else low) if falls else unknown)[some, 0]
+        assert (np.asarray(plane.offset)[nan] == limit).all()
+
+
+@every_case
+def test_gradients_are_finite(case: Case) -> None:
+    found = boxes(2, case.operands, np.float64, far=10)
+
+    def total(limits: list[Interval]) -> jax.Array:
+        leaves = jax.tree.leaves(relax_jointly(case.relaxation, limits, case.axes))
+        return sum(jnp.sum(x) for x in leaves)
+
+    assert all(np.isfinite(g).all() for g in jax.tree.leaves(jax.grad(total)(found)))
+
+
+# ---- choices -------------------------------------------------------------------------------
+
+
+@every_dtype
+def test_choice(dtype: Any) -> None:
+    a, b = boxes(3, 2, dtype)
+    rng = np.random.default_rng(4)
+    low = rng.uniform(size=a.lower.shape) < 0.3
+    high = low | (rng.uniform(size=a.lower.shape) < 0.5)
+    x, y = points([a, b], 5)
+    holds = np.where(rng.uniform(size=x.shape) < 0.5, low, high)
+    found = [Interval(jnp.asarray(low), jnp.asarray(high)), a, b]
+    check(Choice(), found, [holds, x, y], np.where(holds, y, x), ())
+
+
+def test_a_certain_choice_is_exact() -> None:
+    a, b = boxes(3, 2, np.float64)
+    for certain, chosen in ((False, a), (True, b)):
+        holds = jnp.full(a.lower.shape, certain)
+        planes = Choice().planes([Interval(holds, holds), a, b])
+        for plane in planes:
+            np.testing.assert_array_equal(plane.slopes[2], float(certain))
+            np.testing.assert_array_equal(plane.slopes[1], 1 - float(certain))
+            np.testing.assert_array_equal(plane.offset, 0)
+        image = Choice().image([Interval(holds, holds), a, b])
+        np.testing.assert_array_equal(image.lower, chosen.lower)
+        np.testing.assert_array_equal(image.upper, chosen.upper)
+
+
+# ---- normalisation -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("centred", [False, True])
+@pytest.mark.parametrize("floor", [0.0, 1e-5, 1.0])
+@every_dtype
+def test_normalised(centred: bool, floor: float, dtype: Any) -> None:
+    (raw,) = boxes(6, 1, dtype)
+    (x,) = points([raw], 7)
+    box = raw
+    if centred:  # the differences from the mean, and a box of them
+        x = x - x.mean(-1, keepdims=True)
+        low, high = np.float64(raw.lower), np.float64(raw.upper)
+        size = (np.abs(low) + np.abs(high)).max(-1, keepdims=True)
+        room = 4 * np.finfo(dtype).eps * size
+        low, high = low - high.mean(-1, keepdims=True), high - low.mean(-1, keepdims=True)
+        box = Interval(jnp.asarray(low - room, dtype), jnp.asarray(high + room, dtype))
+    norm = np.sqrt((x**2).mean(-1, keepdims=True) + floor)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        root, values = 1 / norm + 0 * x, np.where(x == 0, 0, x / norm)
+    known = np.isfinite(root).all((0, 2))
+    x, root, values = x[:, known], root[:, known], values[:, known]
+    box = Interval(*(limit[np.flatnonzero(known)] for limit in box))
+    roots = Interval(jnp.asarray(root.min(0), dtype), jnp.asarray(root.max(0), dtype))
+    roots = Interval(roots.lower * 0.9, roots.upper * 1.1)
+    relaxation = Normalised((1,), 1 / SIZE, floor, centred)
+    check(relaxation, [box, roots], [x, root], values, ())
+    limit = np.sqrt(SIZE - 1 if centred else SIZE) * (1 + 1e-5)
+    image = relaxation.image([box, roots])
+    assert (np.abs(image.lower) <= limit).all() and (np.abs(image.upper) <= limit).all()
+
+
+# ---- tightness -----------------------------------------------------------------------------
+
+
+def test_product_planes_touch_the_corners() -> None:
+    found = boxes(8, 2, np.float64, far=10)
+    planes = Product().planes(found)
+    (xl, xu), (yl, yu) = found
+    corners = [(x, y) for x in (xl, xu) for y in (yl, yu)]
+    for plane in planes:
+        gaps = [
+            abs(plane.slopes[0] * x + plane.slopes[1] * y + plane.offset - x * y)
+            for x, y in corners
+        ]
+        assert (np.sort(gaps, 0)[2] <= 1e-9 * (1 + np.abs(xu * yu) + np.abs(xl * yl) * 4)).all()
+
+
+def test_maximum_of_a_sure_winner_is_that_entry() -> None:
+    low = jnp.array([[3.0, 0.0, -1.0]])
+    planes = Maximum((1,)).planes([Interval(low, low + 2)])
+    for plane in planes:
+        np.testing.assert_array_equal(plane.slopes[0], [[1.0, 0.0, 0.0]])
+        np.testing.assert_array_equal(plane.offset, [0.0])
+
+
+def test_softmax_of_far_apart_logits_is_sure() -> None:
+    """No overflow, however wide: the winner's share is one, up to rounding."""
+    low = jnp.array([[0.0, -1e30, -1e30], [0.0, 50.0, -1e4]])
+    box = Interval(low, low + jnp.array([0.0, 1e29, 20.0]))
+    image = InverseSumExp((1,)).image([box])
+    np.testing.assert_allclose(image.lower[0], 1, 1e-12)
+    assert image.upper[1] < 1e-20
