@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -47,6 +48,9 @@ def random_weights(shapes: PyTree) -> PyTree:
     random = np.random.default_rng(0)
 
     def draw(path: Any, leaf: Any) -> jax.Array:
+        if not jnp.issubdtype(leaf.dtype, jnp.floating):  # the state of a generator
+            is_key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+            return jax.random.key(0) if is_key else jnp.zeros(leaf.shape, leaf.dtype)
         names = jax.tree_util.keystr(path)
         normal = random.normal(size=leaf.shape)
         if "scale" in names or "var" in names:
@@ -61,7 +65,7 @@ def random_weights(shapes: PyTree) -> PyTree:
 def _layers(*widths: int) -> list[dict[str, jax.ShapeDtypeStruct]]:
     return [
         {"w": jax.ShapeDtypeStruct((a, b), float), "b": jax.ShapeDtypeStruct((b,), float)}
-        for a, b in zip(widths, widths[1:], strict=False)
+        for a, b in itertools.pairwise(widths)
     ]
 
 
@@ -88,7 +92,7 @@ def closed_loop(params: PyTree, x: jax.Array) -> jax.Array:
     step, length, mass, cart, gravity = 0.05, 0.5, 0.1, 1.0, 9.8
 
     def advance(state: jax.Array, _: None) -> tuple[jax.Array, None]:
-        x, v, angle, w = jnp.moveaxis(state, -1, 0)
+        _, v, angle, w = jnp.moveaxis(state, -1, 0)
         force = mlp(params, state)[..., 0]
         sin, cos = jnp.sin(angle), jnp.cos(angle)
         pushed = (force + mass * length * w**2 * sin) / (cart + mass)
@@ -109,8 +113,10 @@ def attention(params: PyTree, x: jax.Array) -> jax.Array:
 
 
 NETWORKS: dict[str, Callable[[], Network]] = {
-    "plain_mlp": lambda: Network(mlp, random_weights(_layers(5, 8, 6, 3)), (1, 5), 0.05),
+    "mlp": lambda: Network(mlp, random_weights(_layers(5, 8, 6, 3)), (1, 5), 0.05),
     "ode": lambda: Network(ode, random_weights(_layers(3, 6, 3)), (1, 3), 0.05),
     "closed_loop": lambda: Network(closed_loop, random_weights(_layers(4, 6, 1)), (1, 4), 0.01),
-    "attention": lambda: Network(attention, random_weights([_layers(4, 3)[0]] * 3), (1, 3, 4), 0.05),
+    "attention": lambda: Network(
+        attention, random_weights([_layers(4, 3)[0]] * 3), (1, 3, 4), 0.05
+    ),
 }
