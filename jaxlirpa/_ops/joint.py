@@ -13,7 +13,8 @@ from jaxlirpa._relax.normalise import Normalised
 from jaxlirpa._relax.planes import JointRelaxation, Plane, Planes
 from jaxlirpa._relax.product import Product
 from jaxlirpa._relax.selection import Choice
-from jaxlirpa._relax.sumexp import InverseSumExp, LogSumExp
+from jaxlirpa._relax.softmax import Softmax
+from jaxlirpa._relax.sumexp import LogSumExp
 from jaxlirpa._typing import Array, Interval
 
 
@@ -59,10 +60,10 @@ class _Partial:
 
 RECORDS: dict[str, Record] = {
     "choose": Joint(lambda node: _Partial(node, Choice())),
-    "inverse_sum_exp": Joint(lambda node: InverseSumExp(_axes(node)), axes=_axes),
     "logsumexp": Joint(lambda node: LogSumExp(_axes(node), _mask(node)), axes=_axes, operands=(0,)),
     "normalise": Joint(lambda node: Normalised(**node.params)),
     "product": Joint(lambda node: Product()),
     "reduce_max": Joint(lambda node: Maximum(_axes(node), _mask(node)), axes=_axes, operands=(0,)),
+    "softmax": Joint(lambda node: Softmax(*_axes(node)), axes=_axes),
     "within": Within(lambda node, boxes: node.params["image"](boxes)),
 }

@@ -1,4 +1,4 @@
-"""Sums of exponentials: `log(sum(exp(x)))` and `1 / sum(exp(x))`, over some axes.
+"""Sums of exponentials: `log(sum(exp(x)))` over some axes.
 
 Write `t` for a tangent point in the box and `p = softmax(t)`.
 
@@ -7,12 +7,6 @@ Write `t` for a tangent point in the box and `p = softmax(t)`.
 * `exp` lies below its chord on every `[l_j, u_j]`, so `sum(exp(x))` lies below the plane
   `C(x) = sum_j exp(l_j) + m_j (x_j - l_j)`, and as `log` is concave,
   `logsumexp(x) <= log C(t) + (C(x) - C(t)) / C(t)`.
-* The reciprocal of the sum is `exp(-logsumexp(x))`. From below, `exp(-z) >= exp(-a) (1 + a - z)`
-  at `a = log C(t)` and the plane above logsumexp. From above, logsumexp is at least the tangent
-  plane `T` and at least `F`, its value at the lower end of the box. Between `F`, or the least `T`
-  if that is larger, and the largest `T`, `exp(-T)` lies below its chord; where `T` is smaller
-  still, the falling chord is above `exp(-F)`. (These are the bounds of Wei et al. 2023 for
-  softmax, whose entry `i` is the reciprocal of the sum of `exp(x_j - x_i)`.)
 
 Everything is divided by the exponential of the largest upper limit, so that nothing overflows
 however wide the box.
@@ -97,45 +91,3 @@ class LogSumExp:
 
     def _counted(self, x: Array) -> Array:
         return x if self.mask is None else jnp.where(self.mask, x, jnp.zeros_like(x))
-
-
-@dataclasses.dataclass(frozen=True)
-class InverseSumExp:
-    """`1 / sum(exp(x))` over some axes."""
-
-    axes: tuple[int, ...]
-
-    def image(self, boxes: Sequence[Interval]) -> Interval:
-        """It falls in every entry."""
-        inner = LogSumExp(self.axes).image(boxes)
-        info = jnp.finfo(inner.lower.dtype)
-        room = 1 + 8 * info.eps
-        return Interval(jnp.exp(-inner.upper) / room, jnp.exp(-inner.lower) * room + info.tiny)
-
-    def planes(self, boxes: Sequence[Interval]) -> Planes:
-        """See the module's derivation."""
-        (box,) = boxes
-        axes, inner = self.axes, LogSumExp(self.axes)
-        parts = inner.parts(box)
-        (tangent,), offset = parts.tangent
-        (secant,), level = parts.secant
-        assert tangent is not None and secant is not None
-        height = jnp.exp(-parts.at)
-        below = -jnp.expand_dims(height, axes) * secant, height * (1 + parts.at - level)
-        # The tangent plane may fall far below what logsumexp can be; the chord need not follow.
-        floor = inner.image(boxes).lower
-        start = jnp.maximum(offset + jnp.sum(tangent * box.lower, axes), floor)
-        end = jnp.maximum(offset + jnp.sum(tangent * box.upper, axes), start)
-        wide = end > start
-        high = jnp.exp(-start)
-        fall = high * jnp.where(wide, jnp.expm1(start - end) / jnp.where(wide, end - start, 1), -1)
-        # Above a convex function between two points once it is above it at both.
-        top = jnp.maximum(high - fall * start, jnp.exp(-end) - fall * end)
-        # An exponential is known to as many units in the last place as its argument is large.
-        info = jnp.finfo(top.dtype)
-        room = 8 * info.eps * (high - fall) * (1 + jnp.abs(start) + jnp.abs(offset)) + info.tiny
-        below_room = 8 * info.eps * height * (1 + jnp.square(parts.at) + jnp.abs(level))
-        return Planes(
-            Plane((below[0],), below[1] - below_room),
-            Plane((jnp.expand_dims(fall, axes) * tangent,), top + fall * offset + room),
-        )

@@ -50,16 +50,21 @@ def _is_constant(build: Builder, shift: Any, axes: tuple[int, ...]) -> bool:
     return bool(np.all(found.places == least))
 
 
+def _as_rows(x: Array, axes: tuple[int, ...]) -> Array:
+    """With the given axes as one, the last."""
+    kept = [i for i in range(x.ndim) if i not in axes]
+    return jnp.transpose(x, (*kept, *axes)).reshape(*(x.shape[i] for i in kept), -1)
+
+
 def differences(x: Array, axes: tuple[int, ...]) -> Array:
     """`x_j - x_i` over the given axes as one, `[..., i, j]`; exactly zero for `i = j`."""
-    kept = [i for i in range(x.ndim) if i not in axes]
-    rows = jnp.transpose(x, (*kept, *axes)).reshape(*(x.shape[i] for i in kept), -1)
+    rows = _as_rows(x, axes)
     apart = 1 - np.eye(rows.shape[-1], dtype=x.dtype)
     return (rows[..., None, :] - rows[..., :, None]) * apart
 
 
 def _placed_back(rows: Array, shape: Sequence[int], axes: tuple[int, ...]) -> Array:
-    """From `[..., i]` to the shape of `x` in `differences`."""
+    """From `[..., i]` to the shape of `x` in `_as_rows`."""
     kept = [i for i in range(len(shape)) if i not in axes]
     order = (*kept, *axes)
     whole = rows.reshape([shape[i] for i in order])
@@ -85,8 +90,9 @@ def _append(
     return build.append(primitive, operands, {"axes": axes}, bind, avals, source)[0]
 
 
-def _inverse_sum_exp(x: Array) -> Array:
-    return jnp.exp(-jax.nn.logsumexp(x, -1))
+def _of_differences(x: Array, apart: Array) -> Array:
+    del x
+    return jnp.exp(-jax.nn.logsumexp(apart, -1))
 
 
 def _softmax(build: Builder, node: Node) -> Sequence[Value] | None:
@@ -101,9 +107,15 @@ def _softmax(build: Builder, node: Node) -> Sequence[Value] | None:
     if not is_spread_of(build, denominator, root.root, shape, axes):
         return None
     x = _unshifted(build, z, axes)
-    (apart,) = build.apply(lambda x: differences(x, axes), node.source, x)
-    last = (len(build.aval(apart).shape) - 1,)
-    rows = _append(build, "inverse_sum_exp", _inverse_sum_exp, (apart,), last, node.source)
+
+    def operands(x: Array) -> tuple[Array, Array]:
+        rows = _as_rows(x, axes)[..., None, :]
+        apart = differences(x, axes)
+        return jnp.broadcast_to(rows, apart.shape), apart
+
+    pair = tuple(build.apply(operands, node.source, x))
+    last = (len(build.aval(pair[0]).shape) - 1,)
+    rows = _append(build, "softmax", _of_differences, pair, last, node.source)
     return build.apply(lambda r: _placed_back(r, shape, axes), node.source, rows)
 
 
