@@ -97,6 +97,8 @@ class ForwardLinear:
         images = nonlinear_image(node, found, boxes)
         if isinstance(found, Within):
             return (operands[0]._replace(box=images[0]),)
+        if not is_floating(node.outputs[0]):
+            return tuple(self._constant(box) for box in images)
         if isinstance(found, Elementwise):
             relaxation = (found.beside_box or found.relaxation)(node)
             forms = _between(operands[0], relax(relaxation, boxes[0]))

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from jaxlirpa._graph.graph import Node, Ref
 from jaxlirpa._ops.families import Elementwise, Record
+from jaxlirpa._relax.compiled import Compiled
 from jaxlirpa._relax.piecewise import Clip, OneKink, SlopeAtKink, flat, nearest
 from jaxlirpa._relax.rounding import Rounding
 from jaxlirpa._relax.sshaped import SShaped
@@ -16,23 +17,27 @@ from jaxlirpa._typing import Array
 
 
 def _max(node: Node) -> OneKink:
+    """One kink, at the known operand: convex."""
     (known,) = node.known
     zero, one = jnp.zeros_like(known), jnp.ones_like(known)
     return OneKink(lambda x: jnp.maximum(x, known), known, zero, one)
 
 
 def _min(node: Node) -> OneKink:
+    """One kink, at the known operand: concave."""
     (known,) = node.known
     zero, one = jnp.zeros_like(known), jnp.ones_like(known)
     return OneKink(lambda x: jnp.minimum(x, known), known, one, zero)
 
 
 def _abs(node: Node, slope_at_kink: SlopeAtKink) -> OneKink:
+    """One kink, at zero."""
     one = jnp.ones((), node.outputs[0].dtype)
     return OneKink(jnp.abs, jnp.zeros_like(one), -one, one, slope_at_kink)
 
 
 def _leaky_relu(node: Node) -> OneKink:
+    """One kink, at zero."""
     left = node.operands[1]
     assert not isinstance(left, Ref)
     one = jnp.ones_like(left)
@@ -51,6 +56,7 @@ def _rounding(node: Node) -> Rounding:
 
 
 def _clip(node: Node) -> Clip:
+    """Two kinks, at the limits."""
     floor, _, ceiling = node.operands
     assert not isinstance(floor, Ref) and not isinstance(ceiling, Ref)
     return Clip(floor, ceiling)
@@ -61,8 +67,8 @@ def _sech_squared(x: Array) -> Array:
     return 4 * jax.nn.sigmoid(2 * x) * jax.nn.sigmoid(-2 * x)
 
 
-_TANH = SShaped(jnp.tanh, _sech_squared)
-_SIGMOID = SShaped(jax.nn.sigmoid, lambda x: jax.nn.sigmoid(x) * jax.nn.sigmoid(-x))
+_TANH = Compiled(SShaped(jnp.tanh, _sech_squared))
+_SIGMOID = Compiled(SShaped(jax.nn.sigmoid, lambda x: jax.nn.sigmoid(x) * jax.nn.sigmoid(-x)))
 
 RECORDS: dict[str, Record] = {
     "abs": Elementwise(

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jaxlirpa._graph.graph import Node
 from jaxlirpa._ops import curves
 from jaxlirpa._ops.families import Elementwise, Record
+from jaxlirpa._relax.compiled import Compiled
 from jaxlirpa._relax.lines import Relaxation
 from jaxlirpa._relax.power import Power
 from jaxlirpa._relax.restricted import Inside, Restricted
@@ -50,7 +51,8 @@ _UNIT = _between(-1, 1)
 
 
 def _everywhere(relaxation: Relaxation) -> Elementwise:
-    return Elementwise(lambda node: relaxation)
+    compiled = Compiled(relaxation)
+    return Elementwise(lambda node: compiled)
 
 
 def _restricted(
@@ -72,7 +74,10 @@ def _restricted(
 def _on(relaxation: Relaxation, inside: Inside, home: float, domain: str) -> Elementwise:
     """A function without parameters, whose domain contains `home`."""
     restricted = Restricted(relaxation, inside, home)
-    return _restricted(lambda node: restricted, domain)
+    compiled = Compiled(restricted)
+    return Elementwise(
+        lambda node: compiled, defined=lambda node, box: restricted.inside(box), domain=domain
+    )
 
 
 def _parameter(node: Node) -> Array:
@@ -81,11 +86,13 @@ def _parameter(node: Node) -> Array:
 
 
 def _integer_pow(node: Node) -> Restricted:
+    """A power: convex, concave, or S-shaped."""
     n = node.params["y"]
     return Restricted(curves.integer_power(n), _without_zero if n < 0 else _EVERYWHERE, 1.0)
 
 
 def _pow(node: Node) -> Restricted:
+    """A power of the base, or an exponential of the exponent, the other one being known."""
     known = _parameter(node)
     if node.positions == (0,):
         power = Power(known)
@@ -93,12 +100,19 @@ def _pow(node: Node) -> Restricted:
     return Restricted(curves.exponential(known), _wherever(known > 0), 1.0)
 
 
+def _celu(node: Node) -> Relaxation:
+    """Convex for a positive alpha, else concave."""
+    return curves.celu(_parameter(node))
+
+
 def _elu(node: Node) -> Restricted:
+    """Convex up to an alpha of 1, else with a kink."""
     alpha = _parameter(node)
     return Restricted(curves.elu(alpha), _wherever(alpha >= 0), 1.0)
 
 
 def _squareplus(node: Node) -> Restricted:
+    """A function that is convex."""
     b = _parameter(node)
     return Restricted(curves.squareplus(b), _wherever(b >= 0), 1.0)
 
@@ -109,6 +123,7 @@ def _wherever(condition: Array) -> Inside:
 
 
 def _round(node: Node) -> Staircase:
+    """A nondecreasing step function."""
     method = node.params["rounding_method"]
     return Staircase(lambda x: jax.lax.round(x, method), lambda a: a + 0.5)
 
@@ -125,7 +140,7 @@ RECORDS: dict[str, Record] = {
     "atanh": _on(curves.ATANH, _UNIT, 0.0, "values between -1 and 1"),
     "cbrt": _everywhere(curves.CBRT),
     "ceil": _everywhere(Staircase(jnp.ceil, lambda a: a)),
-    "celu": Elementwise(lambda node: curves.celu(_parameter(node)), operands=(0,)),
+    "celu": Elementwise(_celu, operands=(0,)),
     "cos": _everywhere(curves.COS),
     "cosh": _everywhere(curves.COSH),
     "digamma": _on(curves.DIGAMMA, _positive, 1.0, "values above 0"),

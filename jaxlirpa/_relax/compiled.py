@@ -1,0 +1,27 @@
+"""Relaxations that are compiled once, and not operation by operation at every call."""
+
+from __future__ import annotations
+
+import jax
+
+from jaxlirpa._relax.lines import Lines, Relaxation
+from jaxlirpa._typing import Interval
+
+
+class Compiled:
+    """A relaxation that no parameter enters, so that one compilation serves all nodes of a shape.
+
+    Outside of `jax.jit` a loop is compiled anew whenever it is met, which takes longer than all
+    the rest of a small network's bounds; inside of it, a repeated function is traced once.
+    """
+
+    def __init__(self, relaxation: Relaxation):
+        self._image, self._lines = jax.jit(relaxation.image), jax.jit(relaxation.lines)
+
+    def image(self, box: Interval) -> Interval:
+        """As the relaxation's own."""
+        return self._image(box)
+
+    def lines(self, box: Interval) -> Lines:
+        """As the relaxation's own."""
+        return self._lines(box)

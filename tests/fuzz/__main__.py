@@ -1,0 +1,53 @@
+"""`python -m tests.fuzz --programs 10000`: bounds many random programs, and stops at none."""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import concurrent.futures
+import multiprocessing
+import pathlib
+import sys
+
+# The modules of the tests are found as pytest finds them.
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
+
+_BATCH = 20
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
+    parser.add_argument("--programs", type=int, default=1000)
+    parser.add_argument("--seed", type=int, default=0, help="of the first program")
+    width = parser.add_mutually_exclusive_group()
+    width.add_argument("--float32", dest="dtype", action="store_const", const="float32")
+    width.add_argument("--float64", dest="dtype", action="store_const", const="float64")
+    parser.add_argument("--jobs", type=int, default=1)
+    parser.set_defaults(dtype="float64")
+    options = parser.parse_args()
+    from tqdm import tqdm
+
+    from fuzz.campaign import batch, configure
+
+    verdicts: collections.Counter[str] = collections.Counter()
+    last = options.seed + options.programs
+    batches = [range(a, min(a + _BATCH, last)) for a in range(options.seed, last, _BATCH)]
+    with concurrent.futures.ProcessPoolExecutor(
+        options.jobs, multiprocessing.get_context("spawn"), configure
+    ) as pool:
+        jobs = [pool.submit(batch, seeds, options.dtype) for seeds in batches]
+        bar = tqdm(total=options.programs, unit="program")
+        for job in concurrent.futures.as_completed(jobs):
+            for outcome in job.result():
+                verdicts[outcome.verdict] += 1
+                bar.update()
+                if outcome.verdict in ("wrong", "refused"):
+                    bar.write(f"\n{outcome.verdict}: {outcome.report}\n")
+            bar.set_postfix(verdicts)
+        bar.close()
+    print(", ".join(f"{count} {verdict}" for verdict, count in sorted(verdicts.items())))
+    return int(verdicts["wrong"] > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

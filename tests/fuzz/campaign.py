@@ -1,0 +1,89 @@
+"""Many random programs, one after the other, and a report of the first that is not bounded."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+import tempfile
+import traceback
+from collections.abc import Iterable, Iterator, Sequence
+
+import jax
+import numpy as np
+
+import jaxlirpa
+from fuzz.check import Case, Violation, random_case, violations
+from fuzz.programs import OPERATIONS, Operation
+from fuzz.shrink import shrunk
+
+# Programs after which compiled operations, which take gigabytes in sum, are dropped.
+_MEMORY = 400
+
+
+@dataclasses.dataclass
+class Outcome:
+    """What became of a program.
+
+    Attributes:
+        seed: of the program.
+        verdict: "held", "rounded" (outside by the program's own rounding), "refused" (an error
+            that says what is not supported), or "wrong".
+        report: of what is wrong, as text.
+    """
+
+    seed: int
+    verdict: str
+    report: str = ""
+
+
+def run(seed: int, dtype: np.dtype, operations: Sequence[Operation] = OPERATIONS) -> Outcome:
+    """Checks one program."""
+    case = random_case(seed, dtype, operations)
+    try:
+        found = violations(case)
+    except jaxlirpa.LirpaError as error:
+        return Outcome(seed, "refused", f"{_heading(case)}\n{error}")
+    except Exception:
+        return Outcome(seed, "wrong", f"{_heading(case)}\n{traceback.format_exc()}")
+    if not found:
+        return Outcome(seed, "held")
+    wrong = [violation for violation in found if not violation.rounded]
+    if not wrong:
+        return Outcome(seed, "rounded", "\n".join(map(str, [_heading(case), *found])))
+    return Outcome(seed, "wrong", describe(*shrunk(case, wrong[0])))
+
+
+def _heading(case: Case) -> str:
+    return f"seed {case.seed}, {case.dtype}\n{case.program}"
+
+
+def describe(case: Case, violation: Violation) -> str:
+    """A counter-example in words."""
+    lines = [_heading(case)]
+    for number, batch in case.sets.items():
+        one = jax.tree.map(lambda x: x[violation.place[0]].tolist(), batch)
+        lines.append(f"v{number} in {one}")
+    return "\n".join([*lines, str(violation)])
+
+
+def outcomes(seeds: Iterable[int], dtype: np.dtype) -> Iterator[Outcome]:
+    """Of one program after the other."""
+    for count, seed in enumerate(seeds):
+        if count % _MEMORY == _MEMORY - 1:
+            jax.clear_caches()
+        yield run(seed, dtype)
+
+
+def configure() -> None:
+    """Sets JAX up for many small programs; as the tests do, but for a cache of what is compiled."""
+    jax.config.update("jax_enable_x64", True)
+    jax.config.update("jax_disable_most_optimizations", True)
+    cache = pathlib.Path(tempfile.gettempdir(), "jaxlirpa-fuzz")
+    jax.config.update("jax_compilation_cache_dir", str(cache))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+def batch(seeds: range, dtype: str) -> list[Outcome]:
+    """The outcomes of some seeds, in a process of its own."""
+    return list(outcomes(seeds, np.dtype(dtype)))

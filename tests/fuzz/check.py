@@ -1,0 +1,266 @@
+"""Bounds of every node of a program over many sets at once, held against sampled members."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import oracles
+
+import jaxlirpa
+from fuzz.programs import OPERATIONS, SHAPES, Operation, Program, random_program
+from fuzz.sets import Batch, between, convert, farthest, members, pick, random_batch
+from jaxlirpa._graph.graph import INPUT, Graph, Ref
+from jaxlirpa._typing import is_floating
+
+# Sets of one program, sampled members of a set, and climbs from each of them.
+SETS, POINTS, CLIMBS = 16, 16, 2
+_TRIALS = 16
+# Visits the operations in an order that mixes all kinds.
+_STRIDE = 379
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A program and sets of its inputs.
+
+    Attributes:
+        program: the program.
+        sets: for every input, by its number, a batch of sets.
+        dtype: the precision.
+        seed: of the sampled members.
+    """
+
+    program: Program
+    sets: Mapping[int, Batch]
+    dtype: np.dtype
+    seed: int
+
+    @property
+    def inputs(self) -> list[Batch]:
+        """The sets in the order of the program's arguments."""
+        return [self.sets[line.number] for line in self.program.inputs]
+
+    def only(self, index: int) -> Case:
+        """With one of the sets alone."""
+        sets = {number: pick(batch, index) for number, batch in self.sets.items()}
+        return dataclasses.replace(self, sets=sets)
+
+    def within(self, dtype: np.dtype) -> Case:
+        """In another precision."""
+        sets = {number: convert(batch, dtype) for number, batch in self.sets.items()}
+        return dataclasses.replace(self, sets=sets, dtype=dtype)
+
+    def graph(self) -> Graph:
+        """The traced program; every live value is an output."""
+        avals = [SHAPES[line.kind] for line in self.program.inputs]
+        middle = [jaxlirpa.Box(*[jnp.zeros(shape, self.dtype)] * 2) for shape in avals]
+        graph, _ = oracles.trace(self.program.function(self.dtype), *middle)
+        return graph.returning(oracles.live_refs(graph))
+
+
+@dataclasses.dataclass(frozen=True)
+class Violation:
+    """A value outside of its bounds.
+
+    Attributes:
+        method: the transform.
+        ref: the node's value.
+        node: the node's primitive and the line of the program.
+        place: which set, and which entry of the value.
+        value: what was computed there.
+        lower, upper: the bounds.
+        rounded: whether the rounding of the program itself explains it.
+    """
+
+    method: str
+    ref: Ref
+    node: str
+    place: tuple[int, ...]
+    value: float
+    lower: float
+    upper: float
+    rounded: bool = False
+
+    def __str__(self) -> str:
+        return (
+            f"{self.method}: {self.node}, entry {self.place[1:]} of set {self.place[0]}: "
+            f"{self.value!r} is not in [{self.lower!r}, {self.upper!r}]"
+        )
+
+
+def random_case(seed: int, dtype: np.dtype, operations: Sequence[Operation] = OPERATIONS) -> Case:
+    """The case of a seed. After as many seeds as there are operations, all of them were met."""
+    rng = np.random.default_rng(seed)
+    wanted = seed * _STRIDE % len(operations)
+    program = random_program(rng, int(rng.integers(1, 4)), operations, wanted)
+    batches = {x.number: random_batch(rng, SETS, SHAPES[x.kind], dtype) for x in program.inputs}
+    return Case(program, batches, dtype, seed)
+
+
+# ---- members and bounds --------------------------------------------------------------------
+
+
+def _values(graph: Graph, points: Sequence[np.ndarray]) -> list[jax.Array]:
+    """The values of all nodes at `[sets, points, *shape]` of every input."""
+
+    def run(*arrays: jax.Array) -> list[jax.Array]:
+        found = graph.evaluate(arrays)
+        return [found[ref] for ref in graph.targets]
+
+    return jax.vmap(jax.vmap(run))(*points)
+
+
+def _climbed(
+    graph: Graph, case: Case, points: list[np.ndarray], rng: np.random.Generator
+) -> list[np.ndarray]:
+    """Members from which some node is larger, or smaller: one step towards the best of them.
+
+    Every point has an entry of a node for itself; its gradient says where the step goes.
+    """
+    real = graph.returning([ref for ref in graph.targets if is_floating(graph.aval(ref))])
+    values, pull = jax.vjp(lambda *x: _values(real, x), *map(jnp.asarray, points))
+    chosen = rng.integers(len(values), size=points[0].shape[:2])
+    weights = []
+    for number, value in enumerate(values):
+        flat = np.zeros((*value.shape[:2], int(np.prod(value.shape[2:]))), case.dtype)
+        entry = rng.integers(flat.shape[2], size=flat.shape[:2])
+        sign = np.where(rng.uniform(size=entry.shape) < 0.5, -1, 1)
+        wanted = np.where(chosen == number, sign, 0)
+        np.put_along_axis(flat, entry[..., None], wanted[..., None].astype(case.dtype), 2)
+        weights.append(jnp.asarray(flat.reshape(value.shape)))
+    found = []
+    share = rng.choice([1, 1, 0.5, 0.1], points[0].shape[:2])
+    for batch, x, gradient in zip(case.inputs, points, pull(weights), strict=True):
+        direction = np.nan_to_num(np.asarray(gradient))
+        goal = farthest(batch, direction, rng)
+        found.append(between(batch, x, goal, share.reshape(*share.shape, *[1] * (x.ndim - 2))))
+    return found
+
+
+def sampled(graph: Graph, case: Case) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Members of the sets, and the values of all nodes there."""
+    rng = np.random.default_rng(case.seed)
+    points = [members(batch, rng, POINTS) for batch in case.inputs]
+    rounds = [points]
+    for _ in range(CLIMBS):
+        try:
+            rounds.append(_climbed(graph, case, rounds[-1], rng))
+        except NotImplementedError:  # a step function without a derivative
+            break
+    points = [np.concatenate(parts, 1) for parts in zip(*rounds, strict=True)]
+    return points, [np.asarray(x) for x in _values(graph, points)]
+
+
+def bounded(graph: Graph, case: Case, method: str) -> list[tuple[np.ndarray, np.ndarray]]:
+    """The bounds of all nodes over every set."""
+    solve = jax.vmap(oracles.METHODS[method](graph))
+    lower, upper = solve(*case.inputs)
+    return [(np.asarray(a), np.asarray(b)) for a, b in zip(lower, upper, strict=True)]
+
+
+def _excess(values: np.ndarray, lower: np.ndarray, upper: np.ndarray) -> np.ndarray:
+    """How far values are outside of `[lower, upper]`, beyond rounding; negative inside.
+
+    Rounding is that of `oracles.contains`, of each set for itself.
+    """
+    if values.dtype == bool:
+        values, lower, upper = (x.astype(int) for x in (values, lower, upper))
+    room = [oracles.slack(*terms) for terms in zip(values, lower, upper, strict=True)]
+    lower, upper = lower[:, None], upper[:, None]
+    with np.errstate(invalid="ignore"):
+        outside = np.maximum(lower - values, values - upper).astype(float)
+    outside = np.where((values == upper) | (values == lower), 0, outside)
+    outside = np.where(np.isnan(values), -np.inf, outside)
+    broken = ~(lower <= upper)
+    return np.where(broken, np.inf, outside - np.reshape(room, (-1, *[1] * (values.ndim - 1))))
+
+
+# ---- the check -----------------------------------------------------------------------------
+
+
+def violations(case: Case, methods: Sequence[str] = tuple(oracles.METHODS)) -> list[Violation]:
+    """Where a bound does not hold: the worst entry of the first such node, by method."""
+    graph = case.graph()
+    points, values = sampled(graph, case)
+    found = []
+    for method in methods:
+        bounds = bounded(graph, case, method)
+        for ref, value, (lower, upper) in zip(graph.targets, values, bounds, strict=True):
+            excess = _excess(value, lower, upper)
+            if (excess > 0).any():
+                place = np.unravel_index(np.argmax(excess), excess.shape)
+                entry = (place[0], *place[2:])
+                node = graph.nodes[ref.node]
+                found.append(
+                    Violation(
+                        method,
+                        ref,
+                        f"{node.primitive} {ref} at {node.source}",
+                        tuple(map(int, entry)),
+                        value[place].item(),
+                        lower[entry].item(),
+                        upper[entry].item(),
+                    )
+                )
+                break
+    return [dataclasses.replace(v, rounded=_rounded(case, v, points)) for v in found]
+
+
+def _rounded(case: Case, violation: Violation, points: Sequence[np.ndarray]) -> bool:
+    """Whether a violation is rounding: of the program, and of nothing else.
+
+    The true values are those in double precision. They may be outside of the bounds by no more
+    than what the values of the program move if everything before them is off by as many units in
+    the last place as `oracles.contains` allows; and the same must be true of the bounds that are
+    computed in double precision, whose units are smaller.
+    """
+    if not np.isfinite([violation.value, violation.lower, violation.upper]).all():
+        return False
+    alone = case.only(violation.place[0])
+    at = [x[violation.place[0]][None] for x in points]
+    graph, double = alone.graph(), alone.within(np.dtype(np.float64))
+    precise = double.graph()
+    if [n.primitive for n in graph.nodes] != [n.primitive for n in precise.nodes]:
+        precise, double = graph, alone
+    position, entry = graph.targets.index(violation.ref), violation.place[1:]
+    at64 = [x.astype(double.dtype) for x in at]
+    truth = np.asarray(_values(precise, at64)[position])[(0, slice(None), *entry)].astype(float)
+
+    def explained(graph: Graph, alone: Case, at: Sequence[np.ndarray]) -> bool:
+        lower, upper = (
+            float(x[(0, *entry)]) for x in bounded(graph, alone, violation.method)[position]
+        )
+        outside = np.nanmax(np.maximum(lower - truth, truth - upper))
+        return bool(outside <= _spread(graph, violation.ref, entry, at, case.seed))
+
+    return explained(graph, alone, at) and explained(precise, double, at64)
+
+
+def _spread(
+    graph: Graph, ref: Ref, entry: tuple[int, ...], at: Sequence[np.ndarray], seed: int
+) -> float:
+    """How much one entry of a value moves if all values before it are off a little."""
+    rng = np.random.default_rng(seed)
+
+    def off(x: jax.Array | np.ndarray, units: int) -> jax.Array:
+        step = units * float(np.finfo(x.dtype).eps) * rng.choice([-1, 0, 1], x.shape)
+        return jnp.asarray(x * (1 + step).astype(x.dtype))
+
+    base = np.asarray(_values(graph.returning([ref]), at)[0])[(0, slice(None), *entry)]
+    values = {
+        r: off(np.broadcast_to(x, (_TRIALS, *x.shape[1:])), 4)
+        for r, x in zip(graph.inputs, at, strict=True)
+    }
+    for index in graph.returning([ref]).live():
+        node = graph.nodes[index]
+        if node.primitive == INPUT:
+            continue
+        evaluate = jax.vmap(jax.vmap(node.__call__))
+        for k, y in enumerate(evaluate(*(values[r] for r in node.perturbed))):
+            values[Ref(index, k)] = off(y, oracles.ULPS) if is_floating(y) else y
+    moved = np.asarray(values[ref])[(slice(None), slice(None), *entry)]
+    return float(np.nanmax(np.abs(moved.astype(float) - base.astype(float))))
