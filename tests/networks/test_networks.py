@@ -64,7 +64,7 @@ CHEAP = ("ibp", "crown_ibp")
 LONG = (
     *("mlp-gelu", "mlp-gelu_tanh", "mlp-silu", "mlp-mish", "mlp-hard_silu"),
     *("linen-wide_resnet", "linen-resnext", "linen-densenet", "linen-autoencoder"),
-    *("linen-lstm", "linen-transformer", "plain-closed_loop"),
+    *("linen-lstm", "linen-transformer", "plain-closed_loop", "plain-ode"),
     *("nnx-cnn", "nnx-resnet", "nnx-gru"),
 )
 LONGEST = (
@@ -163,8 +163,8 @@ def test_trained_classifier() -> None:
 
     values = jax.vmap(margins, (None, 0, None))(params, sample(box, 0, POINTS), truth[chosen])
     certified = {}
-    for name, method in METHODS.items():
-        lower, upper = method(margins, in_axes=(None, 0, 0))(params, box, truth[chosen])
+    for name in (*CHEAP, "crown"):
+        lower, upper = METHODS[name](margins, in_axes=(None, 0, 0))(params, box, truth[chosen])
         contains(values, lower, upper, name)
         certified[name] = int((upper <= 0).all(-1).sum())
     assert certified["ibp"] <= certified["crown_ibp"] <= certified["crown"]
@@ -184,7 +184,7 @@ def test_compiled_bounds_equal_eager_ones(name: str) -> None:
         equal(ours, eager)
 
 
-@pytest.mark.parametrize("name", ("mlp-gelu", "linen-resnet", "linen-gru", "plain-attention"))
+@pytest.mark.parametrize("name", ("mlp-tanh", "linen-resnet", "linen-gru", "plain-attention"))
 def test_a_bound_is_differentiable_in_the_weights(name: str) -> None:
     network = NETWORKS[name]()
 
@@ -197,7 +197,7 @@ def test_a_bound_is_differentiable_in_the_weights(name: str) -> None:
     assert any(np.any(g) for g in gradient)
 
 
-@pytest.mark.parametrize("name", ("mlp-tanh", "linen-resnet", "linen-gru"))
+@pytest.mark.parametrize("name", ("mlp-relu", "linen-resnet", "linen-gru"))
 def test_a_batch_equals_its_examples(name: str) -> None:
     network = NETWORKS[name]()
     xs = [network.center(seed) for seed in (1, 2)]
