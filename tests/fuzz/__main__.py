@@ -12,7 +12,8 @@ import sys
 # The modules of the tests are found as pytest finds them.
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
-_BATCH = 20
+# Programs that a process reports at once.
+_BATCH = 5
 
 
 def main() -> int:
