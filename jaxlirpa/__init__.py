@@ -8,6 +8,7 @@ from jaxlirpa._errors import ControlFlowError as ControlFlowError
 from jaxlirpa._errors import DomainError as DomainError
 from jaxlirpa._errors import EffectError as EffectError
 from jaxlirpa._errors import ExpensiveJointCallWarning as ExpensiveJointCallWarning
+from jaxlirpa._errors import ExtensionError as ExtensionError
 from jaxlirpa._errors import LirpaError as LirpaError
 from jaxlirpa._errors import SetError as SetError
 from jaxlirpa._errors import UnsupportedPrimitiveError as UnsupportedPrimitiveError

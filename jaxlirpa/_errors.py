@@ -54,5 +54,9 @@ class DomainError(LirpaError, ValueError):
         self.source = source
 
 
+class ExtensionError(LirpaError, ValueError):
+    """What a user declared does not hold, or clashes with what is declared already."""
+
+
 class ExpensiveJointCallWarning(UserWarning):
     """A batch is bounded as one joint vector, at the square of the cost of its rows."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -101,7 +101,8 @@ class ForwardLinear:
             return tuple(self._constant(box) for box in images)
         if isinstance(found, Elementwise):
             relaxation = (found.beside_box or found.relaxation)(node)
-            lower, upper = _between(operands[0], relax(relaxation, boxes[0]))
+            forms = _between(operands[0], relax(relaxation, boxes[0]))
+            lower, upper = (_converted(form, node.outputs[0].dtype) for form in forms)
             return (Enclosure(lower, upper, images[0]),)
         if isinstance(found, Joint):
             axes = found.axes(node)
@@ -139,7 +140,8 @@ class ForwardLinear:
             rows = matrix(coefficients).T
             part = s.extrema(rows.reshape(len(rows), *s.aval.shape), s.point())
             lower, upper = lower + part.lower, upper + part.upper
-        return Interval(lower.reshape(shape), upper.reshape(shape))
+        dtype = form.offset.dtype  # may be shorter than that of the inputs
+        return Interval(*(x.reshape(shape).astype(dtype) for x in (lower, upper)))
 
 
 def _between(value: Enclosure, lines: Lines) -> tuple[Form, Form]:
@@ -155,6 +157,11 @@ def _between(value: Enclosure, lines: Lines) -> tuple[Form, Form]:
 
     lower = compose(lines.lower_slope, lines.lower_offset, value.lower, value.upper)
     return lower, compose(lines.upper_slope, lines.upper_offset, value.upper, value.lower)
+
+
+def _converted(form: Form, dtype: Any) -> Form:
+    """A form in the format of its value, which a conversion may have made a shorter one."""
+    return Form(tuple(c.astype(dtype) for c in form.coefficients), form.offset.astype(dtype))
 
 
 def _compose(

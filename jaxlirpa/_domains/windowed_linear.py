@@ -129,7 +129,7 @@ class WindowedLinear:
 
     def _shaped(self, rows: Array, target: Ref) -> Array:
         """From `[pixels, channels]` to the target's own shape."""
-        image = rows.reshape(*self.layout.grid, -1)
+        image = rows.reshape(*self.layout.grid, -1).astype(self.graph.aval(target).dtype)
         return jnp.transpose(image, self.layout.inverse)
 
     def _scaled(self, local: Local, factor: Any, node: Node) -> Local:

@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jax.extend.core import Literal
+from jax.extend.core import Literal, Primitive
+from jax.extend.core import primitives as jax_primitives
 
 from jaxlirpa._typing import Array, PyTree, Shaped
 
@@ -29,8 +30,17 @@ CALLS = {
     "remat2": "jaxpr",
     "custom_jvp_call": "call_jaxpr",
     "custom_vjp_call": "call_jaxpr",
+    "custom_vmap_call": "call",
 }
-_LIBRARIES = ("/jax/", "/flax/", "/equinox/", "/haiku/", "/jaxlirpa/_", "/functools.py")
+_LIBRARIES = (
+    "/jax/",
+    "/flax/",
+    "/equinox/",
+    "/haiku/",
+    "/jaxlirpa/_",
+    "/jaxlirpa/extend/",
+    "/functools.py",
+)
 
 
 class Variable(NamedTuple):
@@ -102,6 +112,7 @@ class Equation:
 
     Attributes:
         primitive: the primitive's name.
+        identity: the primitive itself, which tells it from others of its name.
         operands, outputs: what it reads and writes.
         operand_avals, avals: shape and dtype of each operand and of each output.
         params: static parameters.
@@ -114,6 +125,7 @@ class Equation:
     """
 
     primitive: str
+    identity: Any
     operands: tuple[Variable | Constant, ...]
     outputs: tuple[Variable, ...]
     operand_avals: tuple[Shaped, ...]
@@ -192,6 +204,7 @@ def _equation(
     body = params.get(CALLS[primitive]) if primitive in CALLS else None
     return Equation(
         primitive=primitive,
+        identity=eqn.primitive,
         operands=tuple(atom(v) for v in eqn.invars),
         outputs=tuple(variable(v) for v in eqn.outvars),
         operand_avals=tuple(_shaped(v.aval) for v in eqn.invars),
@@ -224,6 +237,18 @@ def _scan_counts(params: Mapping[str, Any]) -> tuple[int, int]:
         return params["num_consts"], params["num_carry"]
     constants, carries, _ = (len(group) for group in params["ft_in"].unpack())
     return constants, carries
+
+
+def public_primitives() -> dict[str, Any]:
+    """The primitives that JAX makes public, by name."""
+    modules = (jax.lax, jax.lax.linalg, jax_primitives)
+    found = (getattr(module, name) for module in modules for name in dir(module))
+    return {p.name: p for p in found if is_primitive(p)}
+
+
+def is_primitive(x: Any) -> bool:
+    """Whether `x` is a primitive of JAX, of whatever origin."""
+    return isinstance(x, Primitive)
 
 
 def is_traced(value: Any) -> bool:

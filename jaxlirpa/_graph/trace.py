@@ -74,6 +74,7 @@ def trace(
     inputs: Sequence[Shaped],
     vocabulary: Vocabulary,
     rules: Rules | None = None,
+    names: Mapping[Any, str] | None = None,
 ) -> tuple[Graph, PyTree]:
     """Traces `fn`, all of whose arguments are perturbed.
 
@@ -82,6 +83,7 @@ def trace(
         inputs: shape and dtype of each argument.
         vocabulary: library functions to keep whole, by the name they leave in a trace.
         rules: rewrites of nodes about to be appended, by primitive.
+        names: what to call some primitives instead of their own names.
 
     Returns:
         The graph, and the structure of fn's output with a `ShapeDtypeStruct` per leaf.
@@ -100,7 +102,7 @@ def trace(
             "Use jax.numpy functions there, or pass that value unperturbed.\n"
             f"  needed at {raised_at(error) or 'an unknown place'}\n{error}"
         ) from error
-    builder = Builder(vocabulary, rules or {})
+    builder = Builder(vocabulary, rules or {}, names or {})
     arguments = [builder.input(aval) for aval in inputs]
     outputs = builder.run(traced, arguments, caller())
     return Graph(tuple(builder.nodes), tuple(outputs)), shape
@@ -146,9 +148,10 @@ class Builder:
     values to use instead of its outputs, or None to leave it as it is.
     """
 
-    def __init__(self, vocabulary: Vocabulary, rules: Rules):
+    def __init__(self, vocabulary: Vocabulary, rules: Rules, names: Mapping[Any, str]):
         self.vocabulary = vocabulary
         self.rules = rules
+        self.names = names
         self.nodes: list[Node] = []
         self.known: dict[Any, int] = {}
         self.equated: set[tuple[str, Ref]] = set()
@@ -248,7 +251,7 @@ class Builder:
             pairs = zip(operands, equation.operand_avals, strict=True)
             operands = tuple(self.spread(x, a.shape, aval, source) for x, a in pairs)
         return self.append(
-            equation.primitive,
+            self.names.get(equation.identity, equation.primitive),
             operands,
             equation.params,
             equation.bind,

@@ -203,11 +203,14 @@ class _Layers:
         """The box of a value.
 
         Not by a pass where its interval is known to be exact, behind the first layer of a box say,
-        nor where it repeats the entries of another value. Where the value is an image, the rows
-        are carried as windows.
+        nor where it repeats the entries of another value, nor where it is a function of one value
+        whose box is tight: the range over that box lies inside of all that lines around the
+        function can tell. Where the value is an image, the rows are carried as windows.
         """
         graph, sets, origin = self.graph, self.sets, self.origin[ref]
         if origin.quality >= Quality.EXACT and origin.sources <= sets.keys():
+            return box
+        if isinstance(record(graph.nodes[ref.node]), Elementwise | Opaque):
             return box
         if self._repeats(ref):
             node = graph.nodes[ref.node]

@@ -59,10 +59,12 @@ def enclose(
     lower = _rows({ref: f.lower for ref, f in reached.items()})
     shared = all(f.lower is f.upper for f in reached.values())
     upper = lower if shared else _rows({ref: f.upper for ref, f in reached.items()})
-    shape = graph.aval(target).shape
+    aval = graph.aval(target)
     extrema = functools.partial(_extrema, sets, domain.reference)
-    box = Interval(extrema(lower).lower, extrema(upper).upper)
-    box = vacuous_where_overflown(Interval(*(x.reshape(shape) for x in box)))
+    limits = extrema(lower).lower, extrema(upper).upper
+    # A value of a shorter format than the inputs' has limits of that format: rounding keeps order.
+    box = Interval(*(x.reshape(aval.shape).astype(aval.dtype) for x in limits))
+    box = vacuous_where_overflown(box)
     return Solution(box, lower, upper)
 
 

@@ -16,7 +16,7 @@ from jaxlirpa._graph.trace import trace
 from jaxlirpa._methods.arguments import Arguments, arguments
 from jaxlirpa._methods.batching import map_examples
 from jaxlirpa._methods.solution import AffineRows, Method, Solution
-from jaxlirpa._ops.named import VOCABULARY
+from jaxlirpa._ops import declared
 from jaxlirpa._ops.registry import check
 from jaxlirpa._ops.rules import RULES
 from jaxlirpa._typing import Bounds, Interval, LinearBounds, PyTree, inner, vacuous_where_nan
@@ -77,7 +77,8 @@ def _trace(fn: Callable[..., PyTree], call: Arguments) -> tuple[Graph, PyTree]:
     def perturbed(*arrays: Any) -> PyTree:
         return fn(*call.fill(arrays))
 
-    graph, shape = trace(perturbed, [s.aval for s in call.sets], VOCABULARY, RULES)
+    avals = [s.aval for s in call.sets]
+    graph, shape = trace(perturbed, avals, declared.vocabulary(), RULES, declared.PRIMITIVES)
     check(graph)
     return graph, shape
 

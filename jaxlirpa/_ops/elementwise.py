@@ -17,23 +17,27 @@ from jaxlirpa._typing import Array
 
 
 def _max(node: Node) -> OneKink:
+    """One kink, at the known operand: convex."""
     (known,) = node.known
     zero, one = jnp.zeros_like(known), jnp.ones_like(known)
     return OneKink(lambda x: jnp.maximum(x, known), known, zero, one)
 
 
 def _min(node: Node) -> OneKink:
+    """One kink, at the known operand: concave."""
     (known,) = node.known
     zero, one = jnp.zeros_like(known), jnp.ones_like(known)
     return OneKink(lambda x: jnp.minimum(x, known), known, one, zero)
 
 
 def _abs(node: Node, slope_at_kink: SlopeAtKink) -> OneKink:
+    """One kink, at zero."""
     one = jnp.ones((), node.outputs[0].dtype)
     return OneKink(jnp.abs, jnp.zeros_like(one), -one, one, slope_at_kink)
 
 
 def _leaky_relu(node: Node) -> OneKink:
+    """One kink, at zero."""
     left = node.operands[1]
     assert not isinstance(left, Ref)
     one = jnp.ones_like(left)
@@ -52,6 +56,7 @@ def _rounding(node: Node) -> Rounding:
 
 
 def _clip(node: Node) -> Clip:
+    """Two kinks, at the limits."""
     floor, _, ceiling = node.operands
     assert not isinstance(floor, Ref) and not isinstance(ceiling, Ref)
     return Clip(floor, ceiling)

@@ -26,6 +26,11 @@ def _mask(node: Node) -> Array | None:
     return node.known[0] if node.known else None
 
 
+def _enclosed(node: Node, boxes: Sequence[Interval]) -> Interval:
+    """What a rule that rewrote the value knows of it besides."""
+    return node.params["image"](boxes)
+
+
 class _Partial:
     """A relaxation some of whose operands are known."""
 
@@ -65,5 +70,5 @@ RECORDS: dict[str, Record] = {
     "product": Joint(lambda node: Product()),
     "reduce_max": Joint(lambda node: Maximum(_axes(node), _mask(node)), axes=_axes, operands=(0,)),
     "softmax": Joint(lambda node: Softmax(*_axes(node)), axes=_axes),
-    "within": Within(lambda node, boxes: node.params["image"](boxes)),
+    "within": Within(_enclosed),
 }

@@ -40,6 +40,7 @@ def _comparison(
     """
 
     def image(node: Node, boxes: Sequence[Interval]) -> tuple[Interval, ...]:
+        """Known where the boxes do not overlap, or are the same point."""
         x, y = _all_operands(node, boxes)
         return (Interval(surely(x, y), ~never(x, y)),)
 
@@ -74,6 +75,7 @@ def _is_finite(node: Node, boxes: Sequence[Interval]) -> tuple[Interval, ...]:
 
 
 def _is_nonzero(node: Node, boxes: Sequence[Interval]) -> tuple[Interval, ...]:
+    """Whether zero is in the box, or nothing else."""
     ((lower, upper),) = boxes
     return (Interval((lower > 0) | (upper < 0), ~((lower == 0) & (upper == 0))),)
 

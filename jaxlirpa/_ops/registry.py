@@ -8,7 +8,7 @@ import numpy as np
 
 from jaxlirpa._errors import DomainError, UnsupportedPrimitiveError
 from jaxlirpa._graph.graph import INPUT, Graph, Node, Ref
-from jaxlirpa._ops import affine, elementwise, joint, movement, opaque, univariate
+from jaxlirpa._ops import affine, declared, elementwise, joint, movement, opaque, univariate
 from jaxlirpa._ops.families import Elementwise, Move, Opaque, Record, Within
 from jaxlirpa._ops.unsupported import UNSUPPORTED
 from jaxlirpa._typing import Interval
@@ -25,7 +25,7 @@ RECORDS: dict[str, Record] = {
 
 def record(node: Node) -> Record:
     """What the node's primitive is."""
-    return RECORDS[node.primitive]
+    return RECORDS.get(node.primitive) or declared.record(node.primitive)
 
 
 def check(graph: Graph) -> None:
@@ -40,9 +40,9 @@ def check(graph: Graph) -> None:
 
 def _objection(graph: Graph, node: Node) -> str | None:
     """Why a node cannot be bounded, or None."""
-    if node.primitive not in RECORDS:
+    if node.primitive not in RECORDS and not declared.is_declared(node.primitive):
         return UNSUPPORTED.get(node.primitive, "it is not known to jaxlirpa")
-    found = RECORDS[node.primitive]
+    found = record(node)
     if found.operands is not None and any(i not in found.operands for i in node.positions):
         wrong = next(i for i in node.positions if i not in found.operands)
         return f"its operand {wrong} (an index, a mask or a divisor) is perturbed"

@@ -86,11 +86,13 @@ def _parameter(node: Node) -> Array:
 
 
 def _integer_pow(node: Node) -> Restricted:
+    """A power: convex, concave, or S-shaped."""
     n = node.params["y"]
     return Restricted(curves.integer_power(n), _without_zero if n < 0 else _EVERYWHERE, 1.0)
 
 
 def _pow(node: Node) -> Restricted:
+    """A power of the base, or an exponential of the exponent, the other one being known."""
     known = _parameter(node)
     if node.positions == (0,):
         power = Power(known)
@@ -98,12 +100,19 @@ def _pow(node: Node) -> Restricted:
     return Restricted(curves.exponential(known), _wherever(known > 0), 1.0)
 
 
+def _celu(node: Node) -> Relaxation:
+    """Convex for a positive alpha, else concave."""
+    return curves.celu(_parameter(node))
+
+
 def _elu(node: Node) -> Restricted:
+    """Convex up to an alpha of 1, else with a kink."""
     alpha = _parameter(node)
     return Restricted(curves.elu(alpha), _wherever(alpha >= 0), 1.0)
 
 
 def _squareplus(node: Node) -> Restricted:
+    """A function that is convex."""
     b = _parameter(node)
     return Restricted(curves.squareplus(b), _wherever(b >= 0), 1.0)
 
@@ -114,6 +123,7 @@ def _wherever(condition: Array) -> Inside:
 
 
 def _round(node: Node) -> Staircase:
+    """A nondecreasing step function."""
     method = node.params["rounding_method"]
     return Staircase(lambda x: jax.lax.round(x, method), lambda a: a + 0.5)
 
@@ -130,7 +140,7 @@ RECORDS: dict[str, Record] = {
     "atanh": _on(curves.ATANH, _UNIT, 0.0, "values between -1 and 1"),
     "cbrt": _everywhere(curves.CBRT),
     "ceil": _everywhere(Staircase(jnp.ceil, lambda a: a)),
-    "celu": Elementwise(lambda node: curves.celu(_parameter(node)), operands=(0,)),
+    "celu": Elementwise(_celu, operands=(0,)),
     "cos": _everywhere(curves.COS),
     "cosh": _everywhere(curves.COSH),
     "digamma": _on(curves.DIGAMMA, _positive, 1.0, "values above 0"),

@@ -25,6 +25,7 @@ def _between_two(kinked: Callable[[Array, Array], Array]) -> Rule:
     """
 
     def rule(build: Builder, node: Node) -> Sequence[Value] | None:
+        """Of two perturbed values: by the kink of their difference."""
         if len(node.perturbed) < 2:
             return None
         x, y = node.perturbed
@@ -76,6 +77,7 @@ def _clamp(build: Builder, node: Node) -> Sequence[Value] | None:
 
 
 def _smallest(build: Builder, node: Node) -> Sequence[Value] | None:
+    """The negated largest entry of the negated array."""
     axes = node.params["axes"]
     return build.apply(lambda x: -jnp.max(-x, axes), node.source, *node.operands)
 
@@ -128,6 +130,7 @@ def _windows(build: Builder, node: Node) -> Sequence[Value] | None:
 
 
 def _smallest_windows(build: Builder, node: Node) -> Sequence[Value] | None:
+    """As the largest entries of the negated image."""
     (x,) = build.apply(jnp.negative, node.source, *node.operands)
     negated = Node("reduce_window_max", (x,), node.params, node.bind, node.outputs, node.source)
     found = _windows(build, negated)
@@ -148,12 +151,14 @@ def running(node: Node, shape: tuple[int, ...]) -> tuple[Callable[[Array], Array
 
 
 def _running_largest(build: Builder, node: Node) -> Sequence[Value] | None:
+    """The largest of every entry and all before it."""
     beside, mask = running(node, node.outputs[0].shape)
     (stacked,) = build.apply(beside, node.source, *node.operands)
     return largest(build, stacked, mask, node.source)
 
 
 def _running_smallest(build: Builder, node: Node) -> Sequence[Value] | None:
+    """The smallest of every entry and all before it."""
     axis, reverse = node.params["axis"], node.params["reverse"]
 
     def smallest(x: Array) -> Array:

@@ -30,6 +30,7 @@ def _written_out(primitive: str, function: Callable[[Array], Array], factor: flo
     """The rule for an inner function whose argument is a multiple of something."""
 
     def rule(build: Builder, node: Node) -> Sequence[Value] | None:
+        """A GELU that is written out."""
         (argument,), (aval,) = node.perturbed, node.outputs
         multiple = build.definition(argument)
         if multiple is None or multiple.primitive != "mul":

@@ -1,0 +1,1 @@
+"""Whole networks, in flax linen, in flax nnx and as plain functions, under every method."""
