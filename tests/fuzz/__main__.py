@@ -12,7 +12,10 @@ import sys
 # The modules of the tests are found as pytest finds them.
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
-_BATCH = 20
+# Programs that a process reports at once.
+_BATCH = 5
+# Reports after which a process ends: compiled operations take gigabytes in sum.
+_REPORTS = 80
 
 
 def main() -> int:
@@ -33,7 +36,10 @@ def main() -> int:
     last = options.seed + options.programs
     batches = [range(a, min(a + _BATCH, last)) for a in range(options.seed, last, _BATCH)]
     with concurrent.futures.ProcessPoolExecutor(
-        options.jobs, multiprocessing.get_context("spawn"), configure
+        options.jobs,
+        multiprocessing.get_context("spawn"),
+        configure,
+        max_tasks_per_child=_REPORTS,
     ) as pool:
         jobs = [pool.submit(batch, seeds, options.dtype) for seeds in batches]
         bar = tqdm(total=options.programs, unit="program")

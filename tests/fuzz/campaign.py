@@ -6,7 +6,7 @@ import dataclasses
 import pathlib
 import tempfile
 import traceback
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 
 import jax
 import numpy as np
@@ -15,9 +15,6 @@ import jaxlirpa
 from fuzz.check import Case, Violation, random_case, violations
 from fuzz.programs import OPERATIONS, Operation
 from fuzz.shrink import shrunk
-
-# Programs after which compiled operations, which take gigabytes in sum, are dropped.
-_MEMORY = 400
 
 
 @dataclasses.dataclass
@@ -66,14 +63,6 @@ def describe(case: Case, violation: Violation) -> str:
     return "\n".join([*lines, str(violation)])
 
 
-def outcomes(seeds: Iterable[int], dtype: np.dtype) -> Iterator[Outcome]:
-    """Of one program after the other."""
-    for count, seed in enumerate(seeds):
-        if count % _MEMORY == _MEMORY - 1:
-            jax.clear_caches()
-        yield run(seed, dtype)
-
-
 def configure() -> None:
     """Sets JAX up for many small programs; as the tests do, but for a cache of what is compiled."""
     jax.config.update("jax_enable_x64", True)
@@ -86,4 +75,4 @@ def configure() -> None:
 
 def batch(seeds: range, dtype: str) -> list[Outcome]:
     """The outcomes of some seeds, in a process of its own."""
-    return list(outcomes(seeds, np.dtype(dtype)))
+    return [run(seed, np.dtype(dtype)) for seed in seeds]

@@ -121,7 +121,7 @@ def _climbed(
 
     Every point has an entry of a node for itself; its gradient says where the step goes.
     """
-    real = graph.returning([ref for ref in graph.targets if is_floating(graph.aval(ref))])
+    real = graph.returning([r for r in graph.targets if _is_climbed(graph.aval(r))])
     values, pull = jax.vjp(lambda *x: _values(real, x), *map(jnp.asarray, points))
     chosen = rng.integers(len(values), size=points[0].shape[:2])
     weights = []
@@ -139,6 +139,10 @@ def _climbed(
         goal = farthest(batch, direction, rng)
         found.append(between(batch, x, goal, share.reshape(*share.shape, *[1] * (x.ndim - 2))))
     return found
+
+
+def _is_climbed(aval: jax.ShapeDtypeStruct) -> bool:
+    return is_floating(aval) and 0 not in aval.shape
 
 
 def sampled(graph: Graph, case: Case) -> tuple[list[np.ndarray], list[np.ndarray]]:

@@ -2,8 +2,8 @@
 
 A program is its text, so that a counter-example can be read and pasted. Its values are of four
 kinds with one shape each, and every operation maps kinds to a kind; what is defined on a part of
-the numbers only is given arguments that stay inside by construction. A constant is `c(seed, *shape)`, numbers of
-either sign that both precisions represent.
+the numbers only is given arguments that stay inside by construction. A constant is
+`c(seed, *shape)`, numbers of either sign that both precisions represent.
 """
 
 from __future__ import annotations
@@ -431,7 +431,7 @@ SIGNATURES = {
         jnp.tile(conv({x}, c({n}, 3, 3, 2, 1)), (1, 1, 1, 2))
         conv({x}, c({n}, 3, 1, 1, 2), feature_group_count=2)
         conv({x}, c({n}, 2, 2, 2, 2), rhs_dilation=(2, 1))
-        jax.image.resize(conv({x}, c({n}, 2, 2, 2, 2), window_strides=(2, 1)), (1, 4, 3, 2), "linear")
+        jnp.repeat(conv({x}, c({n}, 2, 2, 2, 2), window_strides=(2, 1)), 2, 1)
         lax.reduce_window({x}, -jnp.inf, lax.max, (1, 2, 2, 1), (1, 1, 1, 1), "SAME")
         lax.reduce_window({x}, jnp.inf, lax.min, (1, 2, 3, 1), (1, 1, 1, 1), "SAME")
         lax.reduce_window({x}, 0.0, lax.add, (1, 2, 2, 1), (1, 1, 1, 1), "SAME") / 4
