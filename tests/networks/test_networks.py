@@ -63,6 +63,7 @@ NETWORKS: dict[str, Callable[[], Network]] = {
 CHEAP = ("ibp", "crown_ibp")
 LONG = (
     *("mlp-gelu", "mlp-gelu_tanh", "mlp-silu", "mlp-mish", "mlp-hard_silu"),
+    *("linen-cnn", "linen-mobilenet", "linen-gru", "plain-attention"),
     *("linen-wide_resnet", "linen-resnext", "linen-densenet", "linen-autoencoder"),
     *("linen-lstm", "linen-transformer", "plain-closed_loop", "plain-ode"),
     *("nnx-cnn", "nnx-resnet", "nnx-gru"),
