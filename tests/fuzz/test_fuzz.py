@@ -156,8 +156,8 @@ def test_a_wrong_rewriting_is_found(monkeypatch: pytest.MonkeyPatch):
         return node.perturbed[:1] if len(node.perturbed) == 2 else None
 
     lines = (Line(0, "v"), Line(1, "v"), Line(2, "v", "jnp.maximum(v0, v1)"))
-    sets = jaxlirpa.Box(np.zeros((1, 3)), np.ones((1, 3)))
-    case = Case(Program(lines), {0: sets, 1: sets}, DTYPES[1], 0)
+    low, high = (jaxlirpa.Box(x + np.zeros((1, 3)), x + np.ones((1, 3))) for x in (0, 2))
+    case = Case(Program(lines), {0: low, 1: high}, DTYPES[1], 0)
     assert not violations(case)
     monkeypatch.setitem(RULES, "max", (wrong,))
     assert any(not violation.rounded for violation in violations(case))
