@@ -27,6 +27,7 @@ from jaxlirpa._ops.families import (
 from jaxlirpa._ops.named import VOCABULARY
 from jaxlirpa._ops.rules import RULES
 from jaxlirpa._ops.unsupported import UNSUPPORTED
+from jaxlirpa._relax.compiled import Compiled
 from jaxlirpa._relax.restricted import Restricted
 
 PAGE = Path(__file__).with_name("coverage.md")
@@ -105,7 +106,7 @@ def _relaxation(make: Callable[..., Any]) -> str:
         return _first_line(factory)
     captured = inspect.getclosurevars(factory)
     for found in captured.nonlocals.values():
-        while isinstance(found, Restricted):
+        while isinstance(found, Restricted | Compiled):
             found = found.relaxation
         return _first_line(type(found))
     named = (v for v in captured.globals.values() if not inspect.isfunction(v))

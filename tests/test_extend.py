@@ -61,6 +61,10 @@ RELAXATIONS = {
         lambda x: jnp.where(x > 0.3, x, jnp.floor(x)),
         extend.relaxation(lambda x: jnp.where(x > 0.3, x, jnp.floor(x))),
     ),
+    "floor": (
+        lambda x: jnp.floor(x) + 2 * x,
+        extend.relaxation(lambda x: jnp.floor(x) + 2 * x),
+    ),
     "false derivative": (
         lambda x: jnp.round(x) + x,
         extend.relaxation(lambda x: x + jax.lax.stop_gradient(jnp.round(x) - x) + x),

@@ -16,6 +16,7 @@ class Compiled:
     """
 
     def __init__(self, relaxation: Relaxation):
+        self.relaxation = relaxation
         self._image, self._lines = jax.jit(relaxation.image), jax.jit(relaxation.lines)
 
     def image(self, box: Interval) -> Interval:

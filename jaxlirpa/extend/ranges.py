@@ -18,12 +18,21 @@ from jaxlirpa._ops import declared
 from jaxlirpa._ops.families import Elementwise, Opaque
 from jaxlirpa._ops.registry import RECORDS, check, record
 from jaxlirpa._ops.rules import RULES
-from jaxlirpa._relax.rounding import Rounding
-from jaxlirpa._relax.steps import Staircase
+from jaxlirpa._relax.compiled import Compiled
+from jaxlirpa._relax.convex import Convex
+from jaxlirpa._relax.curved import Curve
+from jaxlirpa._relax.periodic import Wave
+from jaxlirpa._relax.piecewise import Clip, OneKink
+from jaxlirpa._relax.power import Power
+from jaxlirpa._relax.restricted import Restricted
+from jaxlirpa._relax.sshaped import SShaped
 from jaxlirpa._typing import Array, Interval, vacuous_where_nan
 from jaxlirpa._walk import forward
 
 Range = Callable[[Interval], Interval]
+
+# Relaxations of functions without jumps; of any other nothing is concluded.
+_CONTINUOUS = (Clip, Convex, Curve, OneKink, Power, SShaped, Wave)
 
 
 class Ranges:
@@ -102,5 +111,8 @@ def _continuous(node: Node) -> bool:
         return False
     found = record(node)
     if isinstance(found, Elementwise):
-        return not isinstance(found.relaxation(node), Rounding | Staircase)
+        relaxation = found.relaxation(node)
+        while isinstance(relaxation, Restricted | Compiled):
+            relaxation = relaxation.relaxation
+        return isinstance(relaxation, _CONTINUOUS)
     return not isinstance(found, Opaque)

@@ -270,10 +270,10 @@ NETWORKS: dict[str, Callable[[], Network]] = {
     "mobilenet_v3": lambda: network(MobileNet(3), IMAGE),
     "lstm": lambda: network(Recurrent(nn.OptimizedLSTMCell), SEQUENCE),
     "gru": lambda: network(Recurrent(nn.GRUCell), SEQUENCE),
-    "transformer": lambda: network(Transformer(1), SEQUENCE),
-    "vit": lambda: network(ViT(1), IMAGE),
+    "transformer": lambda: network(Transformer(1), SEQUENCE, 0.002),
+    "vit": lambda: network(ViT(1), IMAGE, 0.002),
     "autoencoder": lambda: network(Autoencoder(), IMAGE),
-    "mixer": lambda: network(Mixer(1), IMAGE),
+    "mixer": lambda: network(Mixer(1), IMAGE, 0.002),
 }
 LARGE: dict[str, Callable[[], Network]] = {
     "resnet18": lambda: network(

@@ -264,8 +264,8 @@ NETWORKS: dict[str, Callable[[], Network]] = {
     "mobilenet": lambda: network(MobileNet, IMAGE),
     "lstm": lambda: network(lambda rngs: Recurrent(rngs, nnx.OptimizedLSTMCell), SEQUENCE),
     "gru": lambda: network(lambda rngs: Recurrent(rngs, nnx.GRUCell), SEQUENCE),
-    "transformer": lambda: network(Transformer, SEQUENCE),
-    "vit": lambda: network(ViT, IMAGE),
+    "transformer": lambda: network(Transformer, SEQUENCE, 0.002),
+    "vit": lambda: network(ViT, IMAGE, 0.002),
     "autoencoder": lambda: network(Autoencoder, IMAGE),
-    "mixer": lambda: network(Mixer, IMAGE),
+    "mixer": lambda: network(Mixer, IMAGE, 0.002),
 }

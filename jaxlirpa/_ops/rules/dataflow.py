@@ -82,6 +82,12 @@ def _placed_alike(build: Builder, a: Any, b: Any) -> bool:
     return bool(s and t and s.root == t.root and np.array_equal(s.places, t.places))
 
 
+def are_placed_alike(build: Builder, value: Ref, root: Ref, like: Ref) -> bool:
+    """Whether `value` is `root`, placed in an array as `like` places a value of its own."""
+    s, t = spread(build, value), spread(build, like)
+    return bool(s and t and s.root == root and np.array_equal(s.places, t.places))
+
+
 def reduced(shape: Sequence[int], axes: Sequence[int]) -> np.ndarray:
     """For every entry of an array, the flat index of its entry in the array's sum over `axes`."""
     kept = [1 if i in axes else n for i, n in enumerate(shape)]

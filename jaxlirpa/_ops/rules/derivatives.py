@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from jaxlirpa._graph.graph import Node, Ref, Value
 from jaxlirpa._graph.trace import Builder, Rule
-from jaxlirpa._ops.rules.dataflow import scalar, sole
+from jaxlirpa._ops.rules.dataflow import are_placed_alike, placed, placement, scalar, sole
 from jaxlirpa._typing import Array
 
 # Products of more factors than this are not taken apart.
@@ -58,12 +58,26 @@ def _times(build: Builder, factors: Sequence[Value], source: str) -> Value:
     return result
 
 
-def _remove(factors: list[Value], gone: Ref) -> list[Value] | None:
-    """The factors without one of them, or None where it is not among them."""
+def _remove(build: Builder, factors: list[Value], root: Ref, like: Ref) -> list[Value] | None:
+    """The factors without `root`, placed as `like` is; None where it is not among them."""
     for i, factor in enumerate(factors):
-        if isinstance(factor, Ref) and factor == gone:
+        if isinstance(factor, Ref) and are_placed_alike(build, factor, root, like):
             return factors[:i] + factors[i + 1 :]
     return None
+
+
+def _slope(
+    build: Builder, factor: Value, function: str, primitive: str, source: str
+) -> tuple[Ref, Value] | None:
+    """`y` and the derivative of `y = function(x)`, placed as `factor`, which is `1 - y`."""
+    if not isinstance(factor, Ref):
+        return None
+    root, chain = placement(build, factor)
+    y = _complement(build, root)
+    x = sole(build.definition(y), function)
+    if y is None or x is None:
+        return None
+    return y, placed(build, _append(build, primitive, x, source), chain)
 
 
 def _of_tanh(build: Builder, node: Node) -> Sequence[Value] | None:
@@ -72,18 +86,14 @@ def _of_tanh(build: Builder, node: Node) -> Sequence[Value] | None:
         return None
     for once, twice in (node.perturbed, node.perturbed[::-1]):
         factors = _factors(build, once)
-        if len(factors) > _MOST:
-            continue
-        for factor in factors:
-            t = _complement(build, factor)
-            x = sole(build.definition(t), "tanh")
-            if t is None or x is None or not isinstance(factor, Ref):
+        for i, factor in enumerate(factors if len(factors) <= _MOST else ()):
+            found = _slope(build, factor, "tanh", "tanh_derivative", node.source)
+            if found is None or not isinstance(factor, Ref):
                 continue
-            others = _remove(factors, factor)
-            rest = _remove(_factors(build, twice), t)
-            if others is not None and rest is not None and _same(rest, factors):
-                slope = _append(build, "tanh_derivative", x, node.source)
-                return [_times(build, [*others, slope], node.source)]
+            t, slope = found
+            rest = _remove(build, _factors(build, twice), t, factor)
+            if rest is not None and _same(rest, factors):
+                return [_times(build, [*factors[:i], *factors[i + 1 :], slope], node.source)]
     return None
 
 
@@ -103,15 +113,13 @@ def _of_logistic(build: Builder, node: Node) -> Sequence[Value] | None:
     factors = [f for operand in node.operands for f in _factors(build, operand)]
     if len(factors) > _MOST:
         return None
-    for factor in factors:
-        s = _complement(build, factor)
-        x = sole(build.definition(s), "logistic")
-        if s is None or x is None or not isinstance(factor, Ref):
+    for i, factor in enumerate(factors):
+        found = _slope(build, factor, "logistic", "logistic_derivative", node.source)
+        if found is None or not isinstance(factor, Ref):
             continue
-        others = _remove(factors, factor)
-        others = None if others is None else _remove(others, s)
+        s, slope = found
+        others = _remove(build, factors[:i] + factors[i + 1 :], s, factor)
         if others is not None:
-            slope = _append(build, "logistic_derivative", x, node.source)
             return [_times(build, [*others, slope], node.source)]
     return None
 
