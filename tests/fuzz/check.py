@@ -54,11 +54,16 @@ class Case:
         sets = {number: convert(batch, dtype) for number, batch in self.sets.items()}
         return dataclasses.replace(self, sets=sets, dtype=dtype)
 
-    def graph(self) -> Graph:
-        """The traced program; every live value is an output."""
+    def traced(self) -> Graph:
+        """The program as it is bounded."""
         avals = [SHAPES[line.kind] for line in self.program.inputs]
         middle = [jaxlirpa.Box(*[jnp.zeros(shape, self.dtype)] * 2) for shape in avals]
         graph, _ = oracles.trace(self.program.function(self.dtype), *middle)
+        return graph
+
+    def graph(self) -> Graph:
+        """The same, with every live value as an output."""
+        graph = self.traced()
         return graph.returning(oracles.live_refs(graph))
 
 
@@ -126,11 +131,11 @@ def _climbed(
     chosen = rng.integers(len(values), size=points[0].shape[:2])
     weights = []
     for number, value in enumerate(values):
-        flat = np.zeros((*value.shape[:2], int(np.prod(value.shape[2:]))), case.dtype)
+        flat = np.zeros((*value.shape[:2], int(np.prod(value.shape[2:]))), value.dtype)
         entry = rng.integers(flat.shape[2], size=flat.shape[:2])
         sign = np.where(rng.uniform(size=entry.shape) < 0.5, -1, 1)
         wanted = np.where(chosen == number, sign, 0)
-        np.put_along_axis(flat, entry[..., None], wanted[..., None].astype(case.dtype), 2)
+        np.put_along_axis(flat, entry[..., None], wanted[..., None].astype(value.dtype), 2)
         weights.append(jnp.asarray(flat.reshape(value.shape)))
     found = []
     share = rng.choice([1, 1, 0.5, 0.1], points[0].shape[:2])
@@ -145,8 +150,27 @@ def _is_climbed(aval: jax.ShapeDtypeStruct) -> bool:
     return is_floating(aval) and 0 not in aval.shape
 
 
-def sampled(graph: Graph, case: Case) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Members of the sets, and the values of all nodes there."""
+def values_at(case: Case, points: Sequence[np.ndarray]) -> dict[Ref | int, np.ndarray]:
+    """The values of all nodes at `[sets, points, *shape]` of every input.
+
+    The program itself is run as well, whatever the graph makes of it: its values stand behind
+    those of the node that an output is, or under the output's number where the graph says that it
+    is a constant.
+    """
+    graph, traced = case.graph(), case.traced()
+    values = _values(graph, points)
+    found: dict[Ref | int, np.ndarray] = dict(
+        zip(graph.targets, map(np.asarray, values), strict=True)
+    )
+    results = jax.vmap(jax.vmap(case.program.function(case.dtype)))(*points)
+    for number, (out, result) in enumerate(zip(traced.outputs, results, strict=True)):
+        parts = [found[out], result] if isinstance(out, Ref) else [result]
+        found[out if isinstance(out, Ref) else number] = np.concatenate(parts, 1)
+    return found
+
+
+def sampled(graph: Graph, case: Case) -> list[np.ndarray]:
+    """Members of the sets."""
     rng = np.random.default_rng(case.seed)
     points = [members(batch, rng, POINTS) for batch in case.inputs]
     rounds = [points]
@@ -155,8 +179,7 @@ def sampled(graph: Graph, case: Case) -> tuple[list[np.ndarray], list[np.ndarray
             rounds.append(_climbed(graph, case, rounds[-1], rng))
         except NotImplementedError:  # a step function without a derivative
             break
-    points = [np.concatenate(parts, 1) for parts in zip(*rounds, strict=True)]
-    return points, [np.asarray(x) for x in _values(graph, points)]
+    return [np.concatenate(parts, 1) for parts in zip(*rounds, strict=True)]
 
 
 def bounded(graph: Graph, case: Case, method: str) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -189,29 +212,40 @@ def _excess(values: np.ndarray, lower: np.ndarray, upper: np.ndarray) -> np.ndar
 def violations(case: Case, methods: Sequence[str] = tuple(oracles.METHODS)) -> list[Violation]:
     """Where a bound does not hold: the worst entry of the first such node, by method."""
     graph = case.graph()
-    points, values = sampled(graph, case)
+    points = sampled(graph, case)
+    values = values_at(case, points)
+    _check_constants(case, values)
     found = []
     for method in methods:
         bounds = bounded(graph, case, method)
-        for ref, value, (lower, upper) in zip(graph.targets, values, bounds, strict=True):
-            excess = _excess(value, lower, upper)
+        for ref, (lower, upper) in zip(graph.targets, bounds, strict=True):
+            excess = _excess(values[ref], lower, upper)
             if (excess > 0).any():
                 place = np.unravel_index(np.argmax(excess), excess.shape)
                 entry = (place[0], *place[2:])
                 node = graph.nodes[ref.node]
-                found.append(
-                    Violation(
-                        method,
-                        ref,
-                        f"{node.primitive} {ref} at {node.source}",
-                        tuple(map(int, entry)),
-                        value[place].item(),
-                        lower[entry].item(),
-                        upper[entry].item(),
-                    )
+                violation = Violation(
+                    method,
+                    ref,
+                    f"{node.primitive} {ref} at {node.source}",
+                    tuple(map(int, entry)),
+                    values[ref][place].item(),
+                    lower[entry].item(),
+                    upper[entry].item(),
                 )
+                rounded = _rounded(case, violation, points)
+                found.append(dataclasses.replace(violation, rounded=rounded))
                 break
-    return [dataclasses.replace(v, rounded=_rounded(case, v, points)) for v in found]
+    return found
+
+
+def _check_constants(case: Case, values: Mapping[Ref | int, np.ndarray]) -> None:
+    """Asserts that what is constant in the graph is so."""
+    for number, out in enumerate(case.traced().outputs):
+        if not isinstance(out, Ref):
+            limit = np.broadcast_to(out, (len(values[number]), *np.shape(out)))
+            outside = (_excess(values[number], limit, limit) > 0) & np.isfinite(values[number])
+            assert not outside.any(), f"output {number} is not constantly {out}"
 
 
 def _rounded(case: Case, violation: Violation, points: Sequence[np.ndarray]) -> bool:
@@ -232,7 +266,8 @@ def _rounded(case: Case, violation: Violation, points: Sequence[np.ndarray]) -> 
         precise, double = graph, alone
     position, entry = graph.targets.index(violation.ref), violation.place[1:]
     at64 = [x.astype(double.dtype) for x in at]
-    truth = np.asarray(_values(precise, at64)[position])[(0, slice(None), *entry)].astype(float)
+    ref = precise.targets[position]
+    truth = values_at(double, at64)[ref][(0, slice(None), *entry)].astype(float)
 
     def explained(graph: Graph, alone: Case, at: Sequence[np.ndarray]) -> bool:
         lower, upper = (

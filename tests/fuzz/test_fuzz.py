@@ -16,8 +16,11 @@ from fuzz.campaign import run
 from fuzz.check import Case, random_case, violations
 from fuzz.programs import MATRICES, OPERATIONS, SHAPES, Line, Operation, Program
 from fuzz.sets import farthest, members
+from jaxlirpa._graph.graph import Node, Value
+from jaxlirpa._graph.trace import Builder
 from jaxlirpa._ops.families import Affine, Elementwise
 from jaxlirpa._ops.registry import RECORDS
+from jaxlirpa._ops.rules import RULES
 from jaxlirpa._relax.piecewise import Clip
 
 DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
@@ -143,4 +146,18 @@ def test_rounding_is_no_violation_and_no_excuse(monkeypatch: pytest.MonkeyPatch)
     assert all(violation.rounded for violation in violations(case))
     wrong = Elementwise(lambda node: Clip(jnp.float32(0.5), jnp.float32(0.6)))
     monkeypatch.setitem(RECORDS, "sub", wrong)
+    assert any(not violation.rounded for violation in violations(case))
+
+
+def test_a_wrong_rewriting_is_found(monkeypatch: pytest.MonkeyPatch):
+    """The graph is held against the program, not against itself."""
+
+    def wrong(build: Builder, node: Node) -> tuple[Value, ...] | None:
+        return node.perturbed[:1] if len(node.perturbed) == 2 else None
+
+    lines = (Line(0, "v"), Line(1, "v"), Line(2, "v", "jnp.maximum(v0, v1)"))
+    low, high = (jaxlirpa.Box(x + np.zeros((1, 3)), x + np.ones((1, 3))) for x in (0, 2))
+    case = Case(Program(lines), {0: low, 1: high}, DTYPES[1], 0)
+    assert not violations(case)
+    monkeypatch.setitem(RULES, "max", (wrong,))
     assert any(not violation.rounded for violation in violations(case))
