@@ -155,7 +155,8 @@ def values_at(case: Case, points: Sequence[np.ndarray]) -> dict[Ref | int, np.nd
 
     The program itself is run as well, whatever the graph makes of it: its values stand behind
     those of the node that an output is, or under the output's number where the graph says that it
-    is a constant.
+    is a constant. Where what is written overflows and the graph does not, there is no such value:
+    bounds are those of the function of real numbers.
     """
     graph, traced = case.graph(), case.traced()
     values = _values(graph, points)
@@ -164,6 +165,9 @@ def values_at(case: Case, points: Sequence[np.ndarray]) -> dict[Ref | int, np.nd
     )
     results = jax.vmap(jax.vmap(case.program.function(case.dtype)))(*points)
     for number, (out, result) in enumerate(zip(traced.outputs, results, strict=True)):
+        if isinstance(out, Ref):
+            overflown = np.isinf(result) & np.isfinite(found[out])
+            result = np.where(overflown, found[out], result)
         parts = [found[out], result] if isinstance(out, Ref) else [result]
         found[out if isinstance(out, Ref) else number] = np.concatenate(parts, 1)
     return found
