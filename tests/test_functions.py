@@ -349,8 +349,9 @@ def defined_moderate(function: Function) -> tuple[Interval, Any, np.ndarray, np.
     """Moderate boxes in the domain, what is found for them, and samples of the function."""
     relaxation = function.relaxation(np.float64)
     box = moderate(function)
-    if hasattr(relaxation, "inside"):
-        kept = np.broadcast_to(np.asarray(relaxation.inside(box)), box.lower.shape)
+    plain = getattr(relaxation, "relaxation", relaxation)  # it may be compiled
+    if hasattr(plain, "inside"):
+        kept = np.broadcast_to(np.asarray(plain.inside(box)), box.lower.shape)
         box = Interval(*(x[kept] for x in box))
     box = Interval(*map(jnp.asarray, box))
     weights = np.linspace(0, 1, 129).reshape(-1, 1)
