@@ -20,6 +20,7 @@ import scipy.special
 
 from jaxlirpa._ops.families import Elementwise
 from jaxlirpa._ops.registry import RECORDS, record
+from jaxlirpa._relax.compiled import Compiled
 from jaxlirpa._relax.lines import Relaxation, relax
 from jaxlirpa._relax.unknown import Unknown
 from jaxlirpa._typing import Interval
@@ -349,7 +350,7 @@ def defined_moderate(function: Function) -> tuple[Interval, Any, np.ndarray, np.
     """Moderate boxes in the domain, what is found for them, and samples of the function."""
     relaxation = function.relaxation(np.float64)
     box = moderate(function)
-    plain = getattr(relaxation, "relaxation", relaxation)  # it may be compiled
+    plain = relaxation.relaxation if isinstance(relaxation, Compiled) else relaxation
     if hasattr(plain, "inside"):
         kept = np.broadcast_to(np.asarray(plain.inside(box)), box.lower.shape)
         box = Interval(*(x[kept] for x in box))
