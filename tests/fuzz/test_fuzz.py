@@ -71,7 +71,7 @@ def test_random_programs(dtype: np.dtype):
     check(range(24), dtype, few(*FEW.splitlines()))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("block", range(4))
 def test_many_random_programs(block: int, dtype: np.dtype):

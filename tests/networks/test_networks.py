@@ -104,13 +104,13 @@ def test_network_by_the_cheap_methods(name: str) -> None:
     check(NETWORKS[name](), CHEAP)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", (*LONG, *LONGEST))
 def test_long_network_by_every_method(name: str) -> None:
     check(NETWORKS[name]())
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", linen.LARGE)
 def test_large_network(name: str) -> None:
     check(linen.LARGE[name](), CHEAP)
