@@ -92,11 +92,10 @@ class BackwardLinear:
         if not isinstance(found, Nonlinear):
             return list(zip(node.perturbed, self._affine(node, outputs), strict=True))
         xs = [self.reference[ref] for ref in node.perturbed]
-        y = self.reference[Ref(index, 0)]
         if isinstance(found, Elementwise):
             (functional,) = outputs
             assert functional is not None
-            lines = around(self.lines(index), xs[0], y)
+            lines = around(self.lines(index), xs[0], self.reference[Ref(index, 0)])
             return [(node.perturbed[0], _replace(functional, lines))]
         axes = found.axes(node) if isinstance(found, Joint) else ()
         pairs: list[tuple[Ref, Functional]] = []

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxlirpa._errors import ControlFlowError
-from jaxlirpa._graph.graph import Node, Ref, Value
+from jaxlirpa._graph.graph import Node, Ref, Value, is_same
 from jaxlirpa._graph.jaxpr import Branches, Equation, Program, Scan, While
 from jaxlirpa._typing import Array, PyTree, Shaped
 
@@ -136,7 +136,7 @@ def _truths(builder: Builder, condition: Array, source: str) -> tuple[bool, bool
 
 def _advance(builder: Builder, going: Array, old: Value, new: Value, source: str) -> Value:
     """The carry of a mapped loop, whose leading axes number the examples: some have ended."""
-    if _same(old, new):
+    if is_same(old, new):
         return old
 
     def advance(going: Array, old: Array, new: Array) -> Array:
@@ -207,13 +207,9 @@ def _selector(builder: Builder, index: Value, count: int, source: str) -> Value:
 
 
 def _select(builder: Builder, which: Value, cases: Sequence[Value], source: str) -> Value:
-    if all(_same(x, cases[0]) for x in cases):
+    if all(is_same(x, cases[0]) for x in cases):
         return cases[0]
     return builder.apply(lax.select_n, source, which, *cases)[0]
-
-
-def _same(a: Value, b: Value) -> bool:
-    return a is b or (isinstance(a, Ref) and isinstance(b, Ref) and a == b)
 
 
 def _concrete(kind: type[Number], value: Any) -> Number | None:

@@ -25,6 +25,11 @@ Value = Ref | Array
 """A perturbed value, or a known array."""
 
 
+def is_same(a: Value, b: Value) -> bool:
+    """Whether two values are one: the same perturbed value, or the same array object."""
+    return a is b or (isinstance(a, Ref) and isinstance(b, Ref) and a == b)
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Node:
     """One application of a primitive to at least one perturbed value.

@@ -8,12 +8,12 @@ import jax
 import jax.numpy as jnp
 
 from jaxlirpa._graph.graph import Node, Ref
+from jaxlirpa._ops import curves
 from jaxlirpa._ops.families import Elementwise, Record
 from jaxlirpa._relax.compiled import Compiled
 from jaxlirpa._relax.piecewise import Clip, OneKink, SlopeAtKink, flat, nearest
 from jaxlirpa._relax.rounding import Rounding
 from jaxlirpa._relax.sshaped import SShaped
-from jaxlirpa._typing import Array
 
 
 def _max(node: Node) -> OneKink:
@@ -62,13 +62,8 @@ def _clip(node: Node) -> Clip:
     return Clip(floor, ceiling)
 
 
-def _sech_squared(x: Array) -> Array:
-    """`tanh'`, without the cancellation of `1 - tanh(x)^2`."""
-    return 4 * jax.nn.sigmoid(2 * x) * jax.nn.sigmoid(-2 * x)
-
-
-_TANH = Compiled(SShaped(jnp.tanh, _sech_squared))
-_SIGMOID = Compiled(SShaped(jax.nn.sigmoid, lambda x: jax.nn.sigmoid(x) * jax.nn.sigmoid(-x)))
+_TANH = Compiled(SShaped(jnp.tanh, curves.TANH_DERIVATIVE.smooth.function))
+_SIGMOID = Compiled(SShaped(jax.nn.sigmoid, curves.LOGISTIC_DERIVATIVE.smooth.function))
 
 RECORDS: dict[str, Record] = {
     "abs": Elementwise(

@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 
-from jaxlirpa._graph.graph import Graph, Node
+import jax.numpy as jnp
+
+from jaxlirpa._graph.graph import Graph, Node, Ref, Value
 from jaxlirpa._relax.lines import Relaxation
 from jaxlirpa._relax.planes import JointRelaxation
 from jaxlirpa._typing import Array, Interval
@@ -13,6 +15,15 @@ from jaxlirpa._typing import Array, Interval
 
 def _none(graph: Graph, node: Node) -> None:
     del graph, node
+
+
+def operand_boxes(operands: Sequence[Value], boxes: Sequence[Interval]) -> list[Interval]:
+    """The boxes of all operands from those of the perturbed ones; what is known is a point."""
+    supply = iter(boxes)
+    return [
+        next(supply) if isinstance(x, Ref) else Interval(jnp.asarray(x), jnp.asarray(x))
+        for x in operands
+    ]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import jax.numpy as jnp
-
 from jaxlirpa._graph.graph import Node, Ref
-from jaxlirpa._ops.families import Joint, Record, Within
+from jaxlirpa._ops.families import Joint, Record, Within, operand_boxes
 from jaxlirpa._relax.extremum import Maximum
 from jaxlirpa._relax.normalise import Normalised
 from jaxlirpa._relax.planes import JointRelaxation, Plane, Planes
@@ -37,20 +35,13 @@ class _Partial:
     def __init__(self, node: Node, relaxation: JointRelaxation):
         self.node, self.relaxation = node, relaxation
 
-    def _all(self, boxes: Sequence[Interval]) -> list[Interval]:
-        supply = iter(boxes)
-        return [
-            next(supply) if isinstance(x, Ref) else Interval(jnp.asarray(x), jnp.asarray(x))
-            for x in self.node.operands
-        ]
-
     def image(self, boxes: Sequence[Interval]) -> Interval:
         """As with boxes of one point in the place of what is known."""
-        return self.relaxation.image(self._all(boxes))
+        return self.relaxation.image(operand_boxes(self.node.operands, boxes))
 
     def planes(self, boxes: Sequence[Interval]) -> Planes:
         """What is known goes to the offset."""
-        planes = self.relaxation.planes(self._all(boxes))
+        planes = self.relaxation.planes(operand_boxes(self.node.operands, boxes))
         return Planes(*map(self._without_known, planes))
 
     def _without_known(self, plane: Plane) -> Plane:

@@ -16,6 +16,15 @@ def _whole(function: Callable[[Array], Array], primitive: str) -> Named:
     return Named(function, primitive, operands=lambda x: (x,), evaluate=function)
 
 
+def _with_parameter(
+    function: Callable[[Array, Array], Array], primitive: str, default: float
+) -> Named:
+    """A function of one parameter, which has a default."""
+    return Named(
+        function, primitive, operands=lambda x, value=default: (x, value), evaluate=function
+    )
+
+
 VOCABULARY: Vocabulary = {
     "leaky_relu": Named(
         jax.nn.leaky_relu,
@@ -29,24 +38,9 @@ VOCABULARY: Vocabulary = {
         operands=lambda x: (-1.0, x, 1.0),
         evaluate=jax.lax.clamp,
     ),
-    "elu": Named(
-        jax.nn.elu,
-        primitive="elu",
-        operands=lambda x, alpha=1.0: (x, alpha),
-        evaluate=jax.nn.elu,
-    ),
-    "celu": Named(
-        jax.nn.celu,
-        primitive="celu",
-        operands=lambda x, alpha=1.0: (x, alpha),
-        evaluate=jax.nn.celu,
-    ),
-    "squareplus": Named(
-        jax.nn.squareplus,
-        primitive="squareplus",
-        operands=lambda x, b=4.0: (x, b),
-        evaluate=jax.nn.squareplus,
-    ),
+    "elu": _with_parameter(jax.nn.elu, "elu", 1.0),
+    "celu": _with_parameter(jax.nn.celu, "celu", 1.0),
+    "squareplus": _with_parameter(jax.nn.squareplus, "squareplus", 4.0),
     "silu": _whole(jax.nn.silu, "silu"),
     "hard_silu": _whole(jax.nn.hard_silu, "hard_silu"),
     "softplus": _whole(jax.nn.softplus, "softplus"),

@@ -8,16 +8,11 @@ from collections.abc import Callable, Sequence
 import jax.numpy as jnp
 import numpy as np
 
-from jaxlirpa._graph.graph import Graph, Node, Ref
-from jaxlirpa._ops.families import Opaque, Record
+from jaxlirpa._graph.graph import Graph, Node
+from jaxlirpa._ops.families import Opaque, Record, operand_boxes
 from jaxlirpa._typing import Array, Interval
 
 Image = Callable[[Node, Sequence[Interval]], tuple[Interval, ...]]
-
-
-def _all_operands(node: Node, boxes: Sequence[Interval]) -> list[Interval]:
-    supply = iter(boxes)
-    return [next(supply) if isinstance(x, Ref) else Interval(x, x) for x in node.operands]
 
 
 def _rising(node: Node, boxes: Sequence[Interval]) -> tuple[Interval, ...]:
@@ -41,7 +36,7 @@ def _comparison(
 
     def image(node: Node, boxes: Sequence[Interval]) -> tuple[Interval, ...]:
         """Known where the boxes do not overlap, or are the same point."""
-        x, y = _all_operands(node, boxes)
+        x, y = operand_boxes(node.operands, boxes)
         return (Interval(surely(x, y), ~never(x, y)),)
 
     return Opaque(image)
@@ -82,7 +77,7 @@ def _is_nonzero(node: Node, boxes: Sequence[Interval]) -> tuple[Interval, ...]:
 
 def _exclusive(node: Node, boxes: Sequence[Interval]) -> tuple[Interval, ...]:
     """Known where both truth values are."""
-    x, y = _all_operands(node, boxes)
+    x, y = operand_boxes(node.operands, boxes)
     known = (x.lower == x.upper) & (y.lower == y.upper)
     value = x.lower ^ y.lower
     return (Interval(value & known, value | ~known),)
@@ -90,7 +85,7 @@ def _exclusive(node: Node, boxes: Sequence[Interval]) -> tuple[Interval, ...]:
 
 def _among(node: Node, boxes: Sequence[Interval]) -> tuple[Interval, ...]:
     """The hull of the cases that the selector may name."""
-    selector, *cases = _all_operands(node, boxes)
+    selector, *cases = operand_boxes(node.operands, boxes)
     wanted = [
         (selector.lower.astype(int) <= i) & (i <= selector.upper.astype(int))
         for i in range(len(cases))

@@ -114,6 +114,13 @@ def sole(node: Node | None, primitive: str) -> Ref | None:
     return node.perturbed[0]
 
 
+def as_rows(x: Array, axes: Sequence[int]) -> Array:
+    """An array with the given axes as one, the last."""
+    kept = [i for i in range(x.ndim) if i not in axes]
+    sizes = [x.shape[i] for i in kept]
+    return jnp.transpose(x, (*kept, *axes)).reshape(*sizes, math.prod(x.shape[i] for i in axes))
+
+
 def scalar(value: Any) -> float | None:
     """The number of which every entry of a known array is, where that can be told."""
     if isinstance(value, Ref | jax.core.Tracer) or np.size(value) == 0:

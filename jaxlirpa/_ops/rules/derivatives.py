@@ -8,16 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import jax
 import jax.numpy as jnp
 
 from jaxlirpa._graph.graph import Node, Ref, Value
 from jaxlirpa._graph.trace import Builder, Rule
+from jaxlirpa._ops import curves
 from jaxlirpa._ops.rules.dataflow import are_placed_alike, placed, placement, scalar, sole
-from jaxlirpa._typing import Array
 
 # Products of more factors than this are not taken apart.
 _MOST = 8
+_SLOPES = {
+    "logistic_derivative": curves.LOGISTIC_DERIVATIVE.smooth.function,
+    "tanh_derivative": curves.TANH_DERIVATIVE.smooth.function,
+}
 
 
 def _factors(build: Builder, value: Value) -> list[Value]:
@@ -36,17 +39,8 @@ def _complement(build: Builder, value: Value) -> Ref | None:
     return node.perturbed[0] if scalar(node.known[0]) == 1 else None
 
 
-def _tanh_derivative(x: Array) -> Array:
-    return 4 * jax.nn.sigmoid(2 * x) * jax.nn.sigmoid(-2 * x)
-
-
-def _logistic_derivative(x: Array) -> Array:
-    return jax.nn.sigmoid(x) * jax.nn.sigmoid(-x)
-
-
 def _append(build: Builder, primitive: str, x: Ref, source: str) -> Value:
-    evaluate = _tanh_derivative if primitive == "tanh_derivative" else _logistic_derivative
-    aval = build.aval(x)
+    evaluate, aval = _SLOPES[primitive], build.aval(x)
     return build.append(primitive, (x,), {}, lambda x: (evaluate(x),), (aval,), source)[0]
 
 

@@ -11,7 +11,7 @@ from jax import lax
 
 from jaxlirpa._graph.graph import Node, Ref, Value
 from jaxlirpa._graph.trace import Builder, Rule
-from jaxlirpa._ops.rules.dataflow import placed, placement, sole
+from jaxlirpa._ops.rules.dataflow import as_rows, placed, placement, sole
 from jaxlirpa._typing import Array
 
 
@@ -113,8 +113,7 @@ def _reduced_product(build: Builder, node: Node) -> Sequence[Value] | None:
     axes = node.params["axes"]
 
     def product(x: Array) -> Array:
-        kept = [i for i in range(x.ndim) if i not in axes]
-        x = jnp.transpose(x, (*kept, *axes)).reshape(*(x.shape[i] for i in kept), -1)
+        x = as_rows(x, axes)
         while (size := x.shape[-1]) > 1:
             half = size // 2
             rest = x[..., 2 * half :]

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 import jax.numpy as jnp
 
-from jaxlirpa._graph.graph import Node, Ref, Value
+from jaxlirpa._graph.graph import Node, Ref, Value, is_same
 from jaxlirpa._graph.trace import Builder, Rule
+from jaxlirpa._ops.families import operand_boxes
 from jaxlirpa._ops.rules.dataflow import within
 from jaxlirpa._typing import Array, Interval
 
@@ -29,7 +30,7 @@ def _choice(build: Builder, node: Node) -> Sequence[Value] | None:
     if build.aval(predicate).dtype != bool or not floating:
         name = "choose_among"
         return build.append(name, operands, {}, node.bind, node.outputs, node.source)
-    if all(_same(case, cases[0]) for case in cases):
+    if all(is_same(case, cases[0]) for case in cases):
         return [cases[0]]
     (value,) = build.append("choose", operands, {}, node.bind, node.outputs, node.source)
     guard = _guard(build, operands)
@@ -38,15 +39,9 @@ def _choice(build: Builder, node: Node) -> Sequence[Value] | None:
     others = [x for x in operands if isinstance(x, Ref)]
 
     def image(boxes: Sequence[Interval]) -> Interval:
-        supply = iter(boxes)
-        known = [next(supply) if isinstance(x, Ref) else Interval(x, x) for x in operands]
-        return _guarded(known, *guard)
+        return _guarded(operand_boxes(operands, boxes), *guard)
 
     return within(build, value, others, image, node.source)
-
-
-def _same(a: Value, b: Value) -> bool:
-    return a is b or (isinstance(a, Ref) and isinstance(b, Ref) and a == b)
 
 
 def _guard(build: Builder, operands: Sequence[Value]) -> tuple[int, bool, Array] | None:

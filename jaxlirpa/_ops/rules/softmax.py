@@ -17,7 +17,15 @@ import numpy as np
 
 from jaxlirpa._graph.graph import Node, Ref, Value
 from jaxlirpa._graph.trace import Builder, Rule
-from jaxlirpa._ops.rules.dataflow import is_spread_of, placed, placement, reduced, sole, spread
+from jaxlirpa._ops.rules.dataflow import (
+    as_rows,
+    is_spread_of,
+    placed,
+    placement,
+    reduced,
+    sole,
+    spread,
+)
 from jaxlirpa._ops.rules.extrema import running
 from jaxlirpa._typing import Array, Shaped
 
@@ -50,21 +58,15 @@ def _is_constant(build: Builder, shift: Any, axes: tuple[int, ...]) -> bool:
     return bool(np.all(found.places == least))
 
 
-def _as_rows(x: Array, axes: tuple[int, ...]) -> Array:
-    """With the given axes as one, the last."""
-    kept = [i for i in range(x.ndim) if i not in axes]
-    return jnp.transpose(x, (*kept, *axes)).reshape(*(x.shape[i] for i in kept), -1)
-
-
 def differences(x: Array, axes: tuple[int, ...]) -> Array:
     """`x_j - x_i` over the given axes as one, `[..., i, j]`; exactly zero for `i = j`."""
-    rows = _as_rows(x, axes)
+    rows = as_rows(x, axes)
     apart = 1 - np.eye(rows.shape[-1], dtype=x.dtype)
     return (rows[..., None, :] - rows[..., :, None]) * apart
 
 
 def _placed_back(rows: Array, shape: Sequence[int], axes: tuple[int, ...]) -> Array:
-    """From `[..., i]` to the shape of `x` in `_as_rows`."""
+    """From `[..., i]` to the shape of `x` in `as_rows`."""
     kept = [i for i in range(len(shape)) if i not in axes]
     order = (*kept, *axes)
     whole = rows.reshape([shape[i] for i in order])
@@ -109,7 +111,7 @@ def _softmax(build: Builder, node: Node) -> Sequence[Value] | None:
     x = _unshifted(build, z, axes)
 
     def operands(x: Array) -> tuple[Array, Array]:
-        rows = _as_rows(x, axes)[..., None, :]
+        rows = as_rows(x, axes)[..., None, :]
         apart = differences(x, axes)
         return jnp.broadcast_to(rows, apart.shape), apart
 
