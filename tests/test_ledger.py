@@ -43,6 +43,7 @@ OURS = {
     "squareplus",
     "tanh_derivative",
     "truncate",
+    "wins",
     "within",
 }
 # Declared for newer releases of JAX than the oldest that is supported.

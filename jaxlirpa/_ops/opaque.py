@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from jaxlirpa._graph.graph import Graph, Node
 from jaxlirpa._ops.families import Opaque, Record, operand_boxes
@@ -102,6 +103,27 @@ def _among(node: Node, boxes: Sequence[Interval]) -> tuple[Interval, ...]:
     return (Interval(lower, upper),)
 
 
+def _wins(node: Node, boxes: Sequence[Interval]) -> tuple[Interval, ...]:
+    """Which entry of a window is the largest: known where no other one can be as large.
+
+    Equal entries leave it open, since the order in which they are compared is the compiler's.
+    """
+    mask, slices, sign = (node.params[key] for key in ("mask", "slices", "sign"))
+    ((lower, upper),) = boxes
+    if sign < 0:
+        lower, upper = -upper, -lower
+    lower, upper = (jnp.where(mask, slices(x), -jnp.inf) for x in (lower, upper))
+    return (Interval(lower > _largest_other(upper), ~(upper < _largest_other(lower))),)
+
+
+def _largest_other(x: Array) -> Array:
+    """For every entry, the largest of the others along the first axis."""
+    start = jnp.full_like(x[:1], -jnp.inf)
+    before = jnp.concatenate([start, lax.cummax(x, 0)[:-1]])
+    after = jnp.concatenate([lax.cummax(x, 0, reverse=True)[1:], start])
+    return jnp.maximum(before, after)
+
+
 def _truth_values(graph: Graph, node: Node) -> str | None:
     dtypes = {graph.aval(ref).dtype for ref in node.perturbed}
     if dtypes == {np.dtype(bool)}:
@@ -136,5 +158,6 @@ RECORDS: dict[str, Record] = {
     "reduce_or": _LOGIC(_rising),
     "sort": Opaque(_rising, objection=_one_array),
     "truncate": Opaque(_rising),
+    "wins": Opaque(_wins),
     "xor": _LOGIC(_exclusive),
 }

@@ -20,7 +20,7 @@ _BY_REASON: dict[str, str] = {
     _NO_RULE: """
         atan2 bessel_i0e bessel_i1e fft igamma igamma_grad_a igammac polygamma polynomial
         reduce reduce_xor reduce_window regularized_incomplete_beta scatter-max scatter-min
-        scatter-mul select_and_gather_add select_and_scatter select_and_scatter_add zeta
+        scatter-mul select_and_scatter zeta
         hessenberg approx_top_k empty2 get swap stage linear_call custom_lin dce_sink
         """,
     "it compares in an order of its own, in which NaN and zeros of either sign have places": """

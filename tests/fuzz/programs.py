@@ -432,9 +432,12 @@ SIGNATURES = {
         conv({x}, c({n}, 3, 1, 1, 2), feature_group_count=2)
         conv({x}, c({n}, 2, 2, 2, 2), rhs_dilation=(2, 1))
         jnp.repeat(conv({x}, c({n}, 2, 2, 2, 2), window_strides=(2, 1)), 2, 1)
-        lax.reduce_window({x}, -jnp.inf, lax.max, (1, 2, 2, 1), (1, 1, 1, 1), "SAME")
+        pool({x})
         lax.reduce_window({x}, jnp.inf, lax.min, (1, 2, 3, 1), (1, 1, 1, 1), "SAME")
         lax.reduce_window({x}, 0.0, lax.add, (1, 2, 2, 1), (1, 1, 1, 1), "SAME") / 4
+        jax.grad(lambda t: jnp.sum(pool(t) * {k}))({x})
+        jax.grad(lambda t: jnp.sum(jnp.square(pool(jnp.sin(t)))))({x})
+        jax.jvp(pool, ({x},), (jnp.tanh({x}),))[1]
         jnp.repeat({x}.reshape(1, 2, 2, 3, 2).max(2), 2, 1)
         ({x} - {x}.mean((1, 2), keepdims=True)) / jnp.sqrt({x}.var((1, 2), keepdims=True) + 1e-3)
         jax.nn.relu(conv({x}, c({n}, 2, 2, 2, 2)))
@@ -534,7 +537,8 @@ class Program:
             found = np.random.default_rng(seed).normal(size=shape)
             return found.astype(np.float32).astype(dtype)
 
-        names = {"jax": jax, "jnp": jnp, "lax": lax, "np": np, "c": constant, "conv": conv}
+        names = {"jax": jax, "jnp": jnp, "lax": lax, "np": np}
+        names |= {"c": constant, "conv": conv, "pool": pool}
         exec(compile(str(self), FILE, "exec"), names)
         return names["program"]
 
@@ -544,6 +548,11 @@ def conv(x: Any, kernel: Any, **options: Any) -> Any:
     options = {"window_strides": (1, 1), "padding": "SAME", **options}
     numbers = ("NHWC", "HWIO", "NHWC")
     return lax.conv_general_dilated(x, kernel, dimension_numbers=numbers, **options)
+
+
+def pool(x: Any) -> Any:
+    """Max pooling of an image, to its size."""
+    return lax.reduce_window(x, -jnp.inf, lax.max, (1, 2, 2, 1), (1, 1, 1, 1), "SAME")
 
 
 def random_program(

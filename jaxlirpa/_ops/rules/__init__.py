@@ -16,13 +16,14 @@ from jaxlirpa._ops.rules import (
     extrema,
     gelu,
     normalise,
+    pooling,
     products,
     selection,
     softmax,
 )
 
 # Those that recognise the most come first, those that always apply last.
-_ORDER = (casts, gelu, derivatives, normalise, softmax, selection, extrema, products)
+_ORDER = (casts, gelu, derivatives, normalise, softmax, selection, extrema, pooling, products)
 _PAIRS = itertools.chain.from_iterable(module.RULES.items() for module in _ORDER)
 
 RULES: dict[str, tuple[Rule, ...]] = {}

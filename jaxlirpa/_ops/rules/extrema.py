@@ -101,42 +101,6 @@ def largest(build: Builder, value: Value, mask: np.ndarray, source: str) -> list
     return build.append("reduce_max", operands, {"axes": (0,)}, bind, result, source)
 
 
-def _windows(build: Builder, node: Node) -> Sequence[Value] | None:
-    """Max pooling: every place of the window is a slice of the image; what is padded is masked."""
-    (x,), params = node.operands, node.params
-    window, strides = params["window_dimensions"], params["window_strides"]
-    pads = [
-        (*pad, d - 1) for pad, d in zip(params["padding"], params["base_dilation"], strict=True)
-    ]
-    sizes = node.outputs[0].shape
-
-    def slices(x: Array) -> Array:
-        padded = lax.pad(x, jnp.zeros((), x.dtype), pads)
-        parts = []
-        for place in np.ndindex(*window):
-            start = [p * d for p, d in zip(place, params["window_dilation"], strict=True)]
-            stop = [a + (n - 1) * s + 1 for a, n, s in zip(start, sizes, strides, strict=True)]
-            parts.append(lax.slice(padded, start, stop, strides))
-        return jnp.stack(parts)
-
-    if not isinstance(x, Ref) or math.prod(sizes) == 0:
-        return None
-    with jax.ensure_compile_time_eval():
-        mask = np.asarray(slices(jnp.ones(build.aval(x).shape, jnp.float32)) > 0)
-    if not mask.any(0).all():  # a window of nothing but padding
-        return None
-    (stacked,) = build.apply(slices, node.source, x)
-    return largest(build, stacked, mask, node.source)
-
-
-def _smallest_windows(build: Builder, node: Node) -> Sequence[Value] | None:
-    """As the largest entries of the negated image."""
-    (x,) = build.apply(jnp.negative, node.source, *node.operands)
-    negated = Node("reduce_window_max", (x,), node.params, node.bind, node.outputs, node.source)
-    found = _windows(build, negated)
-    return None if found is None else build.apply(jnp.negative, node.source, *found)
-
-
 def running(node: Node, shape: tuple[int, ...]) -> tuple[Callable[[Array], Array], np.ndarray]:
     """Every entry beside all before it: `[n, *shape]`, with the mask of those that count."""
     axis, n = node.params["axis"], shape[node.params["axis"]]
@@ -190,7 +154,5 @@ RULES: dict[str, tuple[Rule, ...]] = {
     ),
     "min": (_never, _between_two(lambda x, y: x - jnp.maximum(x - y, 0)), _clamped),
     "reduce_min": (_smallest,),
-    "reduce_window_max": (_windows,),
-    "reduce_window_min": (_smallest_windows,),
     "top_k": (_top,),
 }
