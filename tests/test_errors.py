@@ -68,6 +68,18 @@ UNSUPPORTED = {
         "operand 1 (an index, a mask or a divisor) is perturbed",
     ),
     "sort": (lambda x: X[jnp.argsort(x)], "sorting several arrays"),
+    "reduce": (
+        lambda x: jax.lax.reduce(x, 0.0, lambda a, b: a + 2 * b, (0,)),
+        "none of add, mul, max",
+    ),
+    "reduce_xor": (
+        lambda x: jax.lax.reduce(x > 0, False, jax.lax.bitwise_xor, (0,)),
+        "a parity is known only",
+    ),
+    "scatter-mul": (
+        lambda x: X.at[x.astype(int)].multiply(2.0),
+        "its indices known while the function is traced",
+    ),
     "rem": (lambda x: X % x, "its divisor is perturbed"),
     "round_to": (lambda x: (x.astype(jnp.bfloat16) * 2).astype(x.dtype), "computes in bfloat16"),
     "scatter": (lambda x: x.at[jnp.array([0, 0])].set(X[:2]), "written twice"),

@@ -540,6 +540,34 @@ NONLINEAR = [
         lambda x: jnp.abs(lax.conv_transpose(jnp.tanh(x), c(3, 1, 2), (2,), "SAME")),
         (1, 3, 1),
     ),
+    case("atan2", lambda y, x: jnp.arctan2(y @ c(3, 4), x @ c(2, 4) + 4.0) @ c(4, 2), (3,), (2,)),
+    case("atan2 above", lambda y, x: jnp.arctan2(jnp.exp(y), x), (4,), (4,)),
+    case("atan2 anywhere", lambda y, x: jnp.arctan2(y, x), (12,), (12,)),
+    case("atan2 of a constant", lambda x: jnp.arctan2(c(8), x) - jnp.arctan2(x, c(8)), (8,)),
+    case("at multiply", lambda x, y: x.at[np.array([2, 0, 2, 2])].mul(y), (4,), (4,)),
+    case("at multiply known", lambda x: x.at[1:, np.array([0, 0])].mul(c(2, 2)), (3, 2)),
+    case("at multiply into", lambda y: jnp.asarray(c(3)).at[np.array([-1, 7])].mul(y), (2,)),
+    case("at max", lambda x, y: x.at[np.array([[1], [0], [1]]), :2].max(y), (2, 3), (3, 1, 2)),
+    case("at max known", lambda x: x.at[np.array([1, 1, 5])].max(c(3)), (3,)),
+    case("at min", lambda x, y: x.at[np.array([1, 1])].min(jnp.tanh(y)), (3,), (2,)),
+    case("at min of nothing", lambda x: x.at[np.zeros(0, int)].min(c(0)) * x, (3,)),
+    case("segment_max", lambda x: jax.ops.segment_max(x, np.array([0, 1, 1, 0]), 2), (4,)),
+    case("reduce, sum", lambda x: lax.reduce(x, 0.5, lax.add, (1,)), (2, 3)),
+    case("reduce, product", lambda x: lax.reduce(x, 2.0, lambda a, b: b * a, (0,)), (2, 3)),
+    case("reduce, max", lambda x, y: lax.reduce(x, y, lax.max, (0, 1)), (2, 3), ()),
+    case("reduce, min", lambda x: lax.reduce(x, 0.1, jnp.minimum, (1,)), (2, 3)),
+    case("reduce, and", lambda x: lax.reduce(x > 0, x[0, 0] > 1, lax.bitwise_and, (1,)), (2, 3)),
+    case("reduce, or", lambda x: lax.reduce(x > 0, x[0, 0] < 1, lax.bitwise_or, (1,)), (2, 3)),
+    case(
+        "reduce_window, max",
+        lambda x: lax.reduce_window(x, 0.2, lax.max, (2, 2), (1, 2), "SAME"),
+        (2, 3),
+    ),
+    case(
+        "reduce_window, product",
+        lambda x: lax.reduce_window(x, 1.0, lax.mul, (2,), (1,), [(1, 1)]),
+        (3,),
+    ),
     case(
         "resized", lambda x: jax.image.resize(jax.nn.relu(x), (4, 3), "bilinear") @ c(3, 2), (2, 2)
     ),
@@ -556,6 +584,18 @@ def test_nonlinear(case: Case):
             room = oracles.slack(bounds["ibp"].lower[i], bounds["ibp"].upper[i])
             assert (bounds[name].lower[i] >= bounds["ibp"].lower[i] - room).all(), what
             assert (bounds[name].upper[i] <= bounds["ibp"].upper[i] + room).all(), what
+
+
+@pytest.mark.parametrize("method", oracles.METHODS.values(), ids=oracles.METHODS)
+def test_angles(method: Any):
+    """Exact where the angle is continuous; any angle where it jumps, or the origin is met."""
+    y = jaxlirpa.Box(jnp.array([1.0, -1, -2, -1, 0, -1, -1]), jnp.array([2.0, 1, -1, 1, 1, 0, 1]))
+    x = jaxlirpa.Box(jnp.array([-1.0, 1, -1, -2, -2, -2, 0]), jnp.array([1.0, 2, 0, -1, -1, 0, 1]))
+    quarter, pi = np.pi / 4, np.pi
+    lower, upper = method(jnp.arctan2)(y, x)
+    oracles.equal(lower, [quarter, -quarter, -3 * quarter, -pi, -pi, -pi, -pi])
+    oracles.equal(upper, [3 * quarter, quarter, -2 * quarter, pi, pi, pi, pi])
+    assert (lower[3:] <= -pi).all() and (upper[3:] >= pi).all()
 
 
 @pytest.mark.parametrize("ord", [1, 1.5, 2, 3, np.inf])

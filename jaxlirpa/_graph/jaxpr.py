@@ -197,6 +197,18 @@ def _program(closed: Any) -> Program:
     return Program(inputs, constants, equations, tuple(atom(v) for v in jaxpr.outvars))
 
 
+def sole_primitive(jaxpr: Any) -> str | None:
+    """The primitive that a jaxpr applies to its inputs, in any order, if that is all it does."""
+    code = _program(jaxpr)
+    if len(code.equations) != 1:
+        return None
+    (equation,) = code.equations
+    if not all(isinstance(a, Variable) for a in (*equation.operands, *code.outputs)):
+        return None
+    alone = {*equation.operands} == {*code.inputs} and equation.outputs == code.outputs
+    return equation.primitive if alone else None
+
+
 def _equation(
     eqn: Any, atom: Callable[[Any], Variable | Constant], variable: Callable[[Any], Variable]
 ) -> Equation:

@@ -103,6 +103,26 @@ def _among(node: Node, boxes: Sequence[Interval]) -> tuple[Interval, ...]:
     return (Interval(lower, upper),)
 
 
+def _angle(node: Node, boxes: Sequence[Interval]) -> tuple[Interval, ...]:
+    """The angle of a point of the plane, which jumps between -pi and pi.
+
+    A rectangle without the origin is seen under the angles between those of its corners. One that
+    the half-line of the jump meets, zeros of either sign included, may have any angle.
+    """
+    y, x = operand_boxes(node.operands, boxes)
+    corners = [jnp.arctan2(a, b) for a in y for b in x]
+    lower, upper = (functools.reduce(f, corners) for f in (jnp.minimum, jnp.maximum))
+    error = 4 * jnp.finfo(lower.dtype).eps
+    clear = (x.lower > 0) | (y.lower > 0) | (y.upper < 0)
+    half_turn = (1 + error) * jnp.pi
+    return (
+        Interval(
+            jnp.where(clear, lower - error * jnp.abs(lower), -half_turn),
+            jnp.where(clear, upper + error * jnp.abs(upper), half_turn),
+        ),
+    )
+
+
 def _wins(node: Node, boxes: Sequence[Interval]) -> tuple[Interval, ...]:
     """Which entry of a window is the largest: known where no other one can be as large.
 
@@ -142,6 +162,7 @@ _LOGIC = functools.partial(Opaque, objection=_truth_values)
 
 RECORDS: dict[str, Record] = {
     "and": _LOGIC(_rising),
+    "atan2": Opaque(_angle),
     "choose_among": Opaque(_among),
     "eq": _comparison(_equal, _apart),
     "ge": _comparison(_swapped(_less_or_equal), _less),

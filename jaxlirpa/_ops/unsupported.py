@@ -18,15 +18,15 @@ _CALLBACK = "it calls back to Python, where nothing can be bounded"
 
 _BY_REASON: dict[str, str] = {
     _NO_RULE: """
-        atan2 bessel_i0e bessel_i1e fft igamma igamma_grad_a igammac polygamma polynomial
-        reduce reduce_xor reduce_window regularized_incomplete_beta scatter-max scatter-min
-        scatter-mul select_and_scatter zeta
+        bessel_i0e bessel_i1e fft igamma igamma_grad_a igammac polygamma polynomial
+        regularized_incomplete_beta select_and_scatter zeta
         hessenberg approx_top_k empty2 get swap stage linear_call custom_lin dce_sink
         """,
     "it compares in an order of its own, in which NaN and zeros of either sign have places": """
         eq_to le_to lt_to
         """,
     _INDEX: "argmax argmin",
+    "a parity is known only where every truth value is": "reduce_xor",
     _INTEGER: """
         population_count clz shift_left shift_right_arithmetic
         shift_right_logical bitcast_convert_type iota mulhi
@@ -46,6 +46,10 @@ _BY_REASON: dict[str, str] = {
         """,
     _CALLBACK: "pure_callback io_callback debug_callback debug_print",
     "its divisor is perturbed": "rem",
+    "its function is none of add, mul, max, min, and, or of one array": "reduce reduce_window",
+    "its values must be real numbers, and its indices known while the function is traced": """
+        scatter-max scatter-min scatter-mul
+        """,
     "a window that lies in the padding alone has no largest entry": """
         reduce_window_max reduce_window_min
         """,

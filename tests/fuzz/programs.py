@@ -228,6 +228,9 @@ jax.nn.sigmoid({x}) * {y} + (1 - jax.nn.sigmoid({x})) * {x}
 ({x} == {y}).astype({x}.dtype)
 jnp.equal(jnp.sign({x}), jnp.sign({y})).astype({x}.dtype)
 jnp.nextafter({x}, {y})
+jnp.arctan2({x}, {y})
+jnp.arctan2({y}, jnp.abs({x}) + {p})
+jnp.arctan2({k}, {x} - {y})
 lax.select_n(jnp.clip({x}, 0, 2).astype(jnp.int32), {y}, {x}, {k})
 lax.cond(jnp.max({x}) > {p}, lambda: {x}, lambda: {y})
 lax.fori_loop(0, 2, lambda t, z: z * {y} - {k}, {x})
@@ -272,6 +275,10 @@ SIGNATURES = {
         {x}.at[0].add({x}[1])
         {x}.at[np.array([0, 0])].add({x})
         {x}.at[:, 1].set({k}[:, 0])
+        {x}.at[np.array([0, 0, 1])].multiply({k}[0])
+        {k}.at[np.array([0, 0])].max({x})
+        lax.reduce({x}, {x}[0, 0], lax.min, (1,))[:, None] * {k}
+        lax.reduce({x}, {x}.dtype.type(1), lambda p, q: q * p, (0,)) + {x}
         {x}.at[:, 0].set({x}[:, 1] * {x}[:, 2])
         {x}.at[np.array([1, 0, 1]), np.array([0, 1, 2])].subtract({x}[0])
         lax.dynamic_slice(jnp.pad({x}, ((1, 1), (0, 0))), (jnp.int32(1), jnp.int32(0)), (2, 3))
@@ -325,6 +332,9 @@ SIGNATURES = {
         jax.nn.logsumexp(jnp.stack([{x}, {y}]), 0)
         {x}.at[:, :2].add({y}[:, 1:])
         {x}.at[1].set({y}[0])
+        {x}.at[np.array([1, 0, 1])].multiply(jnp.stack([*{y}, {y}[0] + {x}[1]]))
+        {x}.at[np.array([1, 1])].max({y})
+        {x}.at[:, np.array([2, 7])].min({y}[:, :2])
         lax.dynamic_update_slice({x}, {y}[:, :2], (jnp.int32(0), jnp.int32(1)))
         lax.scan(lambda q, r: (jax.nn.sigmoid(q + r[0]) * r[1], q), {x}[0], ({x}, {y}))[1]
         lax.dot_general({x}, {y}, (((0,), (0,)), ((), ())))[:2]

@@ -18,12 +18,26 @@ from jaxlirpa._ops.rules import (
     normalise,
     pooling,
     products,
+    reductions,
+    scatter,
     selection,
     softmax,
 )
 
 # Those that recognise the most come first, those that always apply last.
-_ORDER = (casts, gelu, derivatives, normalise, softmax, selection, extrema, pooling, products)
+_ORDER = (
+    casts,
+    gelu,
+    derivatives,
+    normalise,
+    softmax,
+    selection,
+    extrema,
+    pooling,
+    reductions,
+    scatter,
+    products,
+)
 _PAIRS = itertools.chain.from_iterable(module.RULES.items() for module in _ORDER)
 
 RULES: dict[str, tuple[Rule, ...]] = {}

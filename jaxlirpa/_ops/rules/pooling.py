@@ -22,7 +22,7 @@ from jaxlirpa._ops.rules.extrema import largest
 from jaxlirpa._typing import Array, Shaped
 
 
-class _Windows(NamedTuple):
+class Windows(NamedTuple):
     """What the places of all windows see of an image.
 
     Attributes:
@@ -34,7 +34,7 @@ class _Windows(NamedTuple):
     mask: np.ndarray
 
 
-def _seen(params: Mapping[str, Any], shape: Sequence[int], sizes: Sequence[int]) -> _Windows:
+def seen(params: Mapping[str, Any], shape: Sequence[int], sizes: Sequence[int]) -> Windows:
     """The windows of a pooling from an image of some shape to one of some sizes."""
     window, ones = params["window_dimensions"], (1,) * len(sizes)
     strides, spacing = params["window_strides"], params.get("window_dilation", ones)
@@ -51,7 +51,7 @@ def _seen(params: Mapping[str, Any], shape: Sequence[int], sizes: Sequence[int])
         return jnp.stack(parts)
 
     with jax.ensure_compile_time_eval():
-        return _Windows(slices, np.asarray(slices(jnp.ones(shape, jnp.float32)) > 0))
+        return Windows(slices, np.asarray(slices(jnp.ones(shape, jnp.float32)) > 0))
 
 
 def _windows(build: Builder, node: Node) -> Sequence[Value] | None:
@@ -59,7 +59,7 @@ def _windows(build: Builder, node: Node) -> Sequence[Value] | None:
     (x,), sizes = node.operands, node.outputs[0].shape
     if not isinstance(x, Ref) or math.prod(sizes) == 0:
         return None
-    slices, mask = _seen(node.params, build.aval(x).shape, sizes)
+    slices, mask = seen(node.params, build.aval(x).shape, sizes)
     if not mask.any(0).all():  # a window of nothing but padding
         return None
     (stacked,) = build.apply(slices, node.source, x)
@@ -75,7 +75,7 @@ def _smallest_windows(build: Builder, node: Node) -> Sequence[Value] | None:
 
 
 def _winners(
-    build: Builder, node: Node, x: Value, windows: _Windows, wins: Callable[[Array], Array]
+    build: Builder, node: Node, x: Value, windows: Windows, wins: Callable[[Array], Array]
 ) -> Value:
     """Which place of every window has the largest entry of `x`, or the smallest.
 
@@ -101,7 +101,7 @@ def _sign(node: Node) -> int:
 def _pooled_tangents(build: Builder, node: Node) -> Sequence[Value] | None:
     """Of every window of max pooling, the tangent of the entry that wins."""
     tangents, x = node.operands
-    windows = _seen(node.params, build.aval(x).shape, node.outputs[0].shape)
+    windows = seen(node.params, build.aval(x).shape, node.outputs[0].shape)
 
     def wins(x: Array) -> Array:
         # Which of equal entries wins is the compiler's affair: it is asked for the number of the
@@ -121,7 +121,7 @@ def _pooled_cotangents(build: Builder, node: Node) -> Sequence[Value] | None:
     """The gradient of max pooling: every entry's sum over the windows that it wins."""
     source, x = node.operands
     aval = build.aval(x)
-    windows = _seen(node.params, aval.shape, build.aval(source).shape)
+    windows = seen(node.params, aval.shape, build.aval(source).shape)
 
     def wins(x: Array) -> Array:
         # The first of equal entries wins, in the order of the places.
