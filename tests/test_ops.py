@@ -629,6 +629,14 @@ def test_nothing_is_promoted(ord: float):
         oracles.check_every_node(function, sets)
 
 
+@pytest.mark.parametrize("method", oracles.METHODS.values(), ids=oracles.METHODS)
+def test_nothing_is_concluded_from_a_limit_that_is_not_a_number(method: Any):
+    """Forms over a box without end have such limits."""
+    boxes = jaxlirpa.Box(jnp.array(-1.0), 1.0), jaxlirpa.Box(-jnp.inf, jnp.array(1.0))
+    lower, upper = method(lambda x, y: jnp.clip(4 * x, 0, 2).astype(int))(*boxes)
+    assert lower <= 0 and upper >= 2
+
+
 def test_widening():
     """Values may become more precise on the way; the bounds are those of the shorter numbers."""
     (box,) = Case("widening", abs, ((3,),)).boxes(np.float32)

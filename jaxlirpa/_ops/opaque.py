@@ -11,7 +11,7 @@ from jax import lax
 
 from jaxlirpa._graph.graph import Graph, Node
 from jaxlirpa._ops.families import Opaque, Record, operand_boxes
-from jaxlirpa._typing import Array, Interval
+from jaxlirpa._typing import Array, Interval, vacuous_where_nan
 
 Image = Callable[[Node, Sequence[Interval]], tuple[Interval, ...]]
 
@@ -20,6 +20,11 @@ def _rising(node: Node, boxes: Sequence[Interval]) -> tuple[Interval, ...]:
     """Of a function that rises in every operand."""
     lower, upper = node(*(b.lower for b in boxes)), node(*(b.upper for b in boxes))
     return tuple(map(Interval, lower, upper))
+
+
+def _truncated(node: Node, boxes: Sequence[Interval]) -> tuple[Interval, ...]:
+    """To a whole number. A limit that is NaN would become one like any other, and is no limit."""
+    return _rising(node, [vacuous_where_nan(box) for box in boxes])
 
 
 def _falling(node: Node, boxes: Sequence[Interval]) -> tuple[Interval, ...]:
@@ -178,7 +183,7 @@ RECORDS: dict[str, Record] = {
     "reduce_and": _LOGIC(_rising),
     "reduce_or": _LOGIC(_rising),
     "sort": Opaque(_rising, objection=_one_array),
-    "truncate": Opaque(_rising),
+    "truncate": Opaque(_truncated),
     "wins": Opaque(_wins),
     "xor": _LOGIC(_exclusive),
 }
