@@ -1,8 +1,9 @@
 """How wide bounds are: ``python -m benchmarks.tightness [CASE ...] [--methods ...]``.
 
 Prints, for networks with stored bounds of auto_LiRPA (``tests/reference``), the mean width of our
-bounds, of theirs, and of the outputs that some point of the set attains. Run it from the root of
-the repository; ``JAXLIRPA_REFERENCE`` names a folder with more cases than the repository holds.
+bounds, of theirs, and of the outputs that some point of the set attains; ``docs/tightness.md`` says
+how to read it. Run it from the root of the repository; ``JAXLIRPA_REFERENCE`` names a folder with
+more cases than the repository holds.
 """
 
 import argparse
@@ -13,7 +14,14 @@ import numpy as np
 from tests.reference import program
 from tests.reference import test_reference as reference
 
-CASES = (*reference.SMALL, *reference.CURVED, *reference.JOINT, *reference.JOINT_LARGE)
+CASES = (
+    *reference.SMALL,
+    *reference.CURVED,
+    *reference.JOINT,
+    *reference.JOINT_LARGE,
+    "weights_mlp_l2_first_layer",
+    *reference.WIDER,
+)
 
 
 def row(name: str, method: str) -> str:
