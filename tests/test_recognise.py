@@ -194,3 +194,39 @@ def test_one_clip_is_tighter_than_two_kinks():
         return float(upper - lower)
 
     assert width(CLIPS["clip"]) < width(apart)
+
+
+# ---- softplus ------------------------------------------------------------------------------
+
+SLOPES = {
+    "grad": jax.grad(lambda x: jax.nn.softplus(x).sum()),
+    "grad of logaddexp": jax.grad(lambda x: jnp.logaddexp(x, 0.0).sum()),
+    "vmap of grad": jax.vmap(jax.grad(jax.nn.softplus)),
+    "written out": lambda x: jnp.exp(x - jax.nn.softplus(x)),
+}
+
+
+@pytest.mark.parametrize("name", SLOPES)
+def test_the_slope_of_softplus_is_the_logistic_function(name: str):
+    assert primitives(SLOPES[name], BOX)[0] == "logistic"
+    assert set(primitives(SLOPES[name], BOX)) <= {"logistic", "mul"}
+    oracles.check_every_node(SLOPES[name], [BOX])
+    extremes = jnp.array([-jnp.inf, -800.0, 0.0, 800.0, jnp.inf])
+    graph, _ = oracles.trace(SLOPES[name], Box(extremes - 1, extremes + 1))
+    (ref,) = graph.outputs
+    np.testing.assert_allclose(graph.evaluate([extremes])[ref], [0, 0, 0.5, 1, 1], atol=1e-300)
+
+
+def test_logaddexp_with_zero_is_softplus():
+    assert primitives(lambda x: jnp.logaddexp(x, 0.0), BOX) == ["softplus"]
+    assert "softplus" not in primitives(lambda x: jnp.logaddexp(x, 1.0), BOX)
+
+
+def test_derivatives_of_softplus_in_either_direction():
+    for function in (
+        lambda x: jax.jvp(jax.nn.softplus, (x,), (x,))[1],
+        jax.jacfwd(jax.nn.softplus),
+    ):
+        found = primitives(function, BOX)
+        assert "logistic" in found and "exp" not in found
+        oracles.check_every_node(function, [BOX])

@@ -22,6 +22,7 @@ from jaxlirpa._ops.rules import (
     scatter,
     selection,
     softmax,
+    softplus,
 )
 
 # Those that recognise the most come first, those that always apply last.
@@ -31,6 +32,7 @@ _ORDER = (
     derivatives,
     normalise,
     softmax,
+    softplus,
     selection,
     extrema,
     pooling,
