@@ -213,6 +213,20 @@ FUNCTIONS = [
         primitive="logistic_derivative",
         places=(1.316957897, -1.316957897),
     ),
+    Function(
+        "tanh_second_derivative",
+        None,
+        lambda x: -8 * np.tanh(x) * sigmoid(2 * x) * sigmoid(-2 * x),
+        primitive="tanh_second_derivative",
+        places=(0.6584789, -0.6584789, 1.1462158, -1.1462158),
+    ),
+    Function(
+        "logistic_second_derivative",
+        None,
+        lambda x: -np.tanh(x / 2) * sigmoid(x) * sigmoid(-x),
+        primitive="logistic_second_derivative",
+        places=(1.316957897, -1.316957897, 2.2924317, -2.2924317),
+    ),
 ]
 
 

@@ -230,3 +230,64 @@ def test_derivatives_of_softplus_in_either_direction():
         found = primitives(function, BOX)
         assert "logistic" in found and "exp" not in found
         oracles.check_every_node(function, [BOX])
+
+
+# ---- second derivatives --------------------------------------------------------------------
+
+
+def mlp(activation: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    rng = np.random.default_rng(0)
+    first, second = rng.normal(size=(3, 4)), rng.normal(size=4)
+    return lambda x: activation(x @ first) @ second
+
+
+SECOND = {
+    "hessian": jax.hessian,
+    "forwards twice": lambda f: jax.jacfwd(jax.jacfwd(f)),
+    "along a direction": lambda f: lambda x: jax.jvp(jax.grad(f), (x,), (np.ones(3),))[1],
+}
+
+
+@pytest.mark.parametrize("second", SECOND)
+@pytest.mark.parametrize("activation", [jnp.tanh, jax.nn.sigmoid], ids=["tanh", "logistic"])
+def test_second_derivatives_are_kept_whole(activation: Callable[[Any], Any], second: str):
+    """A layer's second derivative is linear in that of its activation: no products are left."""
+    function = SECOND[second](mlp(activation))
+    found = primitives(function, BOX)
+    (name,) = {p for p in found if p.endswith("_second_derivative")}
+    assert name.startswith("tanh" if activation is jnp.tanh else "logistic")
+    assert not {"product", "tanh", "logistic"} & set(found)
+    oracles.check_every_node(function, [BOX])
+
+
+def test_second_derivatives_are_kept_whole_inside_jit():
+    """Though weights are not known there."""
+
+    def bounds(weights: Any) -> jaxlirpa.Bounds:
+        return jaxlirpa.crown(jax.hessian(lambda x: jnp.tanh(x @ weights).sum()))(BOX)
+
+    weights = jnp.asarray(np.random.default_rng(1).normal(size=(3, 4)))
+    for actual, expected in zip(jax.jit(bounds)(weights), bounds(weights), strict=True):
+        oracles.equal(actual, expected)
+
+
+@pytest.mark.parametrize("activation", [jnp.tanh, jax.nn.sigmoid, jax.nn.softplus])
+def test_second_derivatives_of_deeper_networks(activation: Callable[[Any], Any]):
+    rng = np.random.default_rng(2)
+    first, second = rng.normal(size=(3, 2)), rng.normal(size=(2, 2))
+
+    def function(x: Any) -> Any:
+        return jax.hessian(lambda x: activation(activation(x @ first) @ second)[0])(x)
+
+    oracles.check_every_node(function, [BOX])
+
+
+def test_products_of_unlike_places_stay_products():
+    """A slope times the value of another entry is no second derivative."""
+    for function in (
+        lambda x: (1 - jnp.tanh(x) ** 2) * jnp.tanh(x)[::-1],
+        lambda x: (1 - jnp.tanh(x)[:, None] ** 2) * jnp.tanh(x)[None, :],
+        lambda x: (1 - jnp.tanh(x) ** 2) * jax.nn.sigmoid(x),
+    ):
+        assert "tanh_second_derivative" not in primitives(function, BOX)
+        oracles.check_every_node(function, [BOX])

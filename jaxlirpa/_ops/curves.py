@@ -20,6 +20,7 @@ from jaxlirpa._relax.curved import Curve
 from jaxlirpa._relax.lines import Lines
 from jaxlirpa._relax.periodic import Wave
 from jaxlirpa._relax.smooth import Smooth
+from jaxlirpa._relax.solvable import Solvable
 from jaxlirpa._typing import Array, Interval
 
 # What is below this gives the same value as this, and no `-inf * 0`.
@@ -212,6 +213,58 @@ LOGISTIC_DERIVATIVE = Curve(
     turns=(0.0,),
 )
 
+
+# ---- by their slopes -----------------------------------------------------------------------
+
+
+def _tanh_bend(x: Array) -> Array:
+    """The second derivative of tanh, `-2 t (1 - t^2)`."""
+    return -2 * jnp.tanh(x) * _sech_squared(x)
+
+
+def _tanh_bend_slope(x: Array) -> Array:
+    c = _sech_squared(x)
+    return c * (4 - 6 * c)
+
+
+def _where_tanh_bend_has(slope: Array) -> tuple[Array, ...]:
+    """Where the third derivative of tanh is `m`.
+
+    It is `(1 - t^2) (6 t^2 - 2) = c (4 - 6 c)` for `c = 1 - t^2 = 1 / cosh(x)^2`. For `m` between
+    -2 and 2/3 the roots are `c = (2 + r) / 6` and `c = m / (2 + r)` with `r = sqrt(4 - 6 m)`, and
+    `sinh(x)^2 = (1 - c) / c`, where `1 - c = (2 + m) / (4 + r)` and `(2 + r - m) / (2 + r)`. The
+    second root is positive, and a point, for a positive `m` alone.
+    """
+    m = jnp.clip(slope, -2, 2 / 3)
+    r = jnp.sqrt(jnp.maximum(4 - 6 * m, 0))
+    near = jnp.arcsinh(jnp.sqrt(6 * (2 + m) / ((4 + r) * (2 + r))))
+    positive = jnp.where(m > 0, m, 1)
+    far = jnp.where(m > 0, jnp.arcsinh(jnp.sqrt((2 + r - m) / positive)), jnp.inf)
+    return -far, -near, near, far
+
+
+TANH_BEND = Solvable(
+    Smooth(_tanh_bend, _tanh_bend_slope, ulps(16), terms=lambda x: 4 * _sech_squared(x)),
+    _where_tanh_bend_has,
+    slopes=(-2.0, 2 / 3),
+    turns=(-0.6584789484624084, 0.6584789484624084),
+)
+
+# `s (1 - s) (1 - 2 s)` for `s = (1 + t) / 2`, where `t = tanh(x / 2)`, is `-t (1 - t^2) / 4`.
+LOGISTIC_BEND = Solvable(
+    Smooth(
+        lambda x: _tanh_bend(0.5 * x) / 8,
+        lambda x: _tanh_bend_slope(0.5 * x) / 16,
+        ulps(16),
+        terms=lambda x: _sech_squared(0.5 * x) / 4,
+    ),
+    lambda slope: tuple(2 * x for x in _where_tanh_bend_has(16 * slope)),
+    slopes=(-1 / 8, 1 / 24),
+    turns=(-1.3169578969248167, 1.3169578969248167),
+)
+
+
+# ---- with bends, and a straight end ---------------------------------------------------------
 
 SILU = Curve(
     Smooth(

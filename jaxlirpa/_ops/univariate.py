@@ -162,6 +162,7 @@ RECORDS: dict[str, Record] = {
     "log2": _on(curves.LOG2, _FROM_ZERO, 1.0, _NOT_BELOW_ZERO),
     "log_sigmoid": _everywhere(curves.LOG_SIGMOID),
     "logistic_derivative": _everywhere(curves.LOGISTIC_DERIVATIVE),
+    "logistic_second_derivative": _everywhere(curves.LOGISTIC_BEND),
     "mish": _everywhere(curves.MISH),
     "one_minus_square": _everywhere(curves.ONE_MINUS_SQUARE),
     "pow": _restricted(
@@ -185,4 +186,5 @@ RECORDS: dict[str, Record] = {
     "squareplus": _restricted(_squareplus, "a `b` that is not negative", operands=(0,)),
     "tan": _on(curves.Tan(), _on_one_branch, 0.0, "values without a pole between them"),
     "tanh_derivative": _everywhere(curves.TANH_DERIVATIVE),
+    "tanh_second_derivative": _everywhere(curves.TANH_BEND),
 }

@@ -179,6 +179,9 @@ jax.jit(lambda t: jnp.exp(-jnp.abs(t)))({x})
 jax.grad(lambda t: jnp.sum(jnp.tanh(t) * {k}))({x})
 jax.grad(lambda t: jnp.sum(jax.nn.sigmoid(t)))({x})
 jax.grad(lambda t: jnp.sum(jax.nn.gelu(t)))({x})
+jax.jvp(jax.grad(lambda t: jnp.sum(jnp.tanh(t))), ({x},), ({k},))[1]
+jax.jvp(jax.grad(lambda t: jnp.sum(jax.nn.sigmoid(t))), ({x},), ({x},))[1]
+jnp.tanh({x}) * (1 - jnp.tanh({x}) ** 2)
 jax.grad(lambda t: jnp.sum(jax.nn.silu(t) ** 2))({x})
 jax.grad(lambda t: jnp.sum(jax.nn.softplus(t) * t))({x})
 jax.grad(lambda t: jnp.sum(jnp.sin(t) * jnp.exp(-t * t)))({x})
