@@ -165,9 +165,9 @@ def values_at(case: Case, points: Sequence[np.ndarray]) -> dict[Ref | int, np.nd
     )
     results = jax.vmap(jax.vmap(case.program.function(case.dtype)))(*points)
     for number, (out, result) in enumerate(zip(traced.outputs, results, strict=True)):
-        if isinstance(out, Ref):
-            overflown = np.isinf(result) & np.isfinite(found[out])
-            result = np.where(overflown, found[out], result)
+        if isinstance(out, Ref):  # of which there may be several
+            value = found[out][:, : result.shape[1]]
+            result = np.where(np.isinf(result) & np.isfinite(value), value, result)
         parts = [found[out], result] if isinstance(out, Ref) else [result]
         found[out if isinstance(out, Ref) else number] = np.concatenate(parts, 1)
     return found

@@ -96,6 +96,12 @@ def test_every_record_is_met():
     assert RECORDS.keys() - met - NEWER - {"convert_element_type"} == set()
 
 
+def test_two_outputs_may_be_one_value():
+    lines = (Line(0, "v"), Line(1, "v", "jnp.sin(v0)"), Line(2, "v", "jnp.sin(v0)"))
+    sets = jaxlirpa.Box(np.zeros((1, 3)), np.ones((1, 3)))
+    assert not violations(Case(Program(lines), {0: sets}, DTYPES[1], 0))
+
+
 def test_a_program_is_its_seed():
     assert random_case(3, DTYPES[0]).program == random_case(3, DTYPES[1]).program
 
