@@ -241,6 +241,10 @@ def mlp(activation: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return lambda x: activation(x @ first) @ second
 
 
+def slope_of_tanh(x: Any) -> Any:
+    return jax.grad(lambda x: jnp.tanh(x).sum())(x)
+
+
 SECOND = {
     "hessian": jax.hessian,
     "forwards twice": lambda f: jax.jacfwd(jax.jacfwd(f)),
@@ -284,10 +288,22 @@ def test_second_derivatives_of_deeper_networks(activation: Callable[[Any], Any])
 
 def test_products_of_unlike_places_stay_products():
     """A slope times the value of another entry is no second derivative."""
+    assert "tanh_second_derivative" in primitives(lambda x: slope_of_tanh(x) * jnp.tanh(x), BOX)
     for function in (
-        lambda x: (1 - jnp.tanh(x) ** 2) * jnp.tanh(x)[::-1],
-        lambda x: (1 - jnp.tanh(x)[:, None] ** 2) * jnp.tanh(x)[None, :],
-        lambda x: (1 - jnp.tanh(x) ** 2) * jax.nn.sigmoid(x),
+        lambda x: slope_of_tanh(x) * jnp.tanh(x)[::-1],
+        lambda x: slope_of_tanh(x)[:, None] * jnp.tanh(x)[None, :],
+        lambda x: slope_of_tanh(x) * jnp.tanh(2.0 * x),
+        lambda x: slope_of_tanh(x) * jax.nn.sigmoid(x),
     ):
+        assert {"tanh_derivative", "tanh_second_derivative"} & set(primitives(function, BOX))
         assert "tanh_second_derivative" not in primitives(function, BOX)
         oracles.check_every_node(function, [BOX])
+
+
+@pytest.mark.parametrize("combine", [jnp.multiply, jnp.add], ids=["products", "sums"])
+def test_long_chains_are_no_deep_recursion(combine: Callable[[Any, Any], Any]):
+    def function(x: Any) -> Any:
+        y, slope = jnp.tanh(x), slope_of_tanh(x)
+        return jax.lax.fori_loop(0, 1200, lambda i, z: combine(z, y), y) * slope * jnp.sin(x)
+
+    assert {"tanh_derivative", "tanh_second_derivative"} & set(primitives(function, BOX))

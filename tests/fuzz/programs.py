@@ -179,9 +179,9 @@ jax.jit(lambda t: jnp.exp(-jnp.abs(t)))({x})
 jax.grad(lambda t: jnp.sum(jnp.tanh(t) * {k}))({x})
 jax.grad(lambda t: jnp.sum(jax.nn.sigmoid(t)))({x})
 jax.grad(lambda t: jnp.sum(jax.nn.gelu(t)))({x})
-jax.jvp(jax.grad(lambda t: jnp.sum(jnp.tanh(t))), ({x},), ({k},))[1]
-jax.jvp(jax.grad(lambda t: jnp.sum(jax.nn.sigmoid(t))), ({x},), ({x},))[1]
-jnp.tanh({x}) * (1 - jnp.tanh({x}) ** 2)
+jax.jvp(jax.grad(lambda t: jnp.sum(jnp.tanh(t))), (jnp.clip({x}, -3, 3),), ({k},))[1]
+jax.jvp(jax.grad(lambda t: jnp.sum(jax.nn.sigmoid(t))), (jnp.clip({x}, -6, 6),), ({x},))[1]
+jax.grad(lambda t: jnp.sum(jnp.tanh(t) * (jnp.tanh(t) - {k})))(jnp.clip({x}, -3, 3))
 jax.grad(lambda t: jnp.sum(jax.nn.silu(t) ** 2))({x})
 jax.grad(lambda t: jnp.sum(jax.nn.softplus(t) * t))({x})
 jax.grad(lambda t: jnp.sum(jnp.sin(t) * jnp.exp(-t * t)))({x})

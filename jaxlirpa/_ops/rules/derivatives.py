@@ -40,11 +40,21 @@ _BENDS = {
 
 
 def _factors(build: Builder, value: Value) -> list[Value]:
-    """The factors of a product of products, known ones among them."""
-    node = build.definition(value)
-    if node is None or node.primitive not in ("product", "mul"):
-        return [value]
-    return [factor for operand in node.operands for factor in _factors(build, operand)]
+    """The factors of a product of products, known ones among them; some of very many."""
+    found, pending = list[Value](), [value]
+    while pending:
+        value = pending.pop(0)
+        node = build.definition(value)
+        if _is_product(node) and len(found) + len(pending) < _MOST:
+            assert node is not None
+            pending = [*node.operands, *pending]
+        else:
+            found.append(value)
+    return found
+
+
+def _is_product(node: Node | None) -> bool:
+    return node is not None and node.primitive in ("product", "mul")
 
 
 def _complement(build: Builder, value: Value) -> Ref | None:
@@ -192,16 +202,19 @@ def _root(build: Builder, factor: _Factor) -> tuple[_Factor, Node | None]:
     return factor, build.definition(root)
 
 
-def _signed(build: Builder, factor: _Factor) -> tuple[int, list[_Factor]]:
-    """The sign of a product, and its factors."""
-    factor, node = _root(build, factor)
-    if node is None or node.primitive not in ("product", "mul", "neg"):
-        return 1, [factor]
-    sign, factors = -1 if node.primitive == "neg" else 1, list[_Factor]()
-    for operand in node.operands:
-        inner, found = _signed(build, _Factor(operand, factor.shape, factor.chain))
-        sign, factors = sign * inner, factors + found
-    return sign, factors
+def _signed(build: Builder, operands: Sequence[_Factor]) -> tuple[int, list[_Factor]]:
+    """The sign of a product, and its factors; some of very many."""
+    sign, found, pending = 1, list[_Factor](), list(operands)
+    while pending:
+        factor, node = _root(build, pending.pop(0))
+        negated = node is not None and node.primitive == "neg"
+        if negated or (_is_product(node) and len(found) + len(pending) < _MOST):
+            assert node is not None
+            sign = -sign if negated else sign
+            pending = [*(factor._replace(value=x) for x in node.operands), *pending]
+        else:
+            found.append(factor)
+    return sign, found
 
 
 def _second(build: Builder, node: Node) -> Sequence[Value] | None:
@@ -211,11 +224,9 @@ def _second(build: Builder, node: Node) -> Sequence[Value] | None:
     """
     if len(node.perturbed) < 2 or math.prod(node.outputs[0].shape) > _LARGEST:
         return None
-    shape, sign, factors = node.outputs[0].shape, 1, list[_Factor]()
-    for operand in node.operands:
-        inner, found = _signed(build, _Factor(operand, shape))
-        sign, factors = sign * inner, factors + found
-    for i, n in enumerate(factors if len(factors) <= _MOST else ()):
+    shape = node.outputs[0].shape
+    sign, factors = _signed(build, [_Factor(operand, shape) for operand in node.operands])
+    for i, n in enumerate(factors):
         slope = build.definition(n.value)
         if slope is None or slope.primitive not in _BENDS:
             continue
@@ -251,7 +262,7 @@ def _combined(
 
 
 def _line(
-    build: Builder, factor: _Factor, slope: Node, places: np.ndarray
+    build: Builder, factor: _Factor, slope: Node, places: np.ndarray, depth: int = 0
 ) -> tuple[Array, Array] | None:
     """`a` and `b`, where a factor is `a + b y`, entry by entry.
 
@@ -260,6 +271,7 @@ def _line(
         factor: to take apart.
         slope: the derivative of `y`.
         places: where that derivative is placed.
+        depth: of the sums and products that the factor was found in.
     """
     factor, node = _root(build, factor)
     if not isinstance(factor.value, Ref):
@@ -269,11 +281,11 @@ def _line(
     if node.primitive == _BENDS[slope.primitive][0] and node.perturbed == slope.perturbed:
         ones = jnp.ones(places.shape, node.outputs[0].dtype)
         return (0 * ones, ones) if np.array_equal(factor.places(), places) else None
-    if node.primitive not in ("add", "add_any", "sub", "neg", "mul"):
+    if node.primitive not in ("add", "add_any", "sub", "neg", "mul") or depth == _MOST:
         return None
     parts = list[tuple[Array, Array]]()
     for operand in node.operands:
-        part = _line(build, factor._replace(value=operand), slope, places)
+        part = _line(build, factor._replace(value=operand), slope, places, depth + 1)
         if part is None:
             return None
         parts.append(part)
