@@ -21,7 +21,7 @@ import scipy.special
 from jaxlirpa._ops.families import Elementwise
 from jaxlirpa._ops.registry import RECORDS, record
 from jaxlirpa._relax.compiled import Compiled
-from jaxlirpa._relax.lines import Relaxation, relax
+from jaxlirpa._relax.lines import Relaxation, relax, relax_family, tabulated
 from jaxlirpa._relax.unknown import Unknown
 from jaxlirpa._typing import Interval
 from jaxlirpa.sets import Box
@@ -307,9 +307,43 @@ def solved(function: Function, dtype: Any) -> tuple[Any, Any, np.ndarray]:
 @every_dtype
 @every_function
 def test_encloses(function: Function, dtype: Any):
+    assert len(boxes(function, dtype).lower) > 1000
+    assert_encloses(function, dtype, *solved(function, dtype))
+
+
+@pytest.mark.parametrize(
+    "dtype", [np.float32, pytest.param(np.float64, marks=pytest.mark.slow)], ids=["f32", "f64"]
+)
+@every_function
+def test_every_member_of_the_family_encloses(function: Function, dtype: Any):
+    """At positions from 0 to 1, the ends among them, exactly and from a table."""
+    image, _, defined = solved(function, dtype)
+    relaxation = function.relaxation(dtype)
+    box = Interval(*map(jnp.asarray, boxes(function, dtype)))
+    rng = np.random.default_rng(2)
+    position = tuple(
+        jnp.asarray(
+            np.where(
+                rng.uniform(size=box.lower.shape) < 0.3,
+                rng.integers(0, 2, box.lower.shape),
+                rng.uniform(size=box.lower.shape),
+            ),
+            dtype,
+        )
+        for _ in range(2)
+    )
+
+    @jax.jit
+    def members(box: Interval) -> list[Any]:
+        family = relax_family(relaxation, box)
+        return [f.at(position if f.start else ()) for f in (family, tabulated(family, box))]
+
+    for lines in members(box):
+        assert_encloses(function, dtype, image, lines, defined)
+
+
+def assert_encloses(function: Function, dtype: Any, image: Any, lines: Any, defined: np.ndarray):
     box = boxes(function, dtype)
-    image, lines, defined = solved(function, dtype)
-    assert len(box.lower) > 1000
     assert defined.mean() > 0.1
     x = inside(function, box)
     with np.errstate(all="ignore"):

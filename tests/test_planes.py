@@ -14,7 +14,7 @@ import pytest
 
 from jaxlirpa._relax.extremum import Maximum
 from jaxlirpa._relax.normalise import Normalised
-from jaxlirpa._relax.planes import JointRelaxation, Planes, relax_jointly
+from jaxlirpa._relax.planes import JointRelaxation, Planes, relax_family_jointly, relax_jointly
 from jaxlirpa._relax.product import Product
 from jaxlirpa._relax.selection import Choice
 from jaxlirpa._relax.softmax import Softmax
@@ -91,9 +91,33 @@ def check(
     values: np.ndarray,
     axes: tuple[int, ...],
 ) -> Planes:
-    """The planes, once they and the image are found to hold the values at all members."""
+    """The planes, once they and the image are found to hold the values at all members.
+
+    Other planes of the family must hold them as well.
+    """
     image = relaxation.image(found)
+    dtype = found[-1].lower.dtype
+    room = oracles.ULPS * np.finfo(dtype).eps * np.abs(values)
+    assert (np.float64(image.lower)[None] <= values + room).all()
+    assert (values - room <= np.float64(image.upper)[None]).all()
+    family = relax_family_jointly(relaxation, found, axes)
+    rng = np.random.default_rng(0)
+    position = jax.tree.map(
+        lambda x: jnp.asarray(rng.uniform(-0.3, 1.3, x.shape).clip(0, 1), x.dtype), family.start
+    )
+    assert_planes_hold(family.at(position), found, members, values, axes)
     planes = relax_jointly(relaxation, found, axes)
+    assert_planes_hold(planes, found, members, values, axes)
+    return planes
+
+
+def assert_planes_hold(
+    planes: Planes,
+    found: Sequence[Interval],
+    members: Sequence[np.ndarray],
+    values: np.ndarray,
+    axes: tuple[int, ...],
+) -> None:
     dtype = found[-1].lower.dtype
     eps = oracles.ULPS * np.finfo(dtype).eps
     behind = tuple(a + 1 for a in axes)
@@ -107,11 +131,11 @@ def check(
                 size = size + np.abs(terms).sum(behind)
         with np.errstate(invalid="ignore"):
             wrong = sign * (height - values) > eps * size
-        assert not wrong.any(), (np.argwhere(wrong)[:3], [b.lower[0] for b in found])
-    room = eps * np.abs(values)
-    assert (np.float64(image.lower)[None] <= values + room).all()
-    assert (values - room <= np.float64(image.upper)[None]).all()
-    return planes
+        assert not wrong.any(), (
+            np.nanmax(np.where(wrong, sign * (height - values), 0)),
+            np.argwhere(wrong)[:3],
+            [b.lower[0] for b in found],
+        )
 
 
 @every_case

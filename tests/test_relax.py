@@ -21,7 +21,7 @@ import pytest
 from hypothesis import strategies as st
 
 from jaxlirpa._ops.registry import record
-from jaxlirpa._relax.lines import Lines, relax
+from jaxlirpa._relax.lines import Lines, relax, relax_family, tabulated
 from jaxlirpa._relax.piecewise import OneKink
 from jaxlirpa._relax.sshaped import SShaped
 from jaxlirpa._typing import Interval
@@ -190,6 +190,22 @@ def test_encloses(case: Case, dtype: Any):
     box = boxes(dtype, case.kinks)
     assert len(box.lower) > 1000
     assert_sound(case, solver(case, dtype), Interval(*map(jnp.asarray, box)))
+
+
+@every_dtype
+@every_case
+def test_every_member_of_the_family_encloses(case: Case, dtype: Any):
+    """At any position from 0 to 1, the ends among them, exactly and from a table."""
+    relaxation = case.relaxation(dtype)
+    box = Interval(*map(jnp.asarray, boxes(dtype, case.kinks)))
+    shares = np.random.default_rng(0).uniform(-0.3, 1.3, (2, *box.lower.shape)).clip(0, 1)
+    position = tuple(jnp.asarray(shares, dtype))
+    for prepare in (lambda family, box: family, tabulated):
+
+        def member(box: Interval, prepare: Any = prepare) -> tuple[Interval, Lines]:
+            return relaxation.image(box), prepare(relax_family(relaxation, box), box).at(position)
+
+        assert_sound(case, jax.jit(member), box)
 
 
 @every_case

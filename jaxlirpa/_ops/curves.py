@@ -17,7 +17,8 @@ from jax.scipy.special import polygamma
 
 from jaxlirpa._relax.convex import Convex, always, nearest_to_zero
 from jaxlirpa._relax.curved import Curve
-from jaxlirpa._relax.lines import Lines
+from jaxlirpa._relax.family import Family
+from jaxlirpa._relax.lines import Adjustable, Lines
 from jaxlirpa._relax.periodic import Wave
 from jaxlirpa._relax.smooth import Smooth
 from jaxlirpa._relax.solvable import Solvable
@@ -393,7 +394,7 @@ def branch(box: Interval) -> Array:
     return math.pi * jnp.round((0.5 * box.lower + 0.5 * box.upper) / math.pi)
 
 
-class Tan:
+class Tan(Adjustable):
     """`tan` on the branch that the middle of the box is in."""
 
     smooth = Smooth(jnp.tan, lambda x: 1 + jnp.square(jnp.tan(x)))
@@ -402,9 +403,9 @@ class Tan:
         """The function increases."""
         return self._on_branch(box).image(box)
 
-    def lines(self, box: Interval) -> Lines:
+    def family(self, box: Interval) -> Family[Lines]:
         """Concave below the branch's zero, convex above."""
-        return self._on_branch(box).lines(box)
+        return self._on_branch(box).family(box)
 
     def _on_branch(self, box: Interval) -> Curve:
         return Curve(self.smooth, (jax.lax.stop_gradient(branch(box)),), convex=False)

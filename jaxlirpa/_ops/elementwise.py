@@ -11,7 +11,7 @@ from jaxlirpa._graph.graph import Node, Ref
 from jaxlirpa._ops import curves
 from jaxlirpa._ops.families import Elementwise, Record
 from jaxlirpa._relax.compiled import Compiled
-from jaxlirpa._relax.piecewise import Clip, OneKink, SlopeAtKink, flat, nearest
+from jaxlirpa._relax.piecewise import Clip, OneKink, PositionAtKink, flat, nearest
 from jaxlirpa._relax.rounding import Rounding
 from jaxlirpa._relax.sshaped import SShaped
 
@@ -30,10 +30,10 @@ def _min(node: Node) -> OneKink:
     return OneKink(lambda x: jnp.minimum(x, known), known, one, zero)
 
 
-def _abs(node: Node, slope_at_kink: SlopeAtKink) -> OneKink:
+def _abs(node: Node, start: PositionAtKink) -> OneKink:
     """One kink, at zero."""
     one = jnp.ones((), node.outputs[0].dtype)
-    return OneKink(jnp.abs, jnp.zeros_like(one), -one, one, slope_at_kink)
+    return OneKink(jnp.abs, jnp.zeros_like(one), -one, one, start)
 
 
 def _leaky_relu(node: Node) -> OneKink:
@@ -67,8 +67,8 @@ _SIGMOID = Compiled(SShaped(jax.nn.sigmoid, curves.LOGISTIC_DERIVATIVE.smooth.fu
 
 RECORDS: dict[str, Record] = {
     "abs": Elementwise(
-        functools.partial(_abs, slope_at_kink=flat),
-        beside_box=functools.partial(_abs, slope_at_kink=nearest),
+        functools.partial(_abs, start=flat),
+        beside_box=functools.partial(_abs, start=nearest),
     ),
     "clamp": Elementwise(_clip, operands=(1,)),
     "leaky_relu": Elementwise(_leaky_relu, operands=(0,)),

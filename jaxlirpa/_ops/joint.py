@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from jaxlirpa._graph.graph import Node, Ref
 from jaxlirpa._ops.families import Joint, Record, Within, operand_boxes
 from jaxlirpa._relax.extremum import Maximum
+from jaxlirpa._relax.family import Family
 from jaxlirpa._relax.normalise import Normalised
-from jaxlirpa._relax.planes import JointRelaxation, Plane, Planes
+from jaxlirpa._relax.planes import AdjustableJointly, JointRelaxation, Plane, Planes, family
 from jaxlirpa._relax.product import Product
 from jaxlirpa._relax.selection import Choice
 from jaxlirpa._relax.softmax import Softmax
@@ -29,7 +30,7 @@ def _enclosed(node: Node, boxes: Sequence[Interval]) -> Interval:
     return node.params["image"](boxes)
 
 
-class _Partial:
+class _Partial(AdjustableJointly):
     """A relaxation some of whose operands are known."""
 
     def __init__(self, node: Node, relaxation: JointRelaxation):
@@ -39,10 +40,10 @@ class _Partial:
         """As with boxes of one point in the place of what is known."""
         return self.relaxation.image(operand_boxes(self.node.operands, boxes))
 
-    def planes(self, boxes: Sequence[Interval]) -> Planes:
+    def family(self, boxes: Sequence[Interval]) -> Family[Planes]:
         """What is known goes to the offset."""
-        planes = self.relaxation.planes(operand_boxes(self.node.operands, boxes))
-        return Planes(*map(self._without_known, planes))
+        whole = family(self.relaxation, operand_boxes(self.node.operands, boxes))
+        return whole.map(lambda planes: Planes(*map(self._without_known, planes)))
 
     def _without_known(self, plane: Plane) -> Plane:
         kept, offset = [], plane.offset

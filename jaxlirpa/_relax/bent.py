@@ -28,7 +28,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxlirpa._relax.curved import Curve
-from jaxlirpa._relax.lines import Lines
+from jaxlirpa._relax.family import Family
+from jaxlirpa._relax.lines import Adjustable, Lines, among
 from jaxlirpa._relax.smooth import Smooth, enclose
 from jaxlirpa._typing import Array, Interval
 
@@ -36,7 +37,7 @@ _STEPS = 40
 
 
 @dataclasses.dataclass(frozen=True)
-class Bent:
+class Bent(Adjustable):
     """A continuous function that is convex and concave in turn, with slopes of any size.
 
     Attributes:
@@ -59,10 +60,18 @@ class Bent:
     @functools.partial(jax.jit, static_argnums=0)
     def lines(self, box: Interval) -> Lines:
         """The slopes of a curve whose pieces are separated, with offsets that are safe."""
-        proposed = Curve(self.smooth, self.bends, self.convex).lines(box)
-        lower = self._below(proposed.lower_slope, box)
-        upper = self._above(-proposed.upper_slope, box)
-        return enclose(lower, upper, self.image(box))
+        return self.family(box).default
+
+    def family(self, box: Interval) -> Family[Lines]:
+        """Those lines, the ones at either end of the curve's families, and their means."""
+        proposed, image = Curve(self.smooth, self.bends, self.convex).family(box), self.image(box)
+        slopes = [proposed.first, proposed.default, proposed.last]
+
+        def safe(lines: Lines) -> Lines:
+            lower = self._below(lines.lower_slope, box)
+            return enclose(lower, self._above(-lines.upper_slope, box), image)
+
+        return among(jax.vmap(safe)(jax.tree.map(lambda *x: jnp.stack(x), *slopes)), box)
 
     def _below(self, slope: Array, box: Interval) -> tuple[Array, Array]:
         return _line_below(self.smooth, self._pieces(self.convex), slope, box)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import jax
 
-from jaxlirpa._relax.lines import Lines, Relaxation
+from jaxlirpa._relax.family import Family
+from jaxlirpa._relax.lines import Adjustable, Lines, Relaxation, family
 from jaxlirpa._typing import Interval
 
 
-class Compiled:
+class Compiled(Adjustable):
     """A relaxation that no parameter enters, so that one compilation serves all nodes of a shape.
 
     Outside of `jax.jit` a loop is compiled anew whenever it is met, which takes longer than all
@@ -22,6 +23,10 @@ class Compiled:
     def image(self, box: Interval) -> Interval:
         """As the relaxation's own."""
         return self._image(box)
+
+    def family(self, box: Interval) -> Family[Lines]:
+        """As the relaxation's own, not compiled."""
+        return family(self.relaxation, box)
 
     def lines(self, box: Interval) -> Lines:
         """As the relaxation's own."""

@@ -18,7 +18,8 @@ from collections.abc import Callable
 
 import jax.numpy as jnp
 
-from jaxlirpa._relax.lines import Lines, secant
+from jaxlirpa._relax.family import Family, mix, position_of
+from jaxlirpa._relax.lines import Adjustable, Lines, secant
 from jaxlirpa._relax.smooth import Smooth, enclose, midpoint
 from jaxlirpa._typing import Array, Interval
 
@@ -40,14 +41,14 @@ def nearest_to_zero(box: Interval) -> Array:
 
 
 @dataclasses.dataclass(frozen=True)
-class Convex:
+class Convex(Adjustable):
     """A function that is convex, or concave, on every box it is asked for.
 
     Attributes:
         smooth: the function.
         concave: on which boxes it is concave.
         turn: where it has its least or largest value, if that is inside its domain.
-        touch: where the tangent is taken.
+        touch: where the tangent is taken by default; it may be taken anywhere in the box.
     """
 
     smooth: Smooth
@@ -62,12 +63,19 @@ class Convex:
             return self.smooth.range(ends)
         return self.smooth.range([*ends, self.smooth.point(jnp.clip(self.turn, *box))])
 
-    def lines(self, box: Interval) -> Lines:
-        """The tangent at the midpoint and the chord."""
-        at = self.touch(box)
-        start, _, end = points = [self.smooth.point(x) for x in (box.lower, at, box.upper)]
-        chord, tangent, concave = secant(start, end), self.smooth.derivative(at), self.concave(box)
-        lower = self.smooth.below(jnp.where(concave, chord, tangent), at, points)
-        mirrored = [p._replace(y=-p.y) for p in points]
-        upper = self.smooth.below(jnp.where(concave, -tangent, -chord), at, mirrored)
-        return enclose(lower, upper, self.image(box))
+    def family(self, box: Interval) -> Family[Lines]:
+        """The tangent at a point of the box, and the chord."""
+        image = self.image(box)
+
+        def at(position: tuple[Array, Array]) -> Lines:
+            concave = self.concave(box)
+            touch = jnp.clip(mix(jnp.where(concave, *position[::-1]), *box), *box)
+            start, _, end = points = [self.smooth.point(x) for x in (box.lower, touch, box.upper)]
+            chord, tangent = secant(start, end), self.smooth.derivative(touch)
+            lower = self.smooth.below(jnp.where(concave, chord, tangent), touch, points)
+            mirrored = [p._replace(y=-p.y) for p in points]
+            upper = self.smooth.below(jnp.where(concave, -tangent, -chord), touch, mirrored)
+            return enclose(lower, upper, image)
+
+        start = position_of(self.touch(box), *box)
+        return Family((start, start), at)

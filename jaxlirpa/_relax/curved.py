@@ -10,6 +10,7 @@ over `m`. It is one of these:
   matter. Let `t` move right: the tangent's value at `l` falls and at `u` rises (its derivative is
   `f''(t) (x - t)`). So the tangents that pass below `f(l)` are those from some `first` on, and
   those below `f(u)` the ones up to some `last`; the best `t` is the one nearest to `m` among them.
+  The others are no worse elsewhere: they are the family's freedom.
 * If no tangent passes below both ends, the chord. Were it above `f` somewhere, then somewhere in a
   convex piece, and a tangent there parallel to it would pass below both ends.
 
@@ -32,12 +33,14 @@ import dataclasses
 import itertools
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxlirpa._relax.lines import Lines, Point, secant
+from jaxlirpa._relax.family import Family, mix, position_of
+from jaxlirpa._relax.lines import Adjustable, Lines, Point, secant
 from jaxlirpa._relax.smooth import Smooth, enclose, midpoint
 from jaxlirpa._typing import Array, Interval
 
@@ -45,7 +48,7 @@ _STEPS = 36
 
 
 @dataclasses.dataclass(frozen=True)
-class Curve:
+class Curve(Adjustable):
     """A function that is convex and concave in turn.
 
     Attributes:
@@ -65,44 +68,69 @@ class Curve:
         turns = [jnp.clip(x, box.lower, box.upper) for x in self.turns]
         return self.smooth.range([self.smooth.point(x) for x in (*box, *turns)])
 
-    def lines(self, box: Interval) -> Lines:
+    def family(self, box: Interval) -> Family[Lines]:
         """Tangents and chords, see the module's derivation."""
         limits = [-math.inf, *self.bends, math.inf]
         pieces = list(itertools.pairwise(limits))
         first, second = pieces[::2], pieces[1::2]
         convex, concave = (first, second) if self.convex else (second, first)
         bends = [jnp.clip(x, box.lower, box.upper) for x in self.bends]
-        lower = _line_below(self.smooth, convex, bends, box)
-        upper = _line_below(self.smooth.negated(), concave, bends, box)
-        return enclose(lower, upper, self.image(box))
+        below = _lines_below(self.smooth, convex, bends, box)
+        above = _lines_below(self.smooth.negated(), concave, bends, box)
+        image = self.image(box)
+
+        def at(position: tuple[Array, Array]) -> Lines:
+            return enclose(below.at(position[0]), above.at(position[1]), image)
+
+        return Family((below.start, above.start), at)
 
 
 Piece = tuple[Array | float, Array | float]
 
 
-def _line_below(
+class _Tangents(NamedTuple):
+    """The sound tangents of one convex piece: where the first and the last one touch, if any."""
+
+    piece: Piece
+    first: Array
+    last: Array
+    sound: Array
+
+
+def _lines_below(
     f: Smooth, convex: Sequence[Piece], bends: Sequence[Array], box: Interval
-) -> tuple[Array, Array]:
-    """The best line below `f`, given its convex pieces and its bends in the box."""
+) -> Family[tuple[Array, Array]]:
+    """Lines below `f`, given its convex pieces and its bends in the box.
+
+    They are the sound tangents of one piece: of that which has the best one.
+    """
     middle = midpoint(box)
     ends = f.point(box.lower), f.point(box.upper)
-    best, slope, height = box.lower, secant(*ends), jnp.full_like(middle, -jnp.inf)
-    touched = []
-    for piece in convex:
-        at, tangent, sound = _tangent(f, piece, ends, middle)
-        touch = f.point(at)
-        value = touch.y + tangent * (middle - at)
-        better = sound & (value > height)
-        best, slope = jnp.where(better, at, best), jnp.where(better, tangent, slope)
-        height = jnp.where(better, value, height)
-        touched.append(touch)
-    return f.below(slope, best, [*ends, *map(f.point, bends), *touched])
+    pieces = [_tangents(f, piece, ends) for piece in convex]
+    start, height = jnp.zeros_like(middle), jnp.full_like(middle, -jnp.inf)
+    chosen: list[Array] = []
+    for tangents in pieces:
+        nearest = position_of(middle, tangents.first, tangents.last)
+        at, slope = _tangent(f, tangents, ends, nearest)
+        value = f.function(at) + slope * (middle - at)
+        better = tangents.sound & (value > height)
+        start, height = jnp.where(better, nearest, start), jnp.where(better, value, height)
+        chosen = [c & ~better for c in chosen] + [better]
+
+    def line(position: Array) -> tuple[Array, Array]:
+        best, slope = box.lower, secant(*ends)
+        touched = []
+        for tangents, choose in zip(pieces, chosen, strict=True):
+            at, tangent = _tangent(f, tangents, ends, position)
+            best, slope = jnp.where(choose, at, best), jnp.where(choose, tangent, slope)
+            touched.append(f.point(at))
+        return f.below(slope, best, [*ends, *map(f.point, bends), *touched])
+
+    return Family(start, line)
 
 
-def _tangent(
-    f: Smooth, piece: Piece, ends: tuple[Point, Point], middle: Array
-) -> tuple[Array, Array, Array]:
-    """The best tangent of one convex piece: where, how steep, and whether there is one at all."""
+def _tangents(f: Smooth, piece: Piece, ends: tuple[Point, Point]) -> _Tangents:
+    """Which tangents of a convex piece are below the function at both ends of the box."""
     start, end = ends
     left, right = piece
     inside = (start.x < right) & (end.x > left)
@@ -116,21 +144,36 @@ def _tangent(
         free = end.x <= right
         last = jnp.where(free, high, _nearest_sound(f, piece, high, low, end))
         sound &= free | _passes(f, piece, low, end)
-    sound &= first <= last
-    at = jnp.where(middle < first, first, jnp.where(middle > last, last, middle))
+    return _Tangents(piece, first, last, sound & (first <= last))
+
+
+def _tangent(
+    f: Smooth, tangents: _Tangents, ends: tuple[Point, Point], position: Array
+) -> tuple[Array, Array]:
+    """One of the tangents: where it touches, and how steep it is."""
+    start, end = ends
+    piece, first, last, _ = tangents
+    low, high = (jnp.clip(limit, start.x, end.x) for limit in piece)
+    at = jnp.clip(mix(position, first, last), jnp.minimum(first, last), jnp.maximum(first, last))
     # At an end of the box it moves with that end: of equal offsets either may be derived.
     at = jnp.where(at == start.x, start.x, jnp.where(at == end.x, end.x, at))
     slope = _slope(f, at, piece)
     # A tangent through an end of the box is also the chord from there to the point where it
     # touches: the slope's derivative is the chord's, as the chord does not change to first order
-    # when that point moves.
-    for bound, end_, limited in ((low, start, middle < first), (high, end, middle > last)):
+    # when that point moves with the end. By its position it moves as any other.
+    for bound, end_, limited in ((low, start, position <= 0), (high, end, position >= 1)):
         chord = _chord(end_, f.point(at))
         kink = limited & (at == bound) & (at != end_.x)
         steeper = jnp.maximum(slope, chord) if end_ is end else jnp.minimum(slope, chord)
-        through = jax.lax.stop_gradient(slope) + chord - jax.lax.stop_gradient(chord)
+        moved = _slope(f, mix(position, *jax.lax.stop_gradient((first, last))), piece)
+        through = _with_derivative(slope, chord + moved)
         slope = jnp.where(kink, steeper, jnp.where(limited & (at != end_.x), through, slope))
-    return at, slope, sound
+    return at, slope
+
+
+def _with_derivative(value: Array, of: Array) -> Array:
+    """A value, with the derivative of another one."""
+    return jax.lax.stop_gradient(value) + (of - jax.lax.stop_gradient(of))
 
 
 def _outer(limit: Array | float) -> bool:

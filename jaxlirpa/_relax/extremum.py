@@ -1,10 +1,10 @@
 """The largest of several entries.
 
-Below it lies every one of them, and hence every mean of them: those with the largest lower limit
-are taken. From above, let `x` be the entry with the largest upper limit and `m` the largest upper
-limit of the others. The maximum is at most `max(x, m)`, a convex function of `x` alone, which is
-below its chord on the box of `x`. Where `m` is no larger than the lower limit of `x`, the chord is
-`x` itself; where two entries share the largest upper limit, it is that limit.
+Below it lies every one of them, and hence every weighted mean of them: by default that of those
+with the largest lower limit. From above, let `x` be the entry with the largest upper limit and `m`
+the largest upper limit of the others. The maximum is at most `max(x, m)`, a convex function of `x`
+alone, which is below its chord on the box of `x`. Where `m` is no larger than the lower limit of
+`x`, the chord is `x` itself; where two entries share the largest upper limit, it is that limit.
 """
 
 from __future__ import annotations
@@ -14,13 +14,14 @@ from collections.abc import Sequence
 
 import jax.numpy as jnp
 
+from jaxlirpa._relax.family import Family
 from jaxlirpa._relax.lines import Point, offset_above, secant
-from jaxlirpa._relax.planes import Plane, Planes
+from jaxlirpa._relax.planes import AdjustableJointly, Plane, Planes
 from jaxlirpa._typing import Array, Interval
 
 
 @dataclasses.dataclass(frozen=True)
-class Maximum:
+class Maximum(AdjustableJointly):
     """The maximum over some axes.
 
     Attributes:
@@ -36,13 +37,26 @@ class Maximum:
         (box,) = boxes
         return Interval(*(jnp.max(self._counted(x), self.axes) for x in box))
 
-    def planes(self, boxes: Sequence[Interval]) -> Planes:
-        """A mean of entries, and a chord of one."""
+    def family(self, boxes: Sequence[Interval]) -> Family[Planes]:
+        """A mean of entries, whose weights are the freedom, and a chord of one."""
         (box,) = boxes
         lower, upper = map(self._counted, box)
-        best = lower == jnp.max(lower, self.axes, keepdims=True)
-        weights = best / jnp.sum(best, self.axes, keepdims=True, dtype=lower.dtype)
-        below = Plane((weights,), jnp.zeros_like(jnp.max(lower, self.axes)))
+        best = (lower == jnp.max(lower, self.axes, keepdims=True)).astype(lower.dtype)
+        nothing = jnp.zeros_like(jnp.max(lower, self.axes))
+        above = self._above(lower, upper)
+
+        def at(position: Array) -> Planes:
+            counted = position if self.mask is None else jnp.where(self.mask, position, 0)
+            total = jnp.sum(counted, self.axes, keepdims=True)
+            enough = total > 0.5
+            weights = jnp.where(enough, counted, best)
+            weights = weights / jnp.where(enough, total, jnp.sum(best, self.axes, keepdims=True))
+            return Planes(Plane((weights,), nothing), above)
+
+        return Family(best, at)
+
+    def _above(self, lower: Array, upper: Array) -> Plane:
+        """A chord of the entry with the largest upper limit."""
         largest = jnp.max(upper, self.axes, keepdims=True)
         top = upper == largest
         alone = jnp.sum(top, self.axes, keepdims=True) == 1
@@ -53,7 +67,7 @@ class Maximum:
         slope = jnp.where(alone, secant(*ends), jnp.zeros_like(largest))
         slope = jnp.where(alone & (others <= start), jnp.ones_like(slope), slope)
         offset = jnp.squeeze(offset_above(slope, ends), self.axes)
-        return Planes(below, Plane((jnp.where(top, slope, jnp.zeros_like(slope)),), offset))
+        return Plane((jnp.where(top, slope, jnp.zeros_like(slope)),), offset)
 
     def _counted(self, x: Array) -> Array:
         return x if self.mask is None else jnp.where(self.mask, x, -jnp.inf)

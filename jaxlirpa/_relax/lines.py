@@ -8,11 +8,13 @@ constructors below therefore take a slope as given and compute the offset.
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
+import jax
 import jax.numpy as jnp
 
+from jaxlirpa._relax.family import Family, between, single
 from jaxlirpa._typing import Array, Interval, vacuous_where_nan
 
 
@@ -35,23 +37,110 @@ class Relaxation(Protocol):
         """Two lines that enclose the function on a finite box."""
 
 
+class Adjustable:
+    """A relaxation with freedom; a class of its own defines `family`."""
+
+    def family(self, box: Interval) -> Family[Lines]:
+        """The lines that enclose the function on a finite box."""
+        raise NotImplementedError
+
+    def lines(self, box: Interval) -> Lines:
+        """The family's default."""
+        return self.family(box).default
+
+
+def among(candidates: Lines, box: Interval) -> Family[Lines]:
+    """A family of some pairs of lines and the means of neighbours; starts in the middle.
+
+    Args:
+        candidates: along a leading axis, an odd number.
+        box: on which they enclose a function.
+    """
+    half = jnp.full_like(candidates.lower_slope[0], 0.5)
+    nodes = len(candidates.lower_slope)
+    return Family((half, half), lambda position: _means(candidates, position, box), nodes)
+
+
+def _means(table: Lines, position: tuple[Array, Array], box: Interval) -> Lines:
+    """Pairs of lines from a table, see `between`; each of the two has a position of its own.
+
+    Slope and offset are rounded apart, and numbers below the normal ones may be lost, so the lines
+    step out by what that may make on the box.
+    """
+    (slope, offset), (slope_, offset_) = (
+        between(lines, p) for lines, p in zip((table[:2], table[2:]), position, strict=True)
+    )
+    far = jnp.maximum(jnp.abs(box.lower), jnp.abs(box.upper))
+    far = jnp.where(jnp.isfinite(far), far, 0)  # else the lines are constant
+    info = jnp.finfo(far.dtype)
+    room, room_ = (
+        4 * (info.eps * jnp.max(jnp.abs(s) * far + jnp.abs(o), 0) + info.tiny * (1 + far))
+        for s, o in (table[:2], table[2:])
+    )
+    return Lines(slope, offset - room, slope_, offset_ + room_)
+
+
+def tabulated(family: Family[Lines], box: Interval) -> Family[Lines]:
+    """A family as means of a few of its members, which take no time to compute.
+
+    Where a line of the table is missing, because a value overflows, there is none at all.
+    """
+    if not family.start:
+        return family
+    shape = family.start[0].shape
+    shares = jnp.linspace(0, 1, family.nodes, dtype=family.start[0].dtype)
+    shares = jnp.broadcast_to(shares.reshape(-1, *[1] * len(shape)), (family.nodes, *shape))
+    members = jax.vmap(family.at)((shares, shares))
+    known = [
+        jnp.all(jnp.isfinite(slope) & jnp.isfinite(offset), 0)
+        for slope, offset in (members[:2], members[2:])
+    ]
+    table = Lines(*(jnp.where(known[i // 2], x, 0) for i, x in enumerate(members)))
+
+    def at(position: tuple[Array, Array]) -> Lines:
+        lines = _means(table, position, box)
+        return lines._replace(
+            lower_offset=jnp.where(known[0], lines.lower_offset, -jnp.inf),
+            upper_offset=jnp.where(known[1], lines.upper_offset, jnp.inf),
+        )
+
+    return family._replace(at=at)
+
+
+def family(relaxation: Relaxation, box: Interval) -> Family[Lines]:
+    """A relaxation's family of lines, of a single member where it has no freedom."""
+    if isinstance(relaxation, Adjustable):
+        return relaxation.family(box)
+    return single(relaxation.lines(box))
+
+
 def relax(relaxation: Relaxation, box: Interval) -> Lines:
     """The relaxation's lines, or constant ones where the box is not finite.
 
     A NaN or infinite limit must not slip through a comparison into a confident line: there the
     lines are the range of the function, and minus and plus infinity where that is NaN.
     """
+    safe, guarded = _guard(relaxation, box)
+    return guarded(relaxation.lines(safe))
+
+
+def relax_family(relaxation: Relaxation, box: Interval) -> Family[Lines]:
+    """As `relax`, all members of the relaxation's family."""
+    safe, guarded = _guard(relaxation, box)
+    return family(relaxation, safe).map(guarded)
+
+
+def _guard(relaxation: Relaxation, box: Interval) -> tuple[Interval, Callable[[Lines], Lines]]:
+    """A finite box, and what puts constant lines where the given one is not."""
     finite = jnp.isfinite(box.lower) & jnp.isfinite(box.upper)
     zero = jnp.zeros_like(box.lower)
-    safe = Interval(jnp.where(finite, box.lower, zero), jnp.where(finite, box.upper, zero))
-    lines = relaxation.lines(safe)
     image = vacuous_where_nan(relaxation.image(box))
-    return Lines(
-        jnp.where(finite, lines.lower_slope, zero),
-        jnp.where(finite, lines.lower_offset, image.lower),
-        jnp.where(finite, lines.upper_slope, zero),
-        jnp.where(finite, lines.upper_offset, image.upper),
-    )
+    otherwise = Lines(zero, image.lower, zero, image.upper)
+
+    def guarded(lines: Lines) -> Lines:
+        return Lines(*(jnp.where(finite, x, y) for x, y in zip(lines, otherwise, strict=True)))
+
+    return Interval(*(jnp.where(finite, limit, zero) for limit in box)), guarded
 
 
 def around(lines: Lines, x: Array, y: Array) -> Lines:

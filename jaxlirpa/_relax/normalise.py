@@ -11,7 +11,7 @@ box, which the factors alone do not tell.
 
 On a narrow box the two factors, `d_i` and the reciprocal root, tell more: they keep the linear part
 of what the other entries do. Of the two relaxations the one that is tighter in the middle of
-the box is taken, entry by entry.
+the box is taken by default, entry by entry; every mean of the two is sound.
 """
 
 from __future__ import annotations
@@ -23,14 +23,15 @@ from collections.abc import Callable, Sequence
 import jax
 import jax.numpy as jnp
 
-from jaxlirpa._relax.planes import Plane, Planes
+from jaxlirpa._relax.family import Family
+from jaxlirpa._relax.planes import AdjustableJointly, Plane, Planes, mean
 from jaxlirpa._relax.product import Product
-from jaxlirpa._relax.sshaped import lower_line
-from jaxlirpa._typing import Array, Interval, intersect, vacuous_where_nan
+from jaxlirpa._relax.sshaped import lower_lines
+from jaxlirpa._typing import Array, Interval, PyTree, intersect, vacuous_where_nan
 
 
 @dataclasses.dataclass(frozen=True)
-class Normalised:
+class Normalised(AdjustableJointly):
     """`d * r` for `r = 1 / sqrt(scale * sum(d^2) + floor)`; operands: `d`, `r`, of one shape.
 
     Attributes:
@@ -55,16 +56,33 @@ class Normalised:
         own = Interval(lower - room * jnp.abs(lower), upper + room * jnp.abs(upper))
         return intersect(vacuous_where_nan(Product().image(boxes)), vacuous_where_nan(own))
 
-    def planes(self, boxes: Sequence[Interval]) -> Planes:
-        """McCormick's planes of the factors, or lines in the entry alone."""
+    def family(self, boxes: Sequence[Interval]) -> Family[Planes]:
+        """McCormick's planes of the factors, and lines in the entry alone."""
         d, _ = boxes
         least, most = self._others(d)
-        factors = Product().planes(boxes)
+        factors = Product().family(boxes)
+        below = self._lines(d, least, most)
+        above = self._lines(Interval(-d.upper, -d.lower), least, most)
+
+        def lines(position: tuple[Array, Array]) -> Planes:
+            slope, offset = below.at(position[0])
+            slope_, offset_ = above.at(position[1])
+            return Planes(Plane((slope, None), offset), Plane((slope_, None), -offset_))
+
+        start = factors.start, (below.start, above.start)
+        pair = factors.default, lines(start[1])
         middle = [0.5 * b.lower + 0.5 * b.upper for b in boxes]
-        lower = _tighter(factors.lower, *self._line(d, least, most), middle, jnp.greater)
-        slope, offset = self._line(Interval(-d.upper, -d.lower), least, most)
-        upper = _tighter(factors.upper, slope, -offset, middle, jnp.less)
-        return Planes(lower, upper)
+        better = (
+            _better(pair[0].lower, pair[1].lower, middle, jnp.greater),
+            _better(pair[0].upper, pair[1].upper, middle, jnp.less),
+        )
+
+        def at(position: tuple[PyTree, PyTree, tuple[Array, Array]]) -> Planes:
+            first, second, share = position
+            sides = zip(share, factors.at(first), lines(second), strict=True)
+            return Planes(*(_mean(p, a, b) for p, a, b in sides))
+
+        return Family((*start, better), at)
 
     def _others(self, d: Interval) -> tuple[Array, Array]:
         """The least and the largest sum of the other entries' squares."""
@@ -88,10 +106,11 @@ class Normalised:
         if self.centred:
             size = math.prod(x.shape[i] for i in self.axes)
             least = jnp.maximum(least, jnp.square(x) / max(size - 1, 1))
-        return jnp.where(x > 0, least, most)
+        # At zero, where the slope jumps, the convex side's counts: tangents are drawn on that one.
+        return jnp.where(x >= 0, least, most)
 
-    def _line(self, d: Interval, least: Array, most: Array) -> tuple[Array, Array]:
-        """A line below the smallest `y_i` as a function of `d_i`."""
+    def _lines(self, d: Interval, least: Array, most: Array) -> Family[tuple[Array, Array]]:
+        """Lines below the smallest `y_i` as a function of `d_i`."""
         unit = jax.lax.stop_gradient(jnp.maximum(jnp.abs(d.lower), jnp.abs(d.upper)))
         unit = jnp.where(unit > 0, unit, 1)
         size = math.prod(d.lower.shape[i] for i in self.axes)
@@ -106,28 +125,31 @@ class Normalised:
             slope = root * jnp.square(root) * (self.scale * rest + self.floor)
             if self.centred:  # where the rest moves with the entry
                 free = jnp.square(x) / max(size - 1, 1)
-                slope = jnp.where((x > 0) & (free >= least), root**3 * self.floor, slope)
+                slope = jnp.where((x >= 0) & (free >= least), root**3 * self.floor, slope)
             return unit * slope
 
         box = Interval(d.lower / unit, d.upper / unit)
-        slope, offset = lower_line(smallest, derivative, box)
-        return slope / unit, offset
+        return lower_lines(smallest, derivative, box).map(lambda line: (line[0] / unit, line[1]))
 
 
-def _tighter(
+def _better(
     factors: Plane,
-    slope: Array,
-    offset: Array,
+    line: Plane,
     middle: Sequence[Array],
     better: Callable[[Array, Array], Array],
-) -> Plane:
-    """The line in the first factor where it is better in the middle of the box."""
+) -> Array:
+    """The position of the line where it is better in the middle of the box, else of the factors."""
     a, b = factors.slopes
-    assert a is not None and b is not None
+    slope, _ = line.slopes
+    assert a is not None and b is not None and slope is not None
     x, y = middle
-    line = better(slope * x + offset, a * x + b * y + factors.offset)
-    line = line | ~jnp.isfinite(factors.offset)
-    return Plane(
-        (jnp.where(line, slope, a), jnp.where(line, jnp.zeros_like(b), b)),
-        jnp.where(line, offset, factors.offset),
-    )
+    chosen = better(slope * x + line.offset, a * x + b * y + factors.offset)
+    chosen = chosen | ~jnp.isfinite(factors.offset)
+    return chosen.astype(x.dtype)
+
+
+def _mean(position: Array, factors: Plane, line: Plane) -> Plane:
+    """The line alone where the factors' plane is not finite."""
+    lost = ~jnp.isfinite(factors.offset)
+    factors = jax.tree.map(lambda x: jnp.where(lost, 0, x), factors)
+    return mean(jnp.where(lost, 1, position), factors, line, ())

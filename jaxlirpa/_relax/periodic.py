@@ -11,6 +11,9 @@ a local minimum of `f(x) - s x`, where `f' = s` and `f` is convex. For the sine 
 `2 pi k - arccos(s)`, with the value `-sqrt(1 - s^2)`; along them `-s x` is monotone in `k`, so only
 the first and the last one in the box matter. Those just outside are counted as well, which can
 only lower the line.
+
+Lines of all slopes between that of the line that is best near one end of the box and that of the
+line that is best near the other are the family.
 """
 
 from __future__ import annotations
@@ -21,16 +24,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxlirpa._relax.lines import Lines, Point, secant
+from jaxlirpa._relax.family import Family, mix, position_of
+from jaxlirpa._relax.lines import Adjustable, Lines, Point, secant
 from jaxlirpa._relax.smooth import Smooth, enclose, midpoint
 from jaxlirpa._typing import Array, Interval
 
 _STEPS = 40
+# Where in the box the first, the default and the last line are best.
+_AIMS = (1 / 64, 1 / 2, 63 / 64)
 _PERIOD = 2 * np.pi
 
 
 @dataclasses.dataclass(frozen=True)
-class Wave:
+class Wave(Adjustable):
     """`sin(x + phase)`.
 
     Attributes:
@@ -52,32 +58,56 @@ class Wave:
             jnp.where(crest, 1, jnp.minimum(ends.upper, 1)),
         )
 
+    def family(self, box: Interval) -> Family[Lines]:
+        """The lines that are best somewhere in the box; they are numbered by their slopes."""
+        below = _lines_below(self.smooth, self.phase, box)
+        above = _lines_below(self.smooth.negated(), self.phase + np.pi, box)
+        image = self.image(box)
+
+        def at(position: tuple[Array, Array]) -> Lines:
+            return enclose(below.at(position[0]), above.at(position[1]), image)
+
+        return Family((below.start, above.start), at)
+
     def lines(self, box: Interval) -> Lines:
-        """The best line on either side, see the module's derivation."""
-        lower = _line_below(self.smooth, self.phase, box)
-        upper = _line_below(self.smooth.negated(), self.phase + np.pi, box)
+        """The best lines in the middle, see the module's derivation."""
+        lower, upper = (
+            _line_below(f, phase, box, _best_slope(f, phase, box, midpoint(box)))
+            for f, phase in ((self.smooth, self.phase), (self.smooth.negated(), self.phase + np.pi))
+        )
         return enclose(lower, upper, self.image(box))
 
 
-def _line_below(f: Smooth, phase: float, box: Interval) -> tuple[Array, Array]:
-    """The best line below `f`, which is `sin(x + phase)`."""
-    start, end = (f.point(x) for x in box)
-    middle = midpoint(box)
+def _lines_below(f: Smooth, phase: float, box: Interval) -> Family[tuple[Array, Array]]:
+    """The lines that are best near one end of the box, near the other, or in between."""
+    aims = (jnp.clip(mix(jnp.full_like(box.lower, x), *box), *box) for x in _AIMS)
+    first, middle, last = (_best_slope(f, phase, box, aim) for aim in aims)
 
-    def touching(slope: Array) -> list[Point]:
-        """The points one of which a line of this slope touches."""
-        first, last, found = _nearby(box, -jnp.arccos(slope) - phase)
-        least = -jnp.sqrt((1 - slope) * (1 + slope))
-        troughs = [
-            Point(jnp.where(found, x, start.x), jnp.where(found, least, start.y))
-            for x in (first, last)
-        ]
-        return [start, *troughs, end]
+    def at(position: Array) -> tuple[Array, Array]:
+        return _line_below(f, phase, box, mix(position, first, last))
+
+    return Family(position_of(middle, first, last), at)
+
+
+def _touching(f: Smooth, phase: float, box: Interval, slope: Array) -> list[Point]:
+    """The points one of which a line of this slope below `f` touches."""
+    start, end = (f.point(x) for x in box)
+    first, last, found = _nearby(box, -jnp.arccos(slope) - phase)
+    least = -jnp.sqrt((1 - slope) * (1 + slope))
+    troughs = [
+        Point(jnp.where(found, x, start.x), jnp.where(found, least, start.y)) for x in (first, last)
+    ]
+    return [start, *troughs, end]
+
+
+def _best_slope(f: Smooth, phase: float, box: Interval, middle: Array) -> Array:
+    """The slope of the line below `f`, which is `sin(x + phase)`, that is highest at a point."""
+    start, end = (f.point(x) for x in box)
 
     def touched(slope: Array) -> Array:
         """Where a line of this slope touches."""
         at, least = start.x, jnp.full_like(slope, jnp.inf)
-        for p in touching(slope):
+        for p in _touching(f, phase, box, slope):
             value = p.y - slope * (p.x - middle)
             at, least = jnp.where(value < least, p.x, at), jnp.minimum(value, least)
         return at
@@ -98,16 +128,21 @@ def _line_below(f: Smooth, phase: float, box: Interval) -> tuple[Array, Array]:
     width = box.upper - box.lower
     slope = jnp.where(right - left > 0.25 * width, secant(a, b), f.derivative(middle))
     steep = (width < 2 * _PERIOD) & (_blur(box) < 0.1)
-    slope = jnp.where(steep, jnp.clip(slope, -1, 1), 0)
+    return jnp.where(steep, jnp.clip(slope, -1, 1), 0)
+
+
+def _line_below(f: Smooth, phase: float, box: Interval, slope: Array) -> tuple[Array, Array]:
+    """The highest line of a slope below `f`."""
+    start, end = (f.point(x) for x in box)
     # A trough's position is wrong by some units of its size and of a period. On the function
     # itself that error counts by its square only, which covers the second; the line's allowance
     # for numbers of this size covers the first.
-    _, *troughs, _ = jax.lax.stop_gradient(touching(jax.lax.stop_gradient(slope)))
+    _, *troughs, _ = jax.lax.stop_gradient(_touching(f, phase, box, slope))
     lowest = []
     for p in troughs:
         absent, y = p.x == start.x, jax.lax.stop_gradient(jnp.minimum(p.y, f.function(p.x)))
         lowest.append(Point(jnp.where(absent, start.x, p.x), jnp.where(absent, start.y, y)))
-    return f.below(slope, middle, [start, end, *lowest])
+    return f.below(slope, box.lower, [start, end, *lowest])
 
 
 def _nearby(box: Interval, place: Array | float) -> tuple[Array, Array, Array]:

@@ -14,10 +14,11 @@ from typing import TypeAlias
 
 import jax.numpy as jnp
 
-from jaxlirpa._relax.lines import Lines, Point, offset_above, offset_below, secant
+from jaxlirpa._relax.family import Family, mix
+from jaxlirpa._relax.lines import Adjustable, Lines, Point, offset_above, offset_below, secant
 from jaxlirpa._typing import Array, Interval
 
-SlopeAtKink: TypeAlias = Callable[[Array, Array, Array], Array]
+PositionAtKink: TypeAlias = Callable[[Array, Array, Array], Array]
 
 
 def adaptive(chord: Array, left: Array, right: Array) -> Array:
@@ -25,23 +26,22 @@ def adaptive(chord: Array, left: Array, right: Array) -> Array:
 
     For relu this minimises the area between the two lines (Zhang et al. 2018, section 3.3).
     """
-    steep = chord > 0.5
-    return jnp.where(steep, jnp.maximum(left, right), jnp.minimum(left, right))
+    return jnp.where((chord > 0.5) == (left <= right), 1.0, 0.0).astype(chord.dtype)
 
 
 def nearest(chord: Array, left: Array, right: Array) -> Array:
     """The branch over the longer part of a box around the kink of a symmetric function."""
-    return jnp.where(chord > 0, right, left)
+    del left, right
+    return jnp.where(chord > 0, 1.0, 0.0).astype(chord.dtype)
 
 
 def flat(chord: Array, left: Array, right: Array) -> Array:
     """Horizontal: for a kink with a rising and a falling branch."""
-    del left, right
-    return jnp.zeros_like(chord)
+    return jnp.broadcast_to(left / (left - right), chord.shape)
 
 
 @dataclasses.dataclass(frozen=True)
-class OneKink:
+class OneKink(Adjustable):
     """A function with slope `left` below `kink` and slope `right` above it.
 
     Where the box contains the kink, the chord bounds a convex function (`left <= right`) from
@@ -52,29 +52,37 @@ class OneKink:
         function: the function, entry by entry.
         kink: where the slope changes; broadcasts to the box, may be infinite.
         left, right: the slopes.
-        slope_at_kink: chooses the slope through the kink from the chord's and the branches'.
+        start: the default slope through the kink, from the chord's and the branches': 0 for that of
+            the left branch, 1 for that of the right one.
     """
 
     function: Callable[[Array], Array]
     kink: Array
     left: Array
     right: Array
-    slope_at_kink: SlopeAtKink = adaptive
+    start: PositionAtKink = adaptive
 
     def image(self, box: Interval) -> Interval:
         """The extremes are at the ends or at the kink."""
         return _range(self._points(box))
 
-    def lines(self, box: Interval) -> Lines:
-        """The chord on one side, a line through the kink on the other."""
+    def family(self, box: Interval) -> Family[Lines]:
+        """The chord on one side; on the other a line through the kink, of any slope in between."""
         points = self._points(box)
         inside = (box.lower < self.kink) & (self.kink < box.upper)
         branch = jnp.where(box.lower >= self.kink, self.right, self.left)
         chord = jnp.where(inside, secant(points[0], points[-1]), branch)
-        kinked = jnp.where(inside, self.slope_at_kink(chord, self.left, self.right), branch)
-        convex = self.left <= self.right
-        lower, upper = jnp.where(convex, kinked, chord), jnp.where(convex, chord, kinked)
-        return _around(points, lower, upper)
+        start = self.start(chord, self.left, self.right)
+
+        def at(position: tuple[Array, Array]) -> Lines:
+            below, above = (
+                jnp.where(inside, mix(p, self.left, self.right), branch) for p in position
+            )
+            convex = self.left <= self.right
+            lower, upper = jnp.where(convex, below, chord), jnp.where(convex, chord, above)
+            return _around(points, lower, upper)
+
+        return Family((start, start), at, nodes=2)
 
     def _points(self, box: Interval) -> tuple[Point, ...]:
         kink = jnp.clip(self.kink, box.lower, box.upper)
@@ -82,12 +90,14 @@ class OneKink:
 
 
 @dataclasses.dataclass(frozen=True)
-class Clip:
+class Clip(Adjustable):
     """`min(max(x, floor), ceiling)`.
 
-    With both limits inside the box, the lower line leads from the floor's kink to the upper end
-    and the upper line from the lower end to the ceiling's kink. With one limit inside, the
-    function is a relu or its mirror image, and both lines have the slope of the chord.
+    With the floor inside the box, the lower line goes through its kink, with any slope from zero to
+    that of the line to the upper end; with the ceiling inside, the upper line goes through its kink
+    in the same way. The steepest is the default: with both limits inside, the lower line then leads
+    to the upper end and the upper line to the lower end; with one of them, the function is a relu
+    or its mirror image, and both lines have the slope of the chord.
 
     Attributes:
         floor, ceiling: the limits; broadcast to the box, may be infinite.
@@ -100,14 +110,21 @@ class Clip:
         """The function is monotone."""
         return _range(self._points(box))
 
-    def lines(self, box: Interval) -> Lines:
-        """Lines from each end to the opposite kink."""
+    def family(self, box: Interval) -> Family[Lines]:
+        """Lines through each kink."""
         start, low, high, end = points = self._points(box)
         floor_inside, ceiling_inside = low.x > start.x, high.x < end.x
-        chord = secant(start, end)
-        lower = jnp.where(floor_inside & ~ceiling_inside, chord, secant(low, end))
-        upper = jnp.where(ceiling_inside & ~floor_inside, chord, secant(start, high))
-        return _around(points, lower, upper)
+        both, chord = floor_inside & ceiling_inside, secant(start, end)
+        steepest = secant(low, end), secant(start, high)
+        # With one kink inside, the positions run from a horizontal line to that along the branch.
+        share = jnp.where(both, 1.0, chord).astype(chord.dtype)
+
+        def at(position: tuple[Array, Array]) -> Lines:
+            lower = jnp.where(floor_inside, position[0] * steepest[0], chord)
+            upper = jnp.where(ceiling_inside, position[1] * steepest[1], chord)
+            return _around(points, lower, upper)
+
+        return Family((share, share), at, nodes=2)
 
     def _points(self, box: Interval) -> tuple[Point, ...]:
         low = jnp.clip(self.floor, box.lower, box.upper)

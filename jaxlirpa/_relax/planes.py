@@ -7,6 +7,7 @@ from typing import NamedTuple, Protocol
 
 import jax.numpy as jnp
 
+from jaxlirpa._relax.family import Family, mix, single
 from jaxlirpa._typing import Array, Interval, vacuous_where_nan
 
 
@@ -41,6 +42,45 @@ class JointRelaxation(Protocol):
         """Two planes that enclose the function on finite boxes."""
 
 
+class AdjustableJointly:
+    """A relaxation with freedom; a class of its own defines `family`."""
+
+    def family(self, boxes: Sequence[Interval]) -> Family[Planes]:
+        """The planes that enclose the function on finite boxes."""
+        raise NotImplementedError
+
+    def planes(self, boxes: Sequence[Interval]) -> Planes:
+        """The family's default."""
+        return self.family(boxes).default
+
+
+def family(relaxation: JointRelaxation, boxes: Sequence[Interval]) -> Family[Planes]:
+    """A relaxation's family of planes, of a single member where it has no freedom."""
+    if isinstance(relaxation, AdjustableJointly):
+        return relaxation.family(boxes)
+    return single(relaxation.planes(boxes))
+
+
+def mean(position: Array, first: Plane, second: Plane, axes: tuple[int, ...]) -> Plane:
+    """`first` at 0, `second` at 1, and a mean of the two in between, entry by entry.
+
+    Args:
+        position: of the output's shape.
+        first, second: both below, or both above, one function.
+        axes: of the operands, which the output lacks.
+    """
+    spread = jnp.expand_dims(position, axes)
+
+    def slope(a: Array | None, b: Array | None) -> Array | None:
+        if a is None and b is None:
+            return None
+        zero = jnp.zeros_like(spread)
+        return mix(spread, zero if a is None else a, zero if b is None else b)
+
+    slopes = tuple(map(slope, first.slopes, second.slopes))
+    return Plane(slopes, mix(position, first.offset, second.offset))
+
+
 def constant(image: Interval, operands: int) -> Planes:
     """Horizontal planes."""
     image = vacuous_where_nan(image)
@@ -52,10 +92,24 @@ def relax_jointly(
     relaxation: JointRelaxation, boxes: Sequence[Interval], axes: tuple[int, ...]
 ) -> Planes:
     """The relaxation's planes, or horizontal ones where a box or what came out is not finite."""
+    return relax_family_jointly(relaxation, boxes, axes).default
+
+
+def relax_family_jointly(
+    relaxation: JointRelaxation, boxes: Sequence[Interval], axes: tuple[int, ...]
+) -> Family[Planes]:
+    """As `relax_jointly`, all members of the relaxation's family."""
     image = vacuous_where_nan(relaxation.image(boxes))
     bounded = [jnp.isfinite(b.lower) & jnp.isfinite(b.upper) for b in boxes]
     pairs = zip(bounded, boxes, strict=True)
-    planes = relaxation.planes([Interval(*(_where(ok, x) for x in box)) for ok, box in pairs])
+    finite = [Interval(*(_where(ok, x) for x in box)) for ok, box in pairs]
+    return family(relaxation, finite).map(lambda planes: _guarded(planes, bounded, image, axes))
+
+
+def _guarded(
+    planes: Planes, bounded: Sequence[Array], image: Interval, axes: tuple[int, ...]
+) -> Planes:
+    """The planes, or horizontal ones where a box is not bounded or they are not finite."""
     ok = jnp.isfinite(planes.lower.offset) & jnp.isfinite(planes.upper.offset)
     slopes = [x for plane in planes for x in plane.slopes if x is not None]
     for each in [*bounded, *map(jnp.isfinite, slopes)]:

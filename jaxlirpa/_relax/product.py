@@ -6,8 +6,9 @@ from the mixed products two above it:
     x y >= y_l x + x_l y - x_l y_l        x y <= y_u x + x_l y - x_l y_u
     x y >= y_u x + x_u y - x_u y_u        x y <= y_l x + x_u y - x_u y_l
 
-The two of a side have the same value in the middle of the box. The first of each pair is taken,
-unless the second varies much less over the box, entry by entry.
+The two of a side have the same value in the middle of the box; every mean of them is sound. By
+default the first of each pair is taken, unless the second varies much less over the box, entry by
+entry.
 """
 
 from __future__ import annotations
@@ -17,14 +18,15 @@ from collections.abc import Sequence
 
 import jax.numpy as jnp
 
-from jaxlirpa._relax.planes import Plane, Planes
+from jaxlirpa._relax.family import Family
+from jaxlirpa._relax.planes import AdjustableJointly, Plane, Planes, mean
 from jaxlirpa._typing import Array, Interval
 
 # Found best on networks with gates, quotients and attention; no choice is best for all of them.
 _MUCH_LESS = 0.6
 
 
-class Product:
+class Product(AdjustableJointly):
     """`x * y`, entry by entry."""
 
     def image(self, boxes: Sequence[Interval]) -> Interval:
@@ -35,18 +37,29 @@ class Product:
             functools.reduce(jnp.minimum, corners), functools.reduce(jnp.maximum, corners)
         )
 
-    def planes(self, boxes: Sequence[Interval]) -> Planes:
+    def family(self, boxes: Sequence[Interval]) -> Family[Planes]:
         """McCormick's planes."""
         x, y = boxes
-        lower = _flatter(boxes, (x.lower, y.lower), (x.upper, y.upper))
-        upper = _flatter(boxes, (x.lower, y.upper), (x.upper, y.lower))
-        return Planes(lower, upper)
+        below = (x.lower, y.lower), (x.upper, y.upper)
+        above = (x.lower, y.upper), (x.upper, y.lower)
+
+        def at(position: tuple[Array, Array]) -> Planes:
+            pairs = zip(position, (below, above), strict=True)
+            return Planes(*(mean(p, _plane(a), _plane(b), ()) for p, (a, b) in pairs))
+
+        return Family((_flatter(boxes, *below), _flatter(boxes, *above)), at)
+
+
+def _plane(corner: tuple[Array, Array]) -> Plane:
+    """The plane through a corner, whose slopes are the corner's entries."""
+    a, b = corner
+    return Plane((b, a), -a * b)
 
 
 def _flatter(
     boxes: Sequence[Interval], first: tuple[Array, Array], second: tuple[Array, Array]
-) -> Plane:
-    """The plane through one of two corners, whose slopes are the corner's entries."""
+) -> Array:
+    """The position of the plane to start from."""
     x, y = boxes
     x_width, y_width = x.upper - x.lower, y.upper - y.lower
 
@@ -54,5 +67,4 @@ def _flatter(
         return jnp.abs(corner[1]) * x_width + jnp.abs(corner[0]) * y_width
 
     second_is_flatter = variation(second) < _MUCH_LESS * variation(first)
-    a, b = (jnp.where(second_is_flatter, t, s) for s, t in zip(first, second, strict=True))
-    return Plane((b, a), -a * b)
+    return second_is_flatter.astype(x_width.dtype)

@@ -8,14 +8,15 @@ from typing import TypeAlias
 
 import jax.numpy as jnp
 
-from jaxlirpa._relax.lines import Lines, Relaxation
+from jaxlirpa._relax.family import Family
+from jaxlirpa._relax.lines import Adjustable, Lines, Relaxation, family
 from jaxlirpa._typing import Array, Interval
 
 Inside: TypeAlias = Callable[[Interval], Array]
 
 
 @dataclasses.dataclass(frozen=True)
-class Restricted:
+class Restricted(Adjustable):
     """A relaxation that promises nothing of boxes that leave the domain.
 
     Attributes:
@@ -36,16 +37,19 @@ class Restricted:
             jnp.where(inside, image.lower, -jnp.inf), jnp.where(inside, image.upper, jnp.inf)
         )
 
-    def lines(self, box: Interval) -> Lines:
+    def family(self, box: Interval) -> Family[Lines]:
         """The lines, or constant ones at minus and plus infinity."""
         inside = self.inside(box)
-        lines = self.relaxation.lines(self._sheltered(box, inside))
-        return Lines(
-            jnp.where(inside, lines.lower_slope, 0),
-            jnp.where(inside, lines.lower_offset, -jnp.inf),
-            jnp.where(inside, lines.upper_slope, 0),
-            jnp.where(inside, lines.upper_offset, jnp.inf),
-        )
+
+        def defined(lines: Lines) -> Lines:
+            return Lines(
+                jnp.where(inside, lines.lower_slope, 0),
+                jnp.where(inside, lines.lower_offset, -jnp.inf),
+                jnp.where(inside, lines.upper_slope, 0),
+                jnp.where(inside, lines.upper_offset, jnp.inf),
+            )
+
+        return family(self.relaxation, self._sheltered(box, inside)).map(defined)
 
     def _sheltered(self, box: Interval, inside: Array) -> Interval:
         return Interval(*(jnp.where(inside, x, self.home) for x in box))

@@ -12,7 +12,8 @@ The planes are those of Wei et al. 2023, with `L = log(sum_j exp(x_j - x_i))`: `
   the tangent plane of `1 / C(d)`. This is tighter where the differences are known better than the
   logits.
 
-Of two planes for one side the one is taken that is better in the middle of the box.
+Of two planes for one side the one is taken, by default, that is better in the middle of the box;
+every mean of the two is sound.
 """
 
 from __future__ import annotations
@@ -23,13 +24,14 @@ from collections.abc import Sequence
 import jax.numpy as jnp
 import numpy as np
 
-from jaxlirpa._relax.planes import Plane, Planes
+from jaxlirpa._relax.family import Family
+from jaxlirpa._relax.planes import AdjustableJointly, Plane, Planes, mean
 from jaxlirpa._relax.sumexp import LogSumExp
 from jaxlirpa._typing import Array, Interval, intersect
 
 
 @dataclasses.dataclass(frozen=True)
-class Softmax:
+class Softmax(AdjustableJointly):
     """Operands, both `[..., i, j]`: the logits `x_j`, and the differences `x_j - x_i`.
 
     Attributes:
@@ -45,11 +47,11 @@ class Softmax:
         room = 1 + 8 * info.eps
         return Interval(jnp.exp(-inner.upper) / room, jnp.exp(-inner.lower) * room + info.tiny)
 
-    def planes(self, boxes: Sequence[Interval]) -> Planes:
+    def family(self, boxes: Sequence[Interval]) -> Family[Planes]:
         """See the module's derivation."""
         known = [boxes[0], self._differences(boxes)]
         level = self._level(known[1])
-        tangent, secant, at = LogSumExp((self.axis,)).parts(known[1])
+        tangent, secant, height = LogSumExp((self.axis,)).parts(known[1], _middle(known[1]))
         (slopes,) = tangent.slopes
         assert slopes is not None
         highest = tangent.offset + jnp.sum(slopes * known[1].upper, self.axis)
@@ -59,8 +61,22 @@ class Softmax:
         ]
         (rise,) = secant.slopes
         assert rise is not None
-        below = [self._by_logits(boxes[0]), self._by_differences(rise, secant.offset, at, known[1])]
-        return Planes(self._best(below, known, 1), self._best(above, known, -1))
+        below = [
+            self._by_logits(boxes[0]),
+            self._by_differences(rise, secant.offset, height, known[1]),
+        ]
+
+        def at(position: tuple[Array, Array]) -> Planes:
+            pairs = zip(position, (below, above), strict=True)
+            lower, upper = (mean(p, a, b, (self.axis,)) for p, (a, b) in pairs)
+            # Shares are so small where logits are far apart that their terms may underflow.
+            room = 16 * jnp.finfo(lower.offset.dtype).tiny
+            return Planes(
+                lower._replace(offset=lower.offset - room),
+                upper._replace(offset=upper.offset + room),
+            )
+
+        return Family((self._best(below, known, 1), self._best(above, known, -1)), at)
 
     def _differences(self, boxes: Sequence[Interval]) -> Interval:
         """The differences, by themselves and from the logits."""
@@ -96,9 +112,9 @@ class Softmax:
 
     def _by_logits(self, box: Interval) -> Plane:
         """The tangent of `exp(x_i) / C(x)` in the middle of the box."""
-        _, ((rise,), _), at = LogSumExp((self.axis,)).parts(box)
+        middle = _middle(box)
+        _, ((rise,), _), at = LogSumExp((self.axis,)).parts(box, middle)
         assert rise is not None
-        middle = 0.5 * box.lower + 0.5 * box.upper
         own = jnp.diagonal(middle, 0, self.axis - 1, self.axis)
         height = jnp.exp(own - at)
         unit = np.eye(middle.shape[-1], dtype=middle.dtype)
@@ -109,25 +125,18 @@ class Softmax:
         room = 8 * jnp.finfo(height.dtype).eps * size * (height + reach)
         return Plane((slopes, None), offset - room)
 
-    def _best(self, planes: Sequence[Plane], boxes: Sequence[Interval], sign: int) -> Plane:
-        """Of two planes below (sign 1) or above (-1), the better one for every entry."""
+    def _best(self, planes: Sequence[Plane], boxes: Sequence[Interval], sign: int) -> Array:
+        """Of two planes below (sign 1) or above (-1), the position of the better one."""
         scores = [sign * self._in_the_middle(plane, boxes) for plane in planes]
-        second = ~(scores[0] >= scores[1])
-        spread = jnp.expand_dims(second, self.axis)
-
-        def pick(a: Array | None, b: Array | None) -> Array | None:
-            if a is None and b is None:
-                return None
-            zero = jnp.zeros((), boxes[0].lower.dtype)
-            return jnp.where(spread, zero if b is None else b, zero if a is None else a)
-
-        pairs = zip(planes[0].slopes, planes[1].slopes, strict=True)
-        offset = jnp.where(second, planes[1].offset, planes[0].offset)
-        return Plane(tuple(pick(a, b) for a, b in pairs), offset)
+        return (~(scores[0] >= scores[1])).astype(scores[0].dtype)
 
     def _in_the_middle(self, plane: Plane, boxes: Sequence[Interval]) -> Array:
         height = plane.offset
         for slope, box in zip(plane.slopes, boxes, strict=True):
             if slope is not None:
-                height = height + jnp.sum(slope * (0.5 * box.lower + 0.5 * box.upper), self.axis)
+                height = height + jnp.sum(slope * _middle(box), self.axis)
         return height
+
+
+def _middle(box: Interval) -> Array:
+    return 0.5 * box.lower + 0.5 * box.upper

@@ -10,7 +10,7 @@ the same shape, on `[-u, -l]`.
   `f` is concave, a line is below `f` as soon as it is below at both ends, and at 0 it is. So the
   tangent at `t` is sound if and only if `valid(t)`: `f(t) + f'(t) (u - t) <= f(u)`. The left side
   grows with `t` (its derivative is `f''(t) (u - t) >= 0`), so the valid points are those up to
-  some `d`, found by bisection whose *valid* end is returned. The tangent is taken at
+  some `d`, found by bisection whose *valid* end is returned. By default the tangent is taken at
   `min(d, midpoint)`. If not even `l` is valid, the chord lies below the tangent at `l` and hence
   below `f` on `[l, 0]`, and below `f` on `[0, u]` by concavity.
 
@@ -28,7 +28,8 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from jaxlirpa._relax.lines import Lines, Point, offset_below, secant
+from jaxlirpa._relax.family import Family, mix, position_of
+from jaxlirpa._relax.lines import Adjustable, Lines, Point, offset_below, secant
 from jaxlirpa._typing import Array, Interval
 
 # A tangent further out than this is a horizontal line to every float64 (tanh' (400) < 1e-340).
@@ -38,7 +39,7 @@ _GRID = 0.01
 
 
 @dataclasses.dataclass(frozen=True)
-class SShaped:
+class SShaped(Adjustable):
     """An increasing function, convex on `x <= 0` and concave on `x >= 0`.
 
     Attributes:
@@ -56,33 +57,45 @@ class SShaped:
         ulps = 4 * jnp.finfo(lower.dtype).eps
         return Interval(lower - ulps * jnp.abs(lower), upper + ulps * jnp.abs(upper))
 
-    def lines(self, box: Interval) -> Lines:
+    def family(self, box: Interval) -> Family[Lines]:
         """Chords and tangents, see the module's derivation."""
-        lower = lower_line(self.function, self.derivative, box)
-        slope, offset = lower_line(
+        below = lower_lines(self.function, self.derivative, box)
+        above = lower_lines(
             lambda x: -self.function(-x),
             lambda x: self.derivative(-x),
             Interval(-box.upper, -box.lower),
         )
-        return Lines(*lower, slope, -offset)
+
+        def at(position: tuple[Array, Array]) -> Lines:
+            slope, offset = above.at(position[1])
+            return Lines(*below.at(position[0]), slope, -offset)
+
+        return Family((below.start, above.start), at)
 
 
-def lower_line(
+def lower_lines(
     f: Callable[[Array], Array], derivative: Callable[[Array], Array], box: Interval
-) -> tuple[Array, Array]:
-    """Slope and offset of a line below `f` on the box."""
+) -> Family[tuple[Array, Array]]:
+    """Slope and offset of lines below `f` on the box: tangents from its lower end on."""
     start, end = Point(box.lower, f(box.lower)), Point(box.upper, f(box.upper))
     last, sound_somewhere = _last_sound_tangent(f, derivative, box)
-    at = jnp.minimum(last, box.lower + 0.5 * (box.upper - box.lower))
-    touch, slope, chord = Point(at, f(at)), derivative(at), secant(start, end)
-    slope = jnp.where(sound_somewhere, slope, chord)
-    offset = jnp.where(
-        sound_somewhere, offset_below(slope, (touch,)), offset_below(chord, (start, end))
-    )
-    # f is known to its last places only: step out by those of the largest term on the box.
-    largest = jnp.maximum(jnp.abs(start.x), jnp.abs(end.x)) * jnp.abs(slope)
-    largest = jnp.maximum(largest, jnp.maximum(jnp.abs(start.y), jnp.abs(end.y)))
-    return slope, offset - 4 * jnp.finfo(offset.dtype).eps * largest
+    # Where no tangent is sound, `last` may be outside of the box, and nothing is drawn at it.
+    last = jnp.where(sound_somewhere, jnp.minimum(last, box.upper), box.lower)
+    middle = jnp.minimum(last, box.lower + 0.5 * (box.upper - box.lower))
+
+    def at(position: Array) -> tuple[Array, Array]:
+        x = jnp.clip(mix(position, box.lower, last), box.lower, last)
+        touch, slope, chord = Point(x, f(x)), derivative(x), secant(start, end)
+        slope = jnp.where(sound_somewhere, slope, chord)
+        offset = jnp.where(
+            sound_somewhere, offset_below(slope, (touch,)), offset_below(chord, (start, end))
+        )
+        # f is known to its last places only: step out by those of the largest term on the box.
+        largest = jnp.maximum(jnp.abs(start.x), jnp.abs(end.x)) * jnp.abs(slope)
+        largest = jnp.maximum(largest, jnp.maximum(jnp.abs(start.y), jnp.abs(end.y)))
+        return slope, offset - 4 * jnp.finfo(offset.dtype).eps * largest
+
+    return Family(position_of(middle, box.lower, last), at)
 
 
 def _last_sound_tangent(

@@ -7,7 +7,7 @@ matter, and the two ends. The same holds above for the upper corners.
 
 With the corners `(l, a), (first, a), (last, b - height), (u, b)` the best lower line, measured in
 the middle of the box, is the edge of their convex hull that is under the middle: flat, then of
-slope one step a step width, then up to the end.
+slope one step a step width, then up to the end. The means of neighbouring edges are the family.
 """
 
 from __future__ import annotations
@@ -18,13 +18,14 @@ from collections.abc import Callable, Sequence
 
 import jax.numpy as jnp
 
-from jaxlirpa._relax.lines import Lines, Point, offset_above, offset_below, secant
+from jaxlirpa._relax.family import Family, between
+from jaxlirpa._relax.lines import Adjustable, Lines, Point, offset_above, offset_below, secant
 from jaxlirpa._relax.smooth import midpoint
 from jaxlirpa._typing import Array, Interval
 
 
 @dataclasses.dataclass(frozen=True)
-class Staircase:
+class Staircase(Adjustable):
     """A nondecreasing step function.
 
     Attributes:
@@ -41,7 +42,7 @@ class Staircase:
         """The function does not fall."""
         return Interval(self.function(box.lower), self.function(box.upper))
 
-    def lines(self, box: Interval) -> Lines:
+    def family(self, box: Interval) -> Family[Lines]:
         """Constant on one step; else edges of the hulls of the corners."""
         a, b = self.image(box)
         constant = a == b
@@ -53,18 +54,25 @@ class Staircase:
         below = [start, Point(first, a), Point(last, before), end]
         above = [start, Point(first, after), Point(last, b), end]
         middle, zero = midpoint(box), jnp.zeros_like(a)
-        lower = jnp.where(constant, zero, _edge(below, middle))
-        upper = jnp.where(constant, zero, _edge(above, middle))
         far = jnp.maximum(jnp.abs(box.lower), jnp.abs(box.upper))
-        size = jnp.maximum(jnp.abs(a), jnp.abs(b)) + far * jnp.maximum(lower, upper)
-        room = 2 * jnp.finfo(far.dtype).eps * size
-        low, high = offset_below(lower, below) - room, offset_above(upper, above) + room
-        return Lines(lower, jnp.where(constant, a, low), upper, jnp.where(constant, a, high))
+
+        def at(position: tuple[Array, Array]) -> Lines:
+            lower = jnp.where(constant, zero, between(_edges(below), position[0]))
+            upper = jnp.where(constant, zero, between(_edges(above), position[1]))
+            size = jnp.maximum(jnp.abs(a), jnp.abs(b)) + far * jnp.maximum(lower, upper)
+            room = 2 * jnp.finfo(far.dtype).eps * size
+            low, high = offset_below(lower, below) - room, offset_above(upper, above) + room
+            return Lines(lower, jnp.where(constant, a, low), upper, jnp.where(constant, a, high))
+
+        return Family((_under(below, middle), _under(above, middle)), at, nodes=3)
 
 
-def _edge(corners: Sequence[Point], middle: Array) -> Array:
-    """The slope of the edge of a chain of corners that is over or under the middle."""
-    slope = secant(corners[0], corners[1])
-    for left, right in itertools.pairwise(corners[1:]):
-        slope = jnp.where(middle > left.x, secant(left, right), slope)
-    return slope
+def _edges(corners: Sequence[Point]) -> Array:
+    """The slopes of a chain of corners."""
+    return jnp.stack([secant(left, right) for left, right in itertools.pairwise(corners)])
+
+
+def _under(corners: Sequence[Point], middle: Array) -> Array:
+    """The position of the edge that is over or under the middle."""
+    later = [(middle > corner.x).astype(middle.dtype) for corner in corners[1:-1]]
+    return 0.5 * (later[0] + later[1])

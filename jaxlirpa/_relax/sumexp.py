@@ -1,6 +1,6 @@
 """Sums of exponentials: `log(sum(exp(x)))` over some axes.
 
-Write `t` for a tangent point in the box and `p = softmax(t)`.
+Write `t` for any tangent point in the box and `p = softmax(t)`.
 
 * `logsumexp` is convex, so it lies above its tangent plane, which is `p . x - sum_j p_j log(p_j)`.
   (So it does for every `p` of sum one, by Gibbs' inequality: soundness needs no exact tangent.)
@@ -21,7 +21,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxlirpa._relax.planes import Plane, Planes
+from jaxlirpa._relax.family import Family, mix
+from jaxlirpa._relax.planes import AdjustableJointly, Plane, Planes
 from jaxlirpa._typing import Array, Interval
 
 
@@ -38,7 +39,7 @@ def _logsumexp(x: Array, axes: tuple[int, ...], mask: Array | None) -> Array:
 
 
 @dataclasses.dataclass(frozen=True)
-class LogSumExp:
+class LogSumExp(AdjustableJointly):
     """`log(sum(exp(x)))` over some axes.
 
     Attributes:
@@ -56,16 +57,20 @@ class LogSumExp:
         ulps = 8 * jnp.finfo(lower.dtype).eps
         return Interval(lower - ulps * (1 + jnp.abs(lower)), upper + ulps * (1 + jnp.abs(upper)))
 
-    def planes(self, boxes: Sequence[Interval]) -> Planes:
-        """See the module's derivation."""
+    def family(self, boxes: Sequence[Interval]) -> Family[Planes]:
+        """See the module's derivation; the freedom is where the planes touch."""
         (box,) = boxes
-        parts = self.parts(box)
-        return Planes(parts.tangent, parts.secant)
 
-    def parts(self, box: Interval) -> _Parts:
-        """The planes, and the height of the upper one at its tangent point."""
+        def at(position: tuple[Array, Array]) -> Planes:
+            below, above = (self.parts(box, mix(p, *box)) for p in position)
+            return Planes(below.tangent, above.secant)
+
+        half = jnp.full_like(box.lower, 0.5)
+        return Family((half, half), at)
+
+    def parts(self, box: Interval, point: Array) -> _Parts:
+        """The planes that touch at a point, and the height of the upper one there."""
         axes = self.axes
-        point = 0.5 * box.lower + 0.5 * box.upper
         counted = point if self.mask is None else jnp.where(self.mask, point, -jnp.inf)
         weights = jax.nn.softmax(counted, axes)
         logs = jnp.log(jnp.where(weights > 0, weights, 1))

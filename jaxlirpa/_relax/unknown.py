@@ -9,7 +9,8 @@ If the first does not fall, its least value is `g(a)`; if the second does not ri
 Else one falls and the other rises, and the smaller of the two at *any* point is at most their value
 where they meet, which is the bound that is wanted: no care is needed about where that is. The range
 of `f` on the piece gives another bound, and the better one counts. The least over all pieces is a
-sound offset for the slope `s`; the slope zero gives the range of the function.
+sound offset for the slope `s`; the slope zero gives the range of the function. The best line in
+the middle of the box and those along the chords of its halves, and their means, are the family.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from typing import TypeAlias
 
 import jax.numpy as jnp
 
-from jaxlirpa._relax.lines import Lines
+from jaxlirpa._relax.family import Family
+from jaxlirpa._relax.lines import Adjustable, Lines, among
 from jaxlirpa._relax.smooth import enclose
 from jaxlirpa._typing import Array, Interval, vacuous_where_nan
 
@@ -28,7 +30,7 @@ Extension: TypeAlias = Callable[[Interval], Interval]
 
 
 @dataclasses.dataclass(frozen=True)
-class Unknown:
+class Unknown(Adjustable):
     """A differentiable function.
 
     Attributes:
@@ -51,10 +53,13 @@ class Unknown:
             Interval(jnp.fmax(lower, whole.lower), jnp.fmin(upper, whole.upper))
         )
 
-    def lines(self, box: Interval) -> Lines:
-        """The best of a few chords on either side."""
-        lower = _Pieces(self.values, self.slopes, self.pieces, box).line()
-        return enclose(lower, self._negated(box).line(), self.image(box))
+    def family(self, box: Interval) -> Family[Lines]:
+        """The best of a few chords on either side, and those of the halves."""
+        image = self.image(box)
+        below = _Pieces(self.values, self.slopes, self.pieces, box).lines()
+        above = self._negated(box).lines()
+        lines = [enclose(*pair, image) for pair in zip(below, above, strict=True)]
+        return among(Lines(*map(jnp.stack, zip(*lines, strict=True))), box)
 
     def _negated(self, box: Interval) -> _Pieces:
         def values(x: Interval) -> Interval:
@@ -96,17 +101,27 @@ class _Pieces:
         lowest = jnp.fmax(bound, ranged).min(0)
         return jnp.where(jnp.isfinite(lowest), lowest - self._room(slope), -jnp.inf)
 
-    def line(self) -> tuple[Array, Array]:
+    def lines(self) -> list[tuple[Array, Array]]:
+        """Lines along the left half and the right half, and between them the best one."""
+        n = self.count
+        return [self._along(0, n // 2), self._best(), self._along(n // 2, n)]
+
+    def _along(self, i: int, j: int) -> tuple[Array, Array]:
+        """The highest line that has the slope of a chord."""
+        width = self.nodes[j] - self.nodes[i]
+        slope = (self.at[j] - self.at[i]) / jnp.where(width > 0, width, 1)
+        slope = jnp.where(jnp.isfinite(slope) & (width > 0), slope, 0)
+        offset = self.offset(slope)
+        return jnp.where(offset > -jnp.inf, slope, 0), offset
+
+    def _best(self) -> tuple[Array, Array]:
         """The highest line in the middle among chords of the nodes."""
         n, middle = self.count, self.nodes[self.count // 2]
         pairs = [(0, n), (n // 4, 3 * n // 4), (n // 2 - 1, n // 2 + 1), (0, n // 2), (n // 2, n)]
         best, height = jnp.zeros_like(middle), self.offset(jnp.zeros_like(middle))
         offset = height
         for i, j in pairs:
-            width = self.nodes[j] - self.nodes[i]
-            slope = (self.at[j] - self.at[i]) / jnp.where(width > 0, width, 1)
-            slope = jnp.where(jnp.isfinite(slope) & (width > 0), slope, 0)
-            found = self.offset(slope)
+            slope, found = self._along(i, j)
             better = slope * middle + found > height
             best, offset = jnp.where(better, slope, best), jnp.where(better, found, offset)
             height = jnp.where(better, slope * middle + found, height)

@@ -15,8 +15,11 @@ from jaxlirpa._ops.families import Joint as Joint
 from jaxlirpa._ops.families import Move as Move
 from jaxlirpa._ops.families import Opaque as Opaque
 from jaxlirpa._ops.registry import record as record
+from jaxlirpa._relax.family import Family as Family
+from jaxlirpa._relax.lines import Adjustable as Adjustable
 from jaxlirpa._relax.lines import Lines as Lines
 from jaxlirpa._relax.lines import Relaxation as Relaxation
+from jaxlirpa._relax.planes import AdjustableJointly as AdjustableJointly
 from jaxlirpa._relax.planes import JointRelaxation as JointRelaxation
 from jaxlirpa._relax.planes import Plane as Plane
 from jaxlirpa._relax.planes import Planes as Planes
