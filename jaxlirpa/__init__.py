@@ -12,6 +12,7 @@ from jaxlirpa._errors import ExtensionError as ExtensionError
 from jaxlirpa._errors import LirpaError as LirpaError
 from jaxlirpa._errors import SetError as SetError
 from jaxlirpa._errors import UnsupportedPrimitiveError as UnsupportedPrimitiveError
+from jaxlirpa._methods.alpha_crown import alpha_crown as alpha_crown
 from jaxlirpa._methods.crown import crown as crown
 from jaxlirpa._methods.crown import crown_ibp as crown_ibp
 from jaxlirpa._methods.forward import forward_crown as forward_crown

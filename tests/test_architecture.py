@@ -42,6 +42,7 @@ NAMES = {
     "LpBall",
     "SetError",
     "UnsupportedPrimitiveError",
+    "alpha_crown",
     "crown",
     "crown_ibp",
     "forward_crown",

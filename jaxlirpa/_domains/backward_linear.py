@@ -24,7 +24,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -38,6 +38,15 @@ from jaxlirpa._relax.planes import Plane, Planes
 from jaxlirpa._relax.planes import around as planes_around
 from jaxlirpa._special.strided import transposable
 from jaxlirpa._typing import Array, inner, matrix
+
+Relaxed = TypeVar("Relaxed")
+
+
+class Sided(NamedTuple, Generic[Relaxed]):
+    """What a function is replaced by in the lower functional, and in the upper one."""
+
+    lower: Relaxed
+    upper: Relaxed
 
 
 class Functional(NamedTuple):
@@ -56,12 +65,15 @@ class BackwardLinear:
         reference: the values around which functionals are written.
         lines: the relaxation of a nonlinear node, by index.
         planes: that of each output of a node of several operands, by index.
+        chosen: other lines, or planes of every output, for some of the nodes. With a leading axis
+            in front of the operand's shape, every row has its own.
     """
 
     graph: Graph
     reference: Mapping[Ref, Array]
     lines: Callable[[int], Lines]
     planes: Callable[[int], Sequence[Planes]]
+    chosen: Mapping[int, Sided[Sequence[Any]]] = dataclasses.field(default_factory=dict)
 
     def identity(self, target: Ref) -> Functional:
         """The functional that is the value itself, one row an entry."""
@@ -95,24 +107,46 @@ class BackwardLinear:
         if isinstance(found, Elementwise):
             (functional,) = outputs
             assert functional is not None
-            lines = around(self.lines(index), xs[0], self.reference[Ref(index, 0)])
-            return [(node.perturbed[0], _replace(functional, lines))]
+            return [(node.perturbed[0], self._replace(index, functional, xs[0]))]
         axes = found.axes(node) if isinstance(found, Joint) else ()
         pairs: list[tuple[Ref, Functional]] = []
         for k, functional in enumerate(outputs):
             if functional is not None:
-                y = self.reference[Ref(index, k)]
-                planes = planes_around(self.planes(index)[k], xs, y, axes)
-                pairs += self._joint(node, functional, planes, axes)
+                pairs += self._joint(Ref(index, k), node, functional, xs, axes)
         return pairs
 
+    def _replace(self, index: int, functional: Functional, x: Array) -> Functional:
+        """A functional of `f(x)` as one of `x`, by the lines around `f`."""
+        y = self.reference[Ref(index, 0)]
+        if index in self.chosen:
+            pair = Sided(*(around(side[0], x, y) for side in self.chosen[index]))
+        else:
+            lines = around(self.lines(index), x, y)
+            pair = Sided(lines, lines)
+        return Functional(
+            _substitute(functional.lower, positive=pair.lower[:2], negative=pair.lower[2:]),
+            _substitute(functional.upper, positive=pair.upper[2:], negative=pair.upper[:2]),
+        )
+
     def _joint(
-        self, node: Node, functional: Functional, planes: Planes, axes: tuple[int, ...]
+        self,
+        ref: Ref,
+        node: Node,
+        functional: Functional,
+        xs: Sequence[Array],
+        axes: tuple[int, ...],
     ) -> list[tuple[Ref, Functional]]:
         """A functional of `f(x, ...)` as functionals of its operands, by the planes around `f`."""
-        below, above = planes
+        index, k = ref
+        y = self.reference[ref]
+        if index in self.chosen:
+            pair = Sided(*(_planes_around(side[k], xs, y, axes) for side in self.chosen[index]))
+        else:
+            planes = planes_around(self.planes(index)[k], xs, y, axes)
+            pair = Sided(planes, planes)
+        (below, above), (below_, above_) = pair
         rows, offset = _substitute_jointly(functional.lower, below, above, axes)
-        rows_, offset_ = _substitute_jointly(functional.upper, above, below, axes)
+        rows_, offset_ = _substitute_jointly(functional.upper, above_, below_, axes)
         pairs = []
         for ref, a, b in zip(node.perturbed, rows, rows_, strict=True):
             if a is not None and b is not None:
@@ -147,13 +181,11 @@ class BackwardLinear:
         return list(map(Side, coefficients, offsets))
 
 
-def _replace(functional: Functional, lines: Lines) -> Functional:
-    """A functional of `f(x)` as one of `x`, by the lines around `f`."""
-    below, above = lines[:2], lines[2:]
-    return Functional(
-        _substitute(functional.lower, positive=below, negative=above),
-        _substitute(functional.upper, positive=above, negative=below),
-    )
+def _planes_around(planes: Planes, xs: Sequence[Array], y: Array, axes: tuple[int, ...]) -> Planes:
+    """As `planes_around`, of planes for every row where there are such."""
+    if planes.lower.offset.ndim == y.ndim:
+        return planes_around(planes, xs, y, axes)
+    return jax.vmap(lambda own: planes_around(own, xs, y, axes))(planes)
 
 
 def _substitute(side: Side, positive: tuple[Array, ...], negative: tuple[Array, ...]) -> Side:
@@ -167,12 +199,29 @@ def _substitute(side: Side, positive: tuple[Array, ...], negative: tuple[Array, 
     up = jnp.maximum(rows, 0)
     down = rows - up
     (slope, offset), (slope_, offset_) = (
-        [x.reshape(1, -1) for x in line] for line in (positive, negative)
+        [matrix(_by_row(x, shape)) for x in line] for line in (positive, negative)
     )
     return Side(
         (up * slope + down * slope_).reshape(shape),
-        side.offset + inner(up, offset) + inner(down, offset_),
+        side.offset + _inner(up, offset) + _inner(down, offset_),
     )
+
+
+def _by_row(x: Array, shape: tuple[int, ...]) -> Array:
+    """Values for every row, or with a leading axis of one where they are the same for all.
+
+    Args:
+        x: `[*shape]` or `[rows, *shape]`.
+        shape: of coefficients, with the rows in front.
+    """
+    return x if x.ndim == len(shape) else x[None]
+
+
+def _inner(rows: Array, values: Array) -> Array:
+    """The inner product of every row with its values, or with the same for all."""
+    if len(values) == 1:
+        return inner(rows, values[0])
+    return jnp.einsum("rn,rn->r", matrix(rows), matrix(values), precision=jax.lax.Precision.HIGHEST)
 
 
 def _substitute_jointly(
@@ -182,11 +231,14 @@ def _substitute_jointly(
     rows = side.coefficients
     up = jnp.maximum(rows, 0)
     down = rows - up
-    offset = side.offset + inner(up, positive.offset) + inner(down, negative.offset)
+    offset = side.offset
+    for part, plane in ((up, positive), (down, negative)):
+        offset = offset + _inner(part, _by_row(plane.offset, rows.shape))
     behind_rows = tuple(axis + 1 for axis in axes)
     up, down = jnp.expand_dims(up, behind_rows), jnp.expand_dims(down, behind_rows)
     coefficients: list[Array | None] = []
     for slope, slope_ in zip(positive.slopes, negative.slopes, strict=True):
-        terms = [x * s[None] for x, s in ((up, slope), (down, slope_)) if s is not None]
+        pairs = (up, slope), (down, slope_)
+        terms = [x * _by_row(s, x.shape) for x, s in pairs if s is not None]
         coefficients.append(sum(terms[1:], start=terms[0]) if terms else None)
     return coefficients, offset

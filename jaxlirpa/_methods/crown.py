@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
 
-from jaxlirpa._domains.backward_linear import BackwardLinear
 from jaxlirpa._domains.interval import IntervalDomain
 from jaxlirpa._domains.windowed_linear import WindowedLinear
 from jaxlirpa._domains.windows import layout_of
-from jaxlirpa._graph.graph import INPUT, Graph, Node, Ref
+from jaxlirpa._graph.graph import INPUT, Graph, Ref
 from jaxlirpa._methods.chain import merged
 from jaxlirpa._methods.exactness import Quality, origins
 from jaxlirpa._methods.ibp import ibp
-from jaxlirpa._methods.solution import Solution, enclose, only_box, output_cost, reference
+from jaxlirpa._methods.relaxed import Relaxed
+from jaxlirpa._methods.solution import Solution, enclose, only_box, output_cost
 from jaxlirpa._methods.transform import transform
 from jaxlirpa._ops.families import (
     Affine,
@@ -24,11 +24,8 @@ from jaxlirpa._ops.families import (
     Joint,
     Move,
     Opaque,
-    Record,
 )
 from jaxlirpa._ops.registry import record
-from jaxlirpa._relax.lines import Lines, relax
-from jaxlirpa._relax.planes import Planes, constant, relax_jointly
 from jaxlirpa._typing import (
     Bounds,
     Interval,
@@ -36,12 +33,14 @@ from jaxlirpa._typing import (
     PyTree,
     intersect,
     is_floating,
+    vacuous_where_nan,
     vacuous_where_overflown,
 )
 from jaxlirpa._walk import backward, forward
 from jaxlirpa.sets import ArraySet
 
 Transform = Callable[..., Callable[..., Any]]
+Bound: TypeAlias = Callable[[Relaxed, Ref], Solution]
 
 # Sums of pairs, one row each, up to which they are bounded as sums and not from the two parts.
 _MOST_PAIRS = 4096
@@ -92,7 +91,7 @@ def crown(
     return transform(
         fn,
         method,
-        _cost if intermediate is None else output_cost,
+        cost if intermediate is None else output_cost,
         argnums=argnums,
         in_axes=in_axes,
         out_axes=out_axes,
@@ -129,11 +128,18 @@ def crown_ibp(
     )
 
 
+def plain(relaxed: Relaxed, ref: Ref) -> Solution:
+    """The bounds of a value by the default relaxations."""
+    return enclose(relaxed.graph, relaxed.sets, relaxed.domain, ref)
+
+
 def solve(
     graph: Graph,
     sets: Mapping[Ref, ArraySet],
     intermediate: Transform | None,
     merge_output: bool,
+    bound_output: Bound = plain,
+    bound_layer: Bound | None = None,
 ) -> list[Solution]:
     """Boxes and linear bounds of a graph's outputs.
 
@@ -142,62 +148,51 @@ def solve(
         sets: of its inputs.
         intermediate: see `crown`.
         merge_output: see `jaxlirpa._methods.ibp.solve`.
+        bound_output: bounds an output, by the relaxations of the nodes before it.
+        bound_layer: bounds an intermediate value in the same way; default: as CROWN does.
     """
     boxes: dict[Ref, Interval] = {ref: s.hull() for ref, s in sets.items()}
     tight: dict[Ref, Interval] = {}
-
-    @functools.cache
-    def lines(index: int) -> Lines:
-        node = graph.nodes[index]
-        found = record(node)
-        assert isinstance(found, Elementwise)
-        return relax(found.relaxation(node), tight[node.perturbed[0]])
-
-    @functools.cache
-    def planes(index: int) -> list[Planes]:
-        node = graph.nodes[index]
-        return relax_node(node, record(node), [tight[ref] for ref in node.perturbed])
-
-    domain = BackwardLinear(graph, reference(graph, sets), lines, planes)
+    relaxed = Relaxed(graph, sets, tight)
 
     def tighten(ref: Ref, box: Interval) -> Interval:
         if ref not in tight:
-            tight[ref] = intersect(box, bound(ref, box)) if is_floating(graph.aval(ref)) else box
+            tight[ref] = _improved(box, bound(ref, box)) if is_floating(graph.aval(ref)) else box
         return tight[ref]
 
     if intermediate is None:
-        layers = _Layers(graph, sets, domain, lambda ref: tighten(ref, boxes[ref]))
+        layers = _Layers(relaxed, lambda ref: tighten(ref, boxes[ref]), bound_layer)
         bound: Callable[[Ref, Interval], Interval] = layers.bound
     else:
         bound = _by_transform(graph, sets, intermediate)
     forward(graph, IntervalDomain(tighten, recall=tight.get), boxes)
     if merge_output:
         boxes.update(merged(graph, sets, boxes))
-    return [_solution(graph, sets, domain, ref, boxes[ref]) for ref in graph.targets]
+
+    def solution(ref: Ref, box: Interval) -> Solution:
+        """Linear bounds, intersected with the box; a mask or a number has a box only."""
+        if not is_floating(box.lower):
+            return only_box(box)
+        found = bound_output(relaxed, ref)
+        return found._replace(box=_improved(box, found.box))
+
+    return [solution(ref, boxes[ref]) for ref in graph.targets]
 
 
-def _solution(
-    graph: Graph, sets: Mapping[Ref, ArraySet], domain: BackwardLinear, ref: Ref, box: Interval
-) -> Solution:
-    """The linear bounds of an output, intersected with its box; a mask or a number has a box."""
-    if not is_floating(box.lower):
-        return only_box(box)
-    found = enclose(graph, sets, domain, ref)
-    return found._replace(box=intersect(box, found.box))
+def _improved(box: Interval, found: Interval) -> Interval:
+    """A box inside another one, which says nothing where it could not be computed."""
+    return intersect(box, vacuous_where_nan(found))
 
 
 class _Layers:
     """Bounds of intermediate values, each by a backward pass of its own."""
 
     def __init__(
-        self,
-        graph: Graph,
-        sets: Mapping[Ref, ArraySet],
-        domain: BackwardLinear,
-        tighten: Callable[[Ref], Interval],
+        self, relaxed: Relaxed, tighten: Callable[[Ref], Interval], bound_value: Bound | None
     ):
-        self.graph, self.sets, self.domain, self.tighten = graph, sets, domain, tighten
-        self.origin = origins(graph, sets)
+        self.relaxed, self.tighten, self.bound_value = relaxed, tighten, bound_value
+        self.graph, self.sets = relaxed.graph, relaxed.sets
+        self.origin = origins(self.graph, self.sets)
 
     def bound(self, ref: Ref, box: Interval) -> Interval:
         """The box of a value.
@@ -216,10 +211,12 @@ class _Layers:
             node = graph.nodes[ref.node]
             operands = tuple(self.tighten(operand) for operand in node.perturbed)
             return IntervalDomain().step(ref.node, node, operands)[ref.output]
+        if self.bound_value is not None:
+            return self.bound_value(self.relaxed, ref).box
         layout = layout_of(graph, sets, ref)
         if layout is None:
-            return enclose(graph, sets, self.domain, ref).box
-        local = WindowedLinear(graph, self.domain.reference, self.domain.lines, layout)
+            return plain(self.relaxed, ref).box
+        local = WindowedLinear(graph, self.relaxed.domain.reference, self.relaxed.lines, layout)
         reached = backward(graph, local, ref, local.identity(ref), sets.__contains__)
         return vacuous_where_overflown(local.box(reached, sets, ref))
 
@@ -249,14 +246,6 @@ class _Layers:
         return math.prod(self.graph.aval(ref).shape)
 
 
-def relax_node(node: Node, found: Record, boxes: Sequence[Interval]) -> list[Planes]:
-    """Planes around every output of a node of several operands."""
-    if isinstance(found, Joint):
-        return [relax_jointly(found.relaxation(node), boxes, found.axes(node))]
-    assert isinstance(found, Opaque)
-    return [constant(image, len(boxes)) for image in found.image(node, boxes)]
-
-
 def _by_transform(
     graph: Graph, sets: Mapping[Ref, ArraySet], intermediate: Transform
 ) -> Callable[[Ref, Interval], Interval]:
@@ -270,7 +259,7 @@ def _by_transform(
     return lambda ref, box: boxes[ref]
 
 
-def _cost(graph: Graph, sets: Mapping[Ref, ArraySet]) -> int:
+def cost(graph: Graph, sets: Mapping[Ref, ArraySet]) -> int:
     """Coefficients of a row an entry, on the widest value."""
     del sets
     return graph.width() ** 2

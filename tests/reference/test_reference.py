@@ -265,6 +265,40 @@ def test_jacobians(name: str, method: str) -> None:
     assert np.max(ratio) <= (WIDEST if (name, method) != ("jacobian_tanh", "crown") else 1.04)
 
 
+# Ours searches for every inner value by itself, as theirs does for all at once.
+ALPHA = {
+    "alpha-crown": functools.partial(jaxlirpa.alpha_crown, optimize_intermediate=True),
+    "alpha-crown[fixed-interm]": jaxlirpa.alpha_crown,
+}
+FAST_ALPHA = ("mlp_relu_linf_b", "mlp_tanh", "elem_sin", "bilinear_mul")
+SLOW_ALPHA = [n for n in (*SMALL, *CURVED, *JOINT) if n not in FAST_ALPHA]
+
+
+def each_alpha() -> list[Any]:
+    """Test parameters ``(name, method)``."""
+    pairs = []
+    for parameter in each_case(*FAST_ALPHA, *SLOW_ALPHA):
+        (name,) = parameter.values
+        marks = [*parameter.marks, *([] if name in FAST_ALPHA else [pytest.mark.slow])]
+        stored = program.load(name).arrays if program.directory(name) else {}
+        methods = [m for m in ALPHA if f"bounds/{m}/lower" in stored] or list(ALPHA)[:1]
+        pairs += [pytest.param(name, m, marks=marks) for m in methods]
+    return pairs
+
+
+@pytest.mark.parametrize("name, method", each_alpha())
+def test_optimised_bounds_are_sound_and_as_tight_as_the_reference(name: str, method: str) -> None:
+    case = program.load(name)
+    if f"bounds/{method}/lower" not in case.arrays:
+        pytest.skip(f"the reference has no {method} of {name}")
+    bound = ALPHA[method](program.function(case), in_axes=program.in_axes(case))
+    lower, upper = map(np.asarray, compiled(case, bound)(*program.arguments(case)))
+    assert_contain((lower, upper), case.attained())
+    if case.is_target(method):
+        below, above = case.bounds(method)
+        assert np.sum(upper - lower) <= 1.0005 * np.sum(above - below)
+
+
 @pytest.mark.parametrize("name, method", each_method(*WIDER))
 def test_wider_bounds_are_sound(name: str, method: str) -> None:
     assert_contain(bounds(name, method), program.load(name).attained())

@@ -1,0 +1,220 @@
+"""alpha-CROWN: sound, never looser than CROWN, and one JAX function like the others."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import oracles
+import pytest
+
+import jaxlirpa
+from jaxlirpa import Bounds, Box, LpBall
+
+POINTS = 400
+SIZES = (6, 12, 12, 3)
+
+
+def weights(seed: int) -> list[jax.Array]:
+    rng = np.random.default_rng(seed)
+    pairs = itertools.pairwise(SIZES)
+    return [jnp.asarray(rng.normal(size=(n, m)) / np.sqrt(m)) for m, n in pairs]
+
+
+def mlp(act: Callable[[Any], Any]) -> Callable[..., Any]:
+    def network(weights: list[jax.Array], x: jax.Array) -> jax.Array:
+        for w in weights[:-1]:
+            x = act(x @ w.T)
+        return x @ weights[-1].T
+
+    return network
+
+
+def normalised(weights: list[jax.Array], x: jax.Array) -> jax.Array:
+    """With a layer normalisation, which divides by what depends on all entries."""
+    x = x @ weights[0].T
+    x = (x - x.mean(-1, keepdims=True)) * jax.lax.rsqrt(x.var(-1, keepdims=True) + 1e-3)
+    return jax.nn.gelu(x) @ weights[1].T @ weights[2].T
+
+
+def attention(weights: list[jax.Array], x: jax.Array) -> jax.Array:
+    """Softmax of products, times what it is a softmax for."""
+    x = x.reshape(2, 3) @ weights[0].reshape(3, 24)
+    scores = jax.nn.softmax(x[:, :6] @ x[:, 6:12].T)
+    return (scores @ x[:, 12:]).ravel() @ weights[1].reshape(-1)[:24].reshape(24, 1)
+
+
+def extremes(weights: list[jax.Array], x: jax.Array) -> jax.Array:
+    """Maxima of several entries, a product and a quotient."""
+    x = weights[0] @ x
+    top = x.reshape(3, 4).max(1)
+    return jnp.stack([top[0] * top[1], top[2] / (3 + jnp.abs(x[0])), jax.nn.logsumexp(x)])
+
+
+NETWORKS: dict[str, Callable[..., Any]] = {
+    "relu": mlp(jax.nn.relu),
+    "leaky_relu": mlp(jax.nn.leaky_relu),
+    "abs": mlp(jnp.abs),
+    "hard_tanh": mlp(jax.nn.hard_tanh),
+    "tanh": mlp(jnp.tanh),
+    "sin": mlp(jnp.sin),
+    "silu": mlp(jax.nn.silu),
+    "square": mlp(jnp.square),
+    "floor": mlp(jnp.floor),
+    "layer norm": normalised,
+    "attention": attention,
+    "extremes": extremes,
+}
+every_network = pytest.mark.parametrize("name", NETWORKS)
+CENTER = jnp.linspace(-1, 1, SIZES[0])
+
+
+def width(bounds: Bounds) -> float:
+    return float(jnp.sum(bounds.upper - bounds.lower))
+
+
+def inside(inner: Bounds, outer: Bounds) -> bool:
+    return bool(jnp.all(inner.lower >= outer.lower) & jnp.all(inner.upper <= outer.upper))
+
+
+@every_network
+def test_sound_and_never_looser_than_crown(name: str) -> None:
+    network, params, ball = NETWORKS[name], weights(1), LpBall(CENTER, 0.3)
+    crown = jax.jit(jaxlirpa.crown(network))(params, ball)
+    alpha = jax.jit(jaxlirpa.alpha_crown(network, steps=8))(params, ball)
+    assert inside(alpha, crown)
+    points = oracles.sample(ball, 0, POINTS)
+    values = jax.vmap(functools.partial(network, params))(points)
+    oracles.contains(values, *alpha)
+    if name != "floor":
+        assert width(alpha) < width(crown)
+
+
+@pytest.mark.parametrize("options", [{"shared": True}, {"optimize_intermediate": True}], ids=str)
+@pytest.mark.parametrize("name", ["relu", "tanh"])
+def test_options_are_sound_and_never_looser_than_crown(name: str, options: dict[str, bool]) -> None:
+    network, params, ball = NETWORKS[name], weights(2), LpBall(CENTER, 0.5, ord=2)
+    crown = jaxlirpa.crown(network)(params, ball)
+    own = jaxlirpa.alpha_crown(network, steps=6)(params, ball)
+    found = jaxlirpa.alpha_crown(network, steps=6, **options)(params, ball)
+    assert inside(found, crown)
+    assert width(found) < width(crown)
+    if "shared" not in options:
+        assert width(found) < width(own)
+    values = jax.vmap(functools.partial(network, params))(oracles.sample(ball, 0, POINTS))
+    oracles.contains(values, *found)
+
+
+def test_one_step_is_crown() -> None:
+    """The search starts from CROWN's lines."""
+    params = weights(3)
+    network = NETWORKS["tanh"]
+    crown = jaxlirpa.crown(network)(params, CENTER, 0.3)
+    alpha = jaxlirpa.alpha_crown(network, steps=1)(params, CENTER, 0.3)
+    np.testing.assert_allclose(alpha, crown, rtol=1e-9)
+
+
+def test_finds_the_best_slope_of_one_neuron() -> None:
+    """`relu(x) - s x` on [-1, 1]: its minimum is found by the slope `s` alone."""
+
+    def tilted(x: jax.Array) -> jax.Array:
+        return jax.nn.relu(x) - 0.37 * x
+
+    lower, _ = jaxlirpa.alpha_crown(tilted, steps=40)(jnp.array(0.0), 1.0)
+    crown, _ = jaxlirpa.crown(tilted)(jnp.array(0.0), 1.0)
+    assert crown < -0.3
+    assert -0.02 < lower <= 0
+
+
+def test_more_steps_are_tighter() -> None:
+    params, network = weights(4), NETWORKS["relu"]
+    found = [width(jaxlirpa.alpha_crown(network, steps=n)(params, CENTER, 0.4)) for n in (2, 5, 20)]
+    assert found == sorted(found, reverse=True)
+
+
+def test_any_optimizer() -> None:
+    params, network = weights(4), NETWORKS["relu"]
+    crown = jaxlirpa.crown(network)(params, CENTER, 0.4)
+    for optimizer in optax.sgd(0.5), optax.lion(0.1):
+        bound = jaxlirpa.alpha_crown(network, steps=5, optimizer=optimizer)
+        assert width(bound(params, CENTER, 0.4)) < width(crown)
+
+
+def test_compiled_and_mapped() -> None:
+    params, network = weights(5), NETWORKS["relu"]
+    batch = jnp.stack([CENTER, -CENTER, 0 * CENTER])
+    bound = jaxlirpa.alpha_crown(network, steps=4)
+    eager = [bound(params, x, 0.3) for x in batch]
+    for many in (
+        jax.jit(jax.vmap(bound, in_axes=(None, 0, None)))(params, batch, 0.3),
+        jaxlirpa.alpha_crown(network, steps=4, in_axes=(None, 0))(params, batch, 0.3),
+    ):
+        for i, one in enumerate(eager):
+            np.testing.assert_allclose(many.lower[i], one.lower, rtol=1e-9)
+            np.testing.assert_allclose(many.upper[i], one.upper, rtol=1e-9)
+
+
+def test_linear_bounds_enclose_the_function() -> None:
+    params, network, ball = weights(6), NETWORKS["relu"], LpBall(CENTER, 0.4)
+    linear = jaxlirpa.alpha_crown(network, steps=6, linear=True)(params, ball)
+    points = oracles.sample(ball, 0, POINTS)
+    values = np.asarray(jax.vmap(functools.partial(network, params))(points))
+    below = points @ linear.lower_coefficients[1].T + linear.lower_offset
+    above = points @ linear.upper_coefficients[1].T + linear.upper_offset
+    assert (below <= values + 1e-9).all()
+    assert (values <= above + 1e-9).all()
+
+
+@pytest.mark.parametrize("unroll", [False, True])
+def test_derivatives_match_finite_differences(unroll: bool) -> None:
+    """At the optimum's parameters, or through the search that finds them."""
+    params, network = weights(7), NETWORKS["tanh"]
+    bound = jaxlirpa.alpha_crown(network, steps=3, unroll=unroll)
+
+    def total(shift: jax.Array) -> jax.Array:
+        moved = [w + shift * jnp.cos(jnp.arange(w.size).reshape(w.shape)) for w in params]
+        return jnp.sum(bound(moved, CENTER, 0.3).upper)
+
+    slope = jax.grad(total)(0.0)
+    assert jnp.isfinite(slope)
+    step = 1e-5
+    difference = (total(step) - total(-step)) / (2 * step)
+    # The parameters that are held constant move as well, if not much after few steps.
+    np.testing.assert_allclose(slope, difference, rtol=1e-4 if unroll else 0.05)
+
+
+def test_intermediate_bounds_from_another_transform() -> None:
+    params, network = weights(8), NETWORKS["relu"]
+    loose = jaxlirpa.crown_ibp(network)(params, CENTER, 0.4)
+    found = jaxlirpa.alpha_crown(network, steps=6, intermediate=jaxlirpa.ibp)(params, CENTER, 0.4)
+    assert inside(found, loose)
+    assert width(found) < width(loose)
+
+
+def test_weights_may_be_the_perturbed_ones() -> None:
+    params, network = weights(9), NETWORKS["relu"]
+    ball = LpBall(params, 0.01)
+    crown = jaxlirpa.crown(network)(ball, CENTER)
+    alpha = jaxlirpa.alpha_crown(network, steps=6)(ball, CENTER)
+    assert inside(alpha, crown)
+    assert width(alpha) < width(crown)
+    points = oracles.sample(ball, 0, POINTS)
+    oracles.contains(jax.vmap(lambda w: network(w, CENTER))(points), *alpha)
+
+
+def test_without_freedom_it_is_crown() -> None:
+    """An affine function, a point, and a box so far out that no value is finite."""
+    matrix = weights(10)[0]
+    affine = jaxlirpa.alpha_crown(lambda x: matrix @ x)(CENTER, 0.1)
+    np.testing.assert_allclose(affine, jaxlirpa.crown(lambda x: matrix @ x)(CENTER, 0.1))
+    point = jaxlirpa.alpha_crown(NETWORKS["tanh"])(weights(1), Box(CENTER, CENTER))
+    np.testing.assert_allclose(point.lower, NETWORKS["tanh"](weights(1), CENTER))
+    np.testing.assert_allclose(point.upper, NETWORKS["tanh"](weights(1), CENTER))
+    far = jaxlirpa.alpha_crown(jnp.exp)(jnp.array([0.0, 1e4]), 1.0)
+    assert np.isfinite(far.lower[0]) and np.isfinite(far.upper[0]) and far.upper[1] == np.inf
