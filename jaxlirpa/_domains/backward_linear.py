@@ -36,6 +36,7 @@ from jaxlirpa._ops.registry import record
 from jaxlirpa._relax.lines import Lines, around
 from jaxlirpa._relax.planes import Plane, Planes
 from jaxlirpa._relax.planes import around as planes_around
+from jaxlirpa._special.dense import behind_dense
 from jaxlirpa._special.strided import transposable
 from jaxlirpa._typing import Array, inner, matrix
 
@@ -75,13 +76,28 @@ class BackwardLinear:
     planes: Callable[[int], Sequence[Planes]]
     chosen: Mapping[int, Sided[Sequence[Any]]] = dataclasses.field(default_factory=dict)
 
-    def identity(self, target: Ref) -> Functional:
-        """The functional that is the value itself, one row an entry."""
+    def start(self, target: Ref, rows: Array | None = None) -> tuple[Ref, Functional]:
+        """The functional that is some entries of a value, one row an entry.
+
+        Args:
+            target: the value.
+            rows: the numbers of the entries; None for all of them.
+
+        Returns:
+            The functional, and the value that it is one of: `target`, or one before it.
+        """
         aval = self.graph.aval(target)
         size = math.prod(aval.shape)
-        eye = jnp.eye(size, dtype=aval.dtype).reshape(size, *aval.shape)
-        side = Side(eye, self.reference[target].reshape(-1))
-        return Functional(side, side)
+        offset = self.reference[target].reshape(-1)
+        value, coefficients = behind_dense(self.graph, target) or (target, None)
+        if coefficients is None:
+            eye = jnp.eye(size, dtype=aval.dtype)
+            coefficients = eye if rows is None else jax.nn.one_hot(rows, size, dtype=aval.dtype)
+            coefficients = coefficients.reshape(len(coefficients), *aval.shape)
+        elif rows is not None:
+            coefficients = coefficients[rows]
+        side = Side(coefficients, offset if rows is None else offset[rows])
+        return value, Functional(side, side)
 
     def add(self, a: Functional, b: Functional) -> Functional:
         """The sum of two functionals of one value."""

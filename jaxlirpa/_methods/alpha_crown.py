@@ -14,7 +14,8 @@ import optax
 
 from jaxlirpa._domains.backward_linear import Sided
 from jaxlirpa._graph.graph import Graph, Ref
-from jaxlirpa._methods.crown import Transform, cost, plain, solve
+from jaxlirpa._methods.crown import Transform, cost, solve
+from jaxlirpa._methods.layers import plain
 from jaxlirpa._methods.relaxed import Relaxed
 from jaxlirpa._methods.solution import Solution, enclose
 from jaxlirpa._methods.transform import transform
@@ -28,6 +29,7 @@ def alpha_crown(
     steps: int = 20,
     optimizer: optax.GradientTransformation | None = None,
     intermediate: Transform | None = None,
+    rows_per_chunk: int | None = None,
     optimize_intermediate: bool = False,
     shared: bool = False,
     unroll: bool = False,
@@ -50,6 +52,7 @@ def alpha_crown(
         optimizer: any optax optimiser of numbers in [0, 1]; default: Adam with a short memory and
             a learning rate that falls from 0.2 to an eighth of that over the steps.
         intermediate: as of `crown`: the transform that bounds the operands of nonlinear functions.
+        rows_per_chunk: as of `crown`.
         optimize_intermediate: whether those are bounded in this way as well, layer by layer and
             each by its own search, instead of by `intermediate`. Tighter, and as many times as
             expensive as there are steps.
@@ -87,6 +90,7 @@ def alpha_crown(
         merge_output=not isinstance(fn, Graph),
         bound_output=search,
         bound_layer=search if optimize_intermediate else None,
+        rows_per_chunk=rows_per_chunk,
     )
     return transform(
         fn, method, cost, argnums=argnums, in_axes=in_axes, out_axes=out_axes, linear=linear

@@ -3,26 +3,20 @@
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Callable, Mapping
-from typing import Any, TypeAlias
+from typing import Any
 
 from jaxlirpa._domains.interval import IntervalDomain
-from jaxlirpa._domains.windowed_linear import WindowedLinear
-from jaxlirpa._domains.windows import layout_of
 from jaxlirpa._graph.graph import INPUT, Graph, Ref
 from jaxlirpa._methods.chain import merged
-from jaxlirpa._methods.exactness import Quality, origins
 from jaxlirpa._methods.ibp import ibp
+from jaxlirpa._methods.layers import Bound, Layers, plain
 from jaxlirpa._methods.relaxed import Relaxed
-from jaxlirpa._methods.solution import Solution, enclose, only_box, output_cost
+from jaxlirpa._methods.solution import Solution, only_box, output_cost
 from jaxlirpa._methods.transform import transform
 from jaxlirpa._ops.families import (
-    Affine,
-    Bilinear,
     Elementwise,
     Joint,
-    Move,
     Opaque,
 )
 from jaxlirpa._ops.registry import record
@@ -34,22 +28,18 @@ from jaxlirpa._typing import (
     intersect,
     is_floating,
     vacuous_where_nan,
-    vacuous_where_overflown,
 )
-from jaxlirpa._walk import backward, forward
+from jaxlirpa._walk import forward
 from jaxlirpa.sets import ArraySet
 
 Transform = Callable[..., Callable[..., Any]]
-Bound: TypeAlias = Callable[[Relaxed, Ref], Solution]
-
-# Sums of pairs, one row each, up to which they are bounded as sums and not from the two parts.
-_MOST_PAIRS = 4096
 
 
 def crown(
     fn: Callable[..., PyTree],
     *,
     intermediate: Transform | None = None,
+    rows_per_chunk: int | None = None,
     argnums: int | tuple[int, ...] | None = None,
     in_axes: PyTree = None,
     out_axes: int = 0,
@@ -67,6 +57,8 @@ def crown(
         intermediate: the transform that bounds the operands of nonlinear functions: `ibp` (the
             result is CROWN-IBP), `forward_crown` (forward+backward), any other transform, or None
             for CROWN itself, layer by layer: the tightest and the most expensive.
+        rows_per_chunk: how many inner values are bounded at once, by a backward pass with as many
+            rows: fewer take less memory. Default: what fits into some hundred megabytes.
         argnums: the arguments that a final `eps` perturbs; default: the last one.
         in_axes: as in `jax.vmap`: which axis of which argument numbers independent examples.
         out_axes: the axis of every output that numbers the examples.
@@ -87,7 +79,12 @@ def crown(
         -0.5 0.5
     """
     merge_output = not isinstance(fn, Graph)
-    method = functools.partial(solve, intermediate=intermediate, merge_output=merge_output)
+    method = functools.partial(
+        solve,
+        intermediate=intermediate,
+        merge_output=merge_output,
+        rows_per_chunk=rows_per_chunk,
+    )
     return transform(
         fn,
         method,
@@ -128,11 +125,6 @@ def crown_ibp(
     )
 
 
-def plain(relaxed: Relaxed, ref: Ref) -> Solution:
-    """The bounds of a value by the default relaxations."""
-    return enclose(relaxed.graph, relaxed.sets, relaxed.domain, ref)
-
-
 def solve(
     graph: Graph,
     sets: Mapping[Ref, ArraySet],
@@ -140,6 +132,7 @@ def solve(
     merge_output: bool,
     bound_output: Bound = plain,
     bound_layer: Bound | None = None,
+    rows_per_chunk: int | None = None,
 ) -> list[Solution]:
     """Boxes and linear bounds of a graph's outputs.
 
@@ -150,6 +143,7 @@ def solve(
         merge_output: see `jaxlirpa._methods.ibp.solve`.
         bound_output: bounds an output, by the relaxations of the nodes before it.
         bound_layer: bounds an intermediate value in the same way; default: as CROWN does.
+        rows_per_chunk: see `crown`.
     """
     boxes: dict[Ref, Interval] = {ref: s.hull() for ref, s in sets.items()}
     tight: dict[Ref, Interval] = {}
@@ -161,7 +155,7 @@ def solve(
         return tight[ref]
 
     if intermediate is None:
-        layers = _Layers(relaxed, lambda ref: tighten(ref, boxes[ref]), bound_layer)
+        layers = Layers(relaxed, lambda ref: tighten(ref, boxes[ref]), bound_layer, rows_per_chunk)
         bound: Callable[[Ref, Interval], Interval] = layers.bound
     else:
         bound = _by_transform(graph, sets, intermediate)
@@ -182,68 +176,6 @@ def solve(
 def _improved(box: Interval, found: Interval) -> Interval:
     """A box inside another one, which says nothing where it could not be computed."""
     return intersect(box, vacuous_where_nan(found))
-
-
-class _Layers:
-    """Bounds of intermediate values, each by a backward pass of its own."""
-
-    def __init__(
-        self, relaxed: Relaxed, tighten: Callable[[Ref], Interval], bound_value: Bound | None
-    ):
-        self.relaxed, self.tighten, self.bound_value = relaxed, tighten, bound_value
-        self.graph, self.sets = relaxed.graph, relaxed.sets
-        self.origin = origins(self.graph, self.sets)
-
-    def bound(self, ref: Ref, box: Interval) -> Interval:
-        """The box of a value.
-
-        Not by a pass where its interval is known to be exact, behind the first layer of a box say,
-        nor where it repeats the entries of another value, nor where it is a function of one value
-        whose box is tight: the range over that box lies inside of all that lines around the
-        function can tell. Where the value is an image, the rows are carried as windows.
-        """
-        graph, sets, origin = self.graph, self.sets, self.origin[ref]
-        if origin.quality >= Quality.EXACT and origin.sources <= sets.keys():
-            return box
-        if isinstance(record(graph.nodes[ref.node]), Elementwise | Opaque):
-            return box
-        if self._repeats(ref):
-            node = graph.nodes[ref.node]
-            operands = tuple(self.tighten(operand) for operand in node.perturbed)
-            return IntervalDomain().step(ref.node, node, operands)[ref.output]
-        if self.bound_value is not None:
-            return self.bound_value(self.relaxed, ref).box
-        layout = layout_of(graph, sets, ref)
-        if layout is None:
-            return plain(self.relaxed, ref).box
-        local = WindowedLinear(graph, self.relaxed.domain.reference, self.relaxed.lines, layout)
-        reached = backward(graph, local, ref, local.identity(ref), sets.__contains__)
-        return vacuous_where_overflown(local.box(reached, sets, ref))
-
-    def _repeats(self, ref: Ref) -> bool:
-        """Whether a value holds the entries of one that is no larger, or many more sums of pairs.
-
-        The first is no loss at all, the second spares a row for each of all pairs.
-        """
-        node = self.graph.nodes[ref.node]
-        found, size = record(node), math.prod(self.graph.aval(ref).shape)
-        if isinstance(found, Move):
-            return len(node.perturbed) == 1 and size >= self._size(node.perturbed[0])
-        if isinstance(found, Affine | Bilinear) and not found.mixes:
-            return size > _MOST_PAIRS and all(self._spread(operand) for operand in node.perturbed)
-        return False
-
-    def _spread(self, ref: Ref) -> bool:
-        node = self.graph.nodes[ref.node]
-        return (
-            node.primitive != INPUT
-            and isinstance(record(node), Move)
-            and len(node.perturbed) == 1
-            and self._size(ref) > self._size(node.perturbed[0])
-        )
-
-    def _size(self, ref: Ref) -> int:
-        return math.prod(self.graph.aval(ref).shape)
 
 
 def _by_transform(

@@ -85,7 +85,7 @@ def _merged(
     found = {}
     for ref, box in boxes.items():
         stop = functools.partial(starts, graph)
-        reached = backward(graph, domain, ref, domain.identity(ref), stop)
+        reached = backward(graph, domain, *domain.start(ref), stop)
         parts = [
             compose(f.lower, domain.reference[r], values[r], graph.aval(ref).shape)
             for r, f in reached.items()

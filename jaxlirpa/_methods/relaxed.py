@@ -61,6 +61,17 @@ class Relaxed:
             if node.primitive != INPUT and isinstance(record(node), Elementwise | Joint | Opaque)
         ]
 
+    def prepare(self, target: Ref) -> None:
+        """Computes all default relaxations now that a functional of `target` will pass.
+
+        What is computed inside of a loop's body is of no use outside of it.
+        """
+        for index in self.nonlinear(target):
+            if isinstance(record(self.graph.nodes[index]), Elementwise):
+                self.lines(index)
+            else:
+                self.planes(index)
+
     def _operands(self, index: int) -> tuple[Node, Sequence[Interval]]:
         node = self.graph.nodes[index]
         return node, [self.boxes[ref] for ref in node.perturbed]

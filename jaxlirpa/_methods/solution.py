@@ -45,7 +45,11 @@ Method: TypeAlias = Callable[[Graph, Mapping[Ref, ArraySet]], list[Solution]]
 
 
 def enclose(
-    graph: Graph, sets: Mapping[Ref, ArraySet], domain: BackwardLinear, target: Ref
+    graph: Graph,
+    sets: Mapping[Ref, ArraySet],
+    domain: BackwardLinear,
+    target: Ref,
+    rows: Array | None = None,
 ) -> Solution:
     """Linear bounds of one value in terms of others, and their extrema over the others' sets.
 
@@ -54,8 +58,10 @@ def enclose(
         sets: what is known of the values at which to stop; must contain the inputs.
         domain: relaxes the nonlinear nodes in between.
         target: the value.
+        rows: the numbers of the entries that are bounded, so that the box is a vector; None for
+            all of them.
     """
-    reached = backward(graph, domain, target, domain.identity(target), sets.__contains__)
+    reached = backward(graph, domain, *domain.start(target, rows), sets.__contains__)
     lower = _rows({ref: f.lower for ref, f in reached.items()})
     shared = all(f.lower is f.upper for f in reached.values())
     upper = lower if shared else _rows({ref: f.upper for ref, f in reached.items()})
@@ -63,7 +69,8 @@ def enclose(
     extrema = functools.partial(_extrema, sets, domain.reference)
     limits = extrema(lower).lower, extrema(upper).upper
     # A value of a shorter format than the inputs' has limits of that format: rounding keeps order.
-    box = Interval(*(x.reshape(aval.shape).astype(aval.dtype) for x in limits))
+    shape = aval.shape if rows is None else rows.shape
+    box = Interval(*(x.reshape(shape).astype(aval.dtype) for x in limits))
     box = vacuous_where_overflown(box)
     return Solution(box, lower, upper)
 

@@ -1,0 +1,67 @@
+"""Rows in chunks of a fixed size: only those that matter, and never too many at once."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxlirpa._typing import Array, Interval, intersect, vacuous_where_nan
+
+
+def by_chunks(
+    bound: Callable[[Array], Interval], box: Interval, needed: Array, size: int
+) -> Interval:
+    """A box whose needed entries are improved, chunk by chunk.
+
+    As many chunks are computed as the needed entries take, in a `while` loop. Where derivatives are
+    taken the loop has a fixed number of trips, and those beyond the last chunk do nothing.
+
+    Args:
+        bound: the limits `[size]` of the entries with the given numbers.
+        box: `[entries]`, known before.
+        needed: `[entries]`, truth values.
+        size: of a chunk.
+    """
+    entries = len(needed)
+    count = jnp.sum(needed)
+    trips = math.ceil(entries / size)
+    order = jnp.argsort(~needed, stable=True)
+    order = jnp.pad(order, (0, trips * size - entries), constant_values=entries)
+    closed, constants = jax.closure_convert(bound, order[:size])
+
+    def improve(trip: Array, box: Interval, order: Array, constants: Any) -> Interval:
+        number = jax.lax.dynamic_slice_in_dim(order, trip * size, size)
+        at = jnp.minimum(number, entries - 1)
+        found = vacuous_where_nan(closed(at, *constants))
+        better = intersect(Interval(*(limit[at] for limit in box)), found)
+        pairs = zip(box, better, strict=True)
+        return Interval(*(limit.at[number].set(x, mode="drop") for limit, x in pairs))
+
+    @jax.custom_jvp
+    def run(count: Array, order: Array, box: Interval, constants: Any) -> Interval:
+        def step(state: tuple[Array, Interval]) -> tuple[Array, Interval]:
+            trip, box = state
+            return trip + 1, improve(trip, box, order, constants)
+
+        first = jnp.zeros((), count.dtype), box
+        return jax.lax.while_loop(lambda state: state[0] * size < count, step, first)[1]
+
+    @run.defjvp
+    def derivative(primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[Any, Any]:
+        count, order, *varying = primals
+
+        def fixed(box: Interval, constants: Any) -> Interval:
+            def step(box: Interval, trip: Array) -> tuple[Interval, None]:
+                own = functools.partial(improve, trip, order=order, constants=constants)
+                return jax.lax.cond(trip * size < count, own, lambda same: same, box), None
+
+            return jax.lax.scan(step, box, jnp.arange(trips, dtype=count.dtype))[0]
+
+        return jax.jvp(fixed, tuple(varying), tangents[2:])
+
+    return run(count, order, box, tuple(constants))

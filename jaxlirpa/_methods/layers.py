@@ -1,0 +1,151 @@
+"""Bounds of the values inside a network, layer by layer, as CROWN needs them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import TypeAlias
+
+import jax.numpy as jnp
+
+from jaxlirpa._domains.interval import IntervalDomain
+from jaxlirpa._domains.windowed_linear import WindowedLinear
+from jaxlirpa._domains.windows import layout_of
+from jaxlirpa._graph.graph import INPUT, Ref
+from jaxlirpa._methods.chunks import by_chunks
+from jaxlirpa._methods.exactness import Quality, origins
+from jaxlirpa._methods.relaxed import Relaxed
+from jaxlirpa._methods.solution import Solution, enclose
+from jaxlirpa._ops.families import Affine, Bilinear, Elementwise, Joint, Move, Opaque
+from jaxlirpa._ops.registry import record
+from jaxlirpa._relax.lines import relax
+from jaxlirpa._typing import Array, Interval, vacuous_where_overflown
+from jaxlirpa._walk import backward
+
+Bound: TypeAlias = Callable[[Relaxed, Ref], Solution]
+
+# Sums of pairs, one row each, up to which they are bounded as sums and not from the two parts.
+_MOST_PAIRS = 4096
+# A chunk is a part of the rows, of a multiple of some; and its coefficients on one value take at
+# most so many bytes. About ten times as much is held at once.
+_PARTS, _LEAST = 4, 32
+_BUDGET = 2**27
+
+
+def plain(relaxed: Relaxed, ref: Ref) -> Solution:
+    """The bounds of a value by the default relaxations."""
+    return enclose(relaxed.graph, relaxed.sets, relaxed.domain, ref)
+
+
+class Layers:
+    """Bounds of intermediate values, each by a backward pass of its own."""
+
+    def __init__(
+        self,
+        relaxed: Relaxed,
+        tighten: Callable[[Ref], Interval],
+        bound_value: Bound | None,
+        rows_per_chunk: int | None,
+    ):
+        self.relaxed, self.tighten, self.bound_value = relaxed, tighten, bound_value
+        self.rows_per_chunk = rows_per_chunk
+        self.graph, self.sets = relaxed.graph, relaxed.sets
+        self.origin = origins(self.graph, self.sets)
+
+    def bound(self, ref: Ref, box: Interval) -> Interval:
+        """The box of a value.
+
+        Not by a pass where its interval is known to be exact, behind the first layer of a box say,
+        nor where it repeats the entries of another value, nor where it is a function of one value
+        whose box is tight: the range over that box lies inside of all that lines around the
+        function can tell. Where the value is an image, the rows are carried as windows.
+        """
+        graph, sets, origin = self.graph, self.sets, self.origin[ref]
+        if origin.quality >= Quality.EXACT and origin.sources <= sets.keys():
+            return box
+        if isinstance(record(graph.nodes[ref.node]), Elementwise | Opaque):
+            return box
+        if self._repeats(ref):
+            node = graph.nodes[ref.node]
+            operands = tuple(self.tighten(operand) for operand in node.perturbed)
+            return IntervalDomain().step(ref.node, node, operands)[ref.output]
+        if self.bound_value is not None:
+            return self.bound_value(self.relaxed, ref).box
+        layout = layout_of(graph, sets, ref)
+        if layout is None:
+            return self._by_rows(ref, box)
+        local = WindowedLinear(graph, self.relaxed.domain.reference, self.relaxed.lines, layout)
+        reached = backward(graph, local, ref, local.identity(ref), sets.__contains__)
+        return vacuous_where_overflown(local.box(reached, sets, ref))
+
+    def _by_rows(self, ref: Ref, box: Interval) -> Interval:
+        """By dense rows, for the entries that need it; at once where they are few."""
+        size, shape = self._size(ref), box.lower.shape
+        chunk = self.rows_per_chunk or self._default_chunk(ref)
+        if size <= chunk:
+            return plain(self.relaxed, ref).box
+
+        def bound(rows: Array) -> Interval:
+            return enclose(self.graph, self.sets, self.relaxed.domain, ref, rows).box
+
+        self.relaxed.prepare(ref)
+        flat = Interval(*(limit.reshape(-1) for limit in box))
+        found = by_chunks(bound, flat, self._open(ref, box).reshape(-1), chunk)
+        return Interval(*(limit.reshape(shape) for limit in found))
+
+    def _default_chunk(self, ref: Ref) -> int:
+        """As many rows as fit into memory, and a part of all, so that few are computed in vain.
+
+        The second not where rows pass convolutions, which XLA computes slowly in a loop on CPUs.
+        """
+        size = self._size(ref)
+        behind = self.graph.returning((ref,))
+        fitting = max(1, _BUDGET // (behind.width() * self.graph.aval(ref).dtype.itemsize))
+        slow = {"conv_general_dilated"}.intersection(
+            self.graph.nodes[index].primitive for index in behind.live()
+        )
+        part = size if slow else -(-size // (_PARTS * _LEAST)) * _LEAST
+        return min(part, fitting)
+
+    def _open(self, ref: Ref, box: Interval) -> Array:
+        """For which entries a better box may help: not where functions of them are lines on it."""
+        needed = jnp.zeros(box.lower.shape, bool)
+        for index in self.graph.live():
+            node = self.graph.nodes[index]
+            if ref not in node.perturbed or node.primitive == INPUT:
+                continue
+            found = record(node)
+            if isinstance(found, Elementwise):
+                lines = relax(found.relaxation(node), box)
+                needed |= ~(
+                    (lines.lower_slope == lines.upper_slope)
+                    & (lines.lower_offset == lines.upper_offset)
+                )
+            elif isinstance(found, Joint | Opaque):
+                return jnp.ones(box.lower.shape, bool)
+        return needed
+
+    def _repeats(self, ref: Ref) -> bool:
+        """Whether a value holds the entries of one that is no larger, or many more sums of pairs.
+
+        The first is no loss at all, the second spares a row for each of all pairs.
+        """
+        node = self.graph.nodes[ref.node]
+        found, size = record(node), math.prod(self.graph.aval(ref).shape)
+        if isinstance(found, Move):
+            return len(node.perturbed) == 1 and size >= self._size(node.perturbed[0])
+        if isinstance(found, Affine | Bilinear) and not found.mixes:
+            return size > _MOST_PAIRS and all(self._spread(operand) for operand in node.perturbed)
+        return False
+
+    def _spread(self, ref: Ref) -> bool:
+        node = self.graph.nodes[ref.node]
+        return (
+            node.primitive != INPUT
+            and isinstance(record(node), Move)
+            and len(node.perturbed) == 1
+            and self._size(ref) > self._size(node.perturbed[0])
+        )
+
+    def _size(self, ref: Ref) -> int:
+        return math.prod(self.graph.aval(ref).shape)

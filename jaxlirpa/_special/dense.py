@@ -1,0 +1,50 @@
+"""Rows behind a dense layer: they are rows of its matrix.
+
+The functional that is the value of some outputs of `W x + b` has the rows of `W` as coefficients on
+`x`. To find them by a product with rows of the identity would cost as much as any other layer.
+"""
+
+from __future__ import annotations
+
+import math
+
+import jax.numpy as jnp
+
+from jaxlirpa._graph.graph import Graph, Node, Ref
+from jaxlirpa._typing import Array
+
+
+def behind_dense(graph: Graph, target: Ref) -> tuple[Ref, Array] | None:
+    """The operand of the matrix product that a value is, up to a known shift, and its matrix.
+
+    Args:
+        graph: the program.
+        target: the value.
+
+    Returns:
+        The operand and coefficients `[entries of target, *operand.shape]`, or None where the value
+        is nothing of the kind, or a product with several vectors at once.
+    """
+    node = graph.nodes[target.node]
+    if node.primitive in ("add", "sub") and node.positions == (0,):
+        (operand,) = node.perturbed
+        same = graph.aval(operand).shape == graph.aval(target).shape
+        return behind_dense(graph, operand) if same else None
+    if node.primitive != "dot_general" or len(node.perturbed) != 1:
+        return None
+    (operand,) = node.perturbed
+    return _matrix(node, graph.aval(operand).shape, operand)
+
+
+def _matrix(node: Node, shape: tuple[int, ...], operand: Ref) -> tuple[Ref, Array] | None:
+    (contracted, batched) = node.params["dimension_numbers"]
+    (position,) = node.positions
+    own, other = contracted[position], contracted[1 - position]
+    (known,) = node.known
+    single = math.prod(shape) == math.prod(shape[i] for i in own)
+    if any(batched) or not single or known.dtype != node.outputs[0].dtype:
+        return None
+    free = [i for i in range(known.ndim) if i not in other]
+    order = [b for _, b in sorted(zip(own, other, strict=True))]
+    matrix = jnp.transpose(known, (*free, *order))
+    return operand, matrix.reshape(math.prod(node.outputs[0].shape), *shape)
