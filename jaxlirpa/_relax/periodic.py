@@ -12,26 +12,25 @@ a local minimum of `f(x) - s x`, where `f' = s` and `f` is convex. For the sine 
 the first and the last one in the box matter. Those just outside are counted as well, which can
 only lower the line.
 
-Lines of all slopes between that of the line that is best near one end of the box and that of the
-line that is best near the other are the family.
+Every slope has a sound line, so the family is that of `_relax/supporting.py`.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxlirpa._relax.family import Family, mix, position_of
+from jaxlirpa._relax.family import Family
 from jaxlirpa._relax.lines import Adjustable, Lines, Point, secant
 from jaxlirpa._relax.smooth import Smooth, enclose, midpoint
+from jaxlirpa._relax.supporting import supporting
 from jaxlirpa._typing import Array, Interval
 
 _STEPS = 40
-# Where in the box the first, the default and the last line are best.
-_AIMS = (1 / 64, 1 / 2, 63 / 64)
 _PERIOD = 2 * np.pi
 
 
@@ -60,9 +59,15 @@ class Wave(Adjustable):
 
     def family(self, box: Interval) -> Family[Lines]:
         """The lines that are best somewhere in the box; they are numbered by their slopes."""
-        below = _lines_below(self.smooth, self.phase, box)
-        above = _lines_below(self.smooth.negated(), self.phase + np.pi, box)
         image = self.image(box)
+        below, above = (
+            supporting(
+                functools.partial(_best_slope, f, phase, box),
+                functools.partial(_line_below, f, phase, box),
+                box,
+            )
+            for f, phase in self._sides()
+        )
 
         def at(position: tuple[Array, Array]) -> Lines:
             return enclose(below.at(position[0]), above.at(position[1]), image)
@@ -73,20 +78,13 @@ class Wave(Adjustable):
         """The best lines in the middle, see the module's derivation."""
         lower, upper = (
             _line_below(f, phase, box, _best_slope(f, phase, box, midpoint(box)))
-            for f, phase in ((self.smooth, self.phase), (self.smooth.negated(), self.phase + np.pi))
+            for f, phase in self._sides()
         )
         return enclose(lower, upper, self.image(box))
 
-
-def _lines_below(f: Smooth, phase: float, box: Interval) -> Family[tuple[Array, Array]]:
-    """The lines that are best near one end of the box, near the other, or in between."""
-    aims = (jnp.clip(mix(jnp.full_like(box.lower, x), *box), *box) for x in _AIMS)
-    first, middle, last = (_best_slope(f, phase, box, aim) for aim in aims)
-
-    def at(position: Array) -> tuple[Array, Array]:
-        return _line_below(f, phase, box, mix(position, first, last))
-
-    return Family(position_of(middle, first, last), at)
+    def _sides(self) -> tuple[tuple[Smooth, float], tuple[Smooth, float]]:
+        """The wave and the negated wave, which is a shifted one."""
+        return (self.smooth, self.phase), (self.smooth.negated(), self.phase + np.pi)
 
 
 def _touching(f: Smooth, phase: float, box: Interval, slope: Array) -> list[Point]:

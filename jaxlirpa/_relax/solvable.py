@@ -14,20 +14,24 @@ does not matter to soundness. A point that is off by a rounding error `e` misses
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from jaxlirpa._relax.lines import Lines, Point
+from jaxlirpa._relax.family import Family
+from jaxlirpa._relax.lines import Adjustable, Lines, Point
 from jaxlirpa._relax.smooth import Smooth, enclose, midpoint
+from jaxlirpa._relax.supporting import supporting
 from jaxlirpa._typing import Array, Interval
 
 _STEPS = 36
 
 
 @dataclasses.dataclass(frozen=True)
-class Solvable:
+class Solvable(Adjustable):
     """A function that can be solved for a slope.
 
     Attributes:
@@ -48,39 +52,69 @@ class Solvable:
         turns = [jnp.clip(x, box.lower, box.upper) for x in self.turns]
         return self.smooth.range([self.smooth.point(x) for x in (*box, *turns)])
 
+    def family(self, box: Interval) -> Family[Lines]:
+        """Lines that are best somewhere in the box."""
+        image = self.image(box)
+        below, above = (
+            supporting(
+                functools.partial(_best_slope, side, box), functools.partial(_line, side, box), box
+            )
+            for side in self._sides()
+        )
+
+        def at(position: tuple[Array, Array]) -> Lines:
+            return enclose(below.at(position[0]), above.at(position[1]), image)
+
+        return Family((below.start, above.start), at)
+
     def lines(self, box: Interval) -> Lines:
-        """The line below, and the negated line below the negated function."""
-        low, high = self.slopes
-        lower = _line_below(self.smooth, self.where, (low, high), box)
-        negated = self.smooth.negated()
-        upper = _line_below(negated, lambda slope: self.where(-slope), (-high, -low), box)
+        """The lines that are best in the middle."""
+        middle = midpoint(box)
+        lower, upper = (_line(side, box, _best_slope(side, box, middle)) for side in self._sides())
         return enclose(lower, upper, self.image(box))
 
+    def _sides(self) -> tuple[_Side, _Side]:
+        """The function, and the negated function: the line above is the negated line below that."""
+        low, high = self.slopes
+        negated = self.smooth.negated()
+        return (
+            _Side(self.smooth, self.where, low, high),
+            _Side(negated, lambda slope: self.where(-slope), -high, -low),
+        )
 
-def _line_below(
-    f: Smooth,
-    where: Callable[[Array], Sequence[Array]],
-    slopes: tuple[float, float],
-    box: Interval,
-) -> tuple[Array, Array]:
-    middle = midpoint(box)
-    ends = [f.point(box.lower), f.point(box.upper)]
 
-    def candidates(slope: Array) -> list[Point]:
-        inner = [jnp.clip(x, box.lower, box.upper) for x in where(slope)]
-        return [*ends, *map(f.point, jax.lax.stop_gradient(inner))]
+class _Side(NamedTuple):
+    """A function below which lines are drawn, where it has a slope, and its extreme slopes."""
+
+    smooth: Smooth
+    where: Callable[[Array], Sequence[Array]]
+    low: float
+    high: float
+
+
+def _candidates(side: _Side, box: Interval, slope: Array) -> list[Point]:
+    """The points one of which a line of this slope touches."""
+    inner = [jnp.clip(x, box.lower, box.upper) for x in side.where(slope)]
+    return [side.smooth.point(x) for x in (*box, *jax.lax.stop_gradient(inner))]
+
+
+def _line(side: _Side, box: Interval, slope: Array) -> tuple[Array, Array]:
+    return side.smooth.below(slope, midpoint(box), _candidates(side, box, slope))
+
+
+def _best_slope(side: _Side, box: Interval, middle: Array) -> Array:
+    """The slope of the line that is highest at a point."""
 
     def halve(_: int, bracket: tuple[Array, Array]) -> tuple[Array, Array]:
         low, high = bracket
         slope = 0.5 * low + 0.5 * high
-        points = candidates(slope)
+        points = _candidates(side, box, slope)
         heights = jnp.stack([p.y - slope * (p.x - middle) for p in points])
         places = jnp.stack([p.x for p in points])
         lowest = jnp.take_along_axis(places, jnp.argmin(heights, 0)[None], 0)[0]
         steeper = lowest < middle
         return jnp.where(steeper, slope, low), jnp.where(steeper, high, slope)
 
-    bracket = tuple(jnp.full_like(middle, x) for x in slopes)
+    bracket = tuple(jnp.full_like(middle, x) for x in (side.low, side.high))
     low, high = jax.lax.stop_gradient(jax.lax.fori_loop(0, _STEPS, halve, bracket))
-    slope = 0.5 * low + 0.5 * high
-    return f.below(slope, middle, candidates(slope))
+    return 0.5 * low + 0.5 * high
