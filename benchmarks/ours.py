@@ -1,6 +1,7 @@
 """jaxlirpa's side: ``python -m benchmarks.ours WORKLOAD``, a worker."""
 
 import argparse
+import functools
 import time
 from collections.abc import Callable
 from typing import Any
@@ -19,6 +20,8 @@ METHODS = {
     "ibp": jaxlirpa.ibp,
     "crown": jaxlirpa.crown,
     "crown_ibp": jaxlirpa.crown_ibp,
+    "alpha_crown": jaxlirpa.alpha_crown,
+    "alpha_crown_inner": functools.partial(jaxlirpa.alpha_crown, optimize_intermediate=True),
 }
 AXES = (None, 0, 0)  # The weights are shared, inputs and labels are batched.
 

@@ -27,7 +27,13 @@ from .workloads import (
     shapes,
 )
 
-METHODS = {"ibp": "IBP", "crown": "CROWN", "crown_ibp": "CROWN-IBP"}
+METHODS = {
+    "ibp": "IBP",
+    "crown": "CROWN",
+    "crown_ibp": "CROWN-IBP",
+    "alpha_crown": "CROWN-Optimized",
+    "alpha_crown_inner": "CROWN-Optimized",
+}
 
 
 class Block(nn.Module):
@@ -107,6 +113,11 @@ def measured(workload: Workload) -> Callable[[], Any]:
     model = auto_lirpa.BoundedModule(network(workload).eval(), torch.empty_like(inputs))
     ball = auto_lirpa.PerturbationLpNorm(norm=np.inf, eps=workload.eps)
     spec = margins(label) if workload.margins else None
+    optimised = METHODS[workload.method] == "CROWN-Optimized"
+    if optimised:
+        fixed = workload.method == "alpha_crown"
+        search = {"iteration": 20, "lr_alpha": 0.1, "fix_interm_bounds": fixed}
+        model.set_bound_opts({"optimize_bound_args": search})
 
     def bounds() -> tuple[torch.Tensor, torch.Tensor | None]:
         return model.compute_bounds(
@@ -123,7 +134,9 @@ def measured(workload: Workload) -> Callable[[], Any]:
         (torch.logsumexp(logits, dim=1) - logits[:, 0]).mean().backward()
         return model
 
-    return gradient if workload.gradient else torch.no_grad()(bounds)
+    if workload.gradient:
+        return gradient
+    return bounds if optimised else torch.no_grad()(bounds)
 
 
 def arrays(workload: Workload, result: Any) -> Arrays:
@@ -132,7 +145,7 @@ def arrays(workload: Workload, result: Any) -> Arrays:
         bias = next(p for p in result.parameters() if p.ndim == 1)
         return {"gradient": bias.grad.numpy()}
     names = ("lower",) if workload.lower_only else ("lower", "upper")
-    return {name: bound.numpy() for name, bound in zip(names, result, strict=False)}
+    return {name: bound.detach().numpy() for name, bound in zip(names, result, strict=False)}
 
 
 def main() -> None:

@@ -66,6 +66,7 @@ MNIST: Network = (
     *(Conv(16, 4, 2), Relu(), Conv(32, 4, 2), Relu()),
     *(Flatten(), Dense(100), Relu(), Dense(CLASSES)),
 )
+SMALL_MLP: Network = (*(Dense(128), Relu()) * 6, Dense(CLASSES))
 RESNET_2B: Network = (
     *(Conv(8, stride=2), Relu(), Residual(16, 2), Residual(16, 2)),
     *(Flatten(), Dense(100), Relu(), Dense(CLASSES)),
@@ -83,7 +84,8 @@ class Workload:
 
     ``margins`` bounds the nine differences between an example's label and the other classes instead
     of the ten outputs. ``gradient`` measures the gradient of a certified loss with respect to the
-    weights. ``peers`` are the contenders that it makes sense to compare with.
+    weights. ``alpha_crown`` makes 20 steps, for the outputs alone or for every inner value as well.
+    ``peers`` are the contenders that it makes sense to compare with.
     """
 
     name: str
@@ -91,7 +93,7 @@ class Workload:
     shape: Shape
     batch: int
     eps: float
-    method: Literal["ibp", "crown", "crown_ibp"] = "crown"
+    method: Literal["ibp", "crown", "crown_ibp", "alpha_crown", "alpha_crown_inner"] = "crown"
     margins: bool = False
     lower_only: bool = False
     gradient: bool = False
@@ -167,12 +169,16 @@ _CIFAR = Workload(
 )
 _RESNET = Workload("resnet-crown", RESNET_2B, (32, 32, 3), 4, 1 / 255)
 _MLP = Workload("mlp-crown", MLP, (784,), 128, 0.02)
+_ALPHA = Workload("mnist-alpha", MNIST, (28, 28, 1), 8, 0.05, "alpha_crown", margins=True)
 
 WORKLOADS: tuple[Workload, ...] = (
     _MLP,
+    Workload("mlp-latency", SMALL_MLP, (784,), 1, 0.02),
     replace(_MNIST, name="mnist-crown-lower", lower_only=True),
     _MNIST,
     _RESNET,
+    _ALPHA,
+    replace(_ALPHA, name="mnist-alpha-inner", method="alpha_crown_inner"),
     _CIFAR,
     replace(_CIFAR, name="cifar-ibp-grad", gradient=True),
     replace(_CIFAR, name="cifar-crown-ibp", method="crown_ibp"),

@@ -12,7 +12,7 @@ import pytest
 
 import jaxlirpa
 from jaxlirpa._domains.windows import layout_of
-from jaxlirpa._methods import crown as crown_module
+from jaxlirpa._methods import layers
 
 RANDOM = np.random.default_rng(0)
 NHWC, NCHW = ("NHWC", "HWIO", "NHWC"), ("NCHW", "OIHW", "NCHW")
@@ -118,9 +118,9 @@ def test_windows_equal_dense_rows(
         used.append(layout_of(*args))
         return used[-1]
 
-    monkeypatch.setattr(crown_module, "layout_of", observed)
+    monkeypatch.setattr(layers, "layout_of", observed)
     windowed = compiled(jaxlirpa.crown(fn))(x, 0.2)
-    monkeypatch.setattr(crown_module, "layout_of", lambda *args: None)
+    monkeypatch.setattr(layers, "layout_of", lambda *args: None)
     dense = compiled(jaxlirpa.crown(fn))(x, 0.2)
     assert any(layout is not None for layout in used)
     np.testing.assert_allclose(windowed.lower, dense.lower, rtol=1e-11, atol=1e-11)
@@ -135,7 +135,7 @@ def test_windows_have_the_gradient_of_dense_rows(monkeypatch: pytest.MonkeyPatch
         return (upper - lower).sum()
 
     windowed = compiled(jax.grad(width, (0, 1)))(x, 0.2)
-    monkeypatch.setattr(crown_module, "layout_of", lambda *args: None)
+    monkeypatch.setattr(layers, "layout_of", lambda *args: None)
     dense = compiled(jax.grad(width, (0, 1)))(x, 0.2)
     for mine, other in zip(windowed, dense, strict=True):
         np.testing.assert_allclose(mine, other, rtol=1e-9, atol=1e-9)
