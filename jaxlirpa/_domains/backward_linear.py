@@ -36,8 +36,8 @@ from jaxlirpa._ops.registry import record
 from jaxlirpa._relax.lines import Lines, around
 from jaxlirpa._relax.planes import Plane, Planes
 from jaxlirpa._relax.planes import around as planes_around
+from jaxlirpa._special.convolution import transpose
 from jaxlirpa._special.dense import behind_dense
-from jaxlirpa._special.strided import transposable
 from jaxlirpa._typing import Array, inner, matrix
 
 Relaxed = TypeVar("Relaxed")
@@ -190,8 +190,7 @@ class BackwardLinear:
             for side, aval in zip(outputs, node.outputs, strict=True)
         )
         avals = [self.graph.aval(ref) for ref in node.perturbed]
-        transpose = jax.linear_transpose(transposable(node), *avals)
-        coefficients = jax.vmap(transpose)(cotangents)
+        coefficients = jax.vmap(transpose(node, avals))(cotangents)
         offset = functools.reduce(jnp.add, [side.offset for side in outputs if side is not None])
         offsets = [offset] + [jnp.zeros_like(offset)] * (len(avals) - 1)
         return list(map(Side, coefficients, offsets))

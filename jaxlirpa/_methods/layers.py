@@ -19,6 +19,7 @@ from jaxlirpa._methods.solution import Solution, enclose
 from jaxlirpa._ops.families import Affine, Bilinear, Elementwise, Joint, Move, Opaque
 from jaxlirpa._ops.registry import record
 from jaxlirpa._relax.lines import relax
+from jaxlirpa._special.convolution import turnable
 from jaxlirpa._typing import Array, Interval, vacuous_where_overflown
 from jaxlirpa._walk import backward
 
@@ -96,14 +97,14 @@ class Layers:
     def _default_chunk(self, ref: Ref) -> int:
         """As many rows as fit into memory, and a part of all, so that few are computed in vain.
 
-        The second not where rows pass convolutions, which XLA computes slowly in a loop on CPUs.
+        The second not where rows pass convolutions in groups, say, whose transposes XLA computes
+        slowly in a loop on CPUs.
         """
         size = self._size(ref)
         behind = self.graph.returning((ref,))
         fitting = max(1, _BUDGET // (behind.width() * self.graph.aval(ref).dtype.itemsize))
-        slow = {"conv_general_dilated"}.intersection(
-            self.graph.nodes[index].primitive for index in behind.live()
-        )
+        nodes = [self.graph.nodes[index] for index in behind.live()]
+        slow = any(n.primitive == "conv_general_dilated" and not turnable(n) for n in nodes)
         part = size if slow else -(-size // (_PARTS * _LEAST)) * _LEAST
         return min(part, fitting)
 
