@@ -262,29 +262,29 @@ def _rounded(case: Case, violation: Violation, points: Sequence[np.ndarray]) -> 
     """
     if not np.isfinite([violation.value, violation.lower, violation.upper]).all():
         return False
-    alone = case.only(violation.place[0])
-    at = [x[violation.place[0]][None] for x in points]
-    graph, double = alone.graph(), alone.within(np.dtype(np.float64))
-    precise = double.graph()
+    double = case.within(np.dtype(np.float64))
+    graph, precise = case.graph(), double.graph()
     if [n.primitive for n in graph.nodes] != [n.primitive for n in precise.nodes]:
-        precise, double = graph, alone
-    position, entry = graph.targets.index(violation.ref), violation.place[1:]
-    at64 = [x.astype(double.dtype) for x in at]
-    ref = precise.targets[position]
-    truth = values_at(double, at64)[ref][(0, slice(None), *entry)].astype(float)
+        precise, double = graph, case
+    # All sets are computed again, of which one is wanted: other shapes would be compiled anew.
+    chosen, *entry = violation.place
+    position = graph.targets.index(violation.ref)
+    points64 = [x.astype(double.dtype) for x in points]
+    truth = values_at(double, points64)[precise.targets[position]]
+    truth = truth[(chosen, slice(None), *entry)].astype(float)
 
-    def explained(graph: Graph, alone: Case, at: Sequence[np.ndarray]) -> bool:
+    def explained(graph: Graph, case: Case, points: Sequence[np.ndarray]) -> bool:
         lower, upper = (
-            float(x[(0, *entry)]) for x in bounded(graph, alone, violation.method)[position]
+            float(x[violation.place]) for x in bounded(graph, case, violation.method)[position]
         )
         outside = np.nanmax(np.maximum(lower - truth, truth - upper))
-        return bool(outside <= _spread(graph, violation.ref, entry, at, case.seed))
+        return bool(outside <= _spread(graph, violation.ref, violation.place, points, case.seed))
 
-    return explained(graph, alone, at) and explained(precise, double, at64)
+    return explained(graph, case, points) and explained(precise, double, points64)
 
 
 def _spread(
-    graph: Graph, ref: Ref, entry: tuple[int, ...], at: Sequence[np.ndarray], seed: int
+    graph: Graph, ref: Ref, place: tuple[int, ...], points: Sequence[np.ndarray], seed: int
 ) -> float:
     """How much one entry of a value moves if all values before it are off a little."""
     rng = np.random.default_rng(seed)
@@ -293,10 +293,11 @@ def _spread(
         step = units * float(np.finfo(x.dtype).eps) * rng.choice([-1, 0, 1], x.shape)
         return jnp.asarray(x * (1 + step).astype(x.dtype))
 
-    base = np.asarray(_values(graph.returning([ref]), at)[0])[(0, slice(None), *entry)]
+    chosen, *entry = place
+    base = np.asarray(_values(graph.returning([ref]), points)[0])[(chosen, slice(None), *entry)]
     values = {
-        r: off(np.broadcast_to(x, (_TRIALS, *x.shape[1:])), 4)
-        for r, x in zip(graph.inputs, at, strict=True)
+        r: off(np.broadcast_to(x[chosen], (_TRIALS, *x.shape[1:])), 4)
+        for r, x in zip(graph.inputs, points, strict=True)
     }
     for index in graph.returning([ref]).live():
         node = graph.nodes[index]

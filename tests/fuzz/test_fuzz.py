@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,7 @@ import pytest
 from test_ledger import NEWER
 
 import jaxlirpa
-from fuzz.campaign import run
+from fuzz.campaign import in_turn, run
 from fuzz.check import Case, random_case, violations
 from fuzz.programs import MATRICES, OPERATIONS, SHAPES, Line, Operation, Program
 from fuzz.sets import farthest, members
@@ -53,9 +53,14 @@ def few(*templates: str) -> list[Operation]:
     return [x for x in MATRICES if x.template in templates]
 
 
-def check(seeds: range, dtype: np.dtype, operations: Sequence[Operation] = OPERATIONS) -> None:
+def check(
+    seeds: range,
+    dtype: np.dtype,
+    operations: Sequence[Operation] = OPERATIONS,
+    methods: Callable[[int], Sequence[str]] = lambda seed: tuple(oracles.METHODS),
+) -> None:
     for seed in seeds:
-        outcome = run(seed, dtype, operations)
+        outcome = run(seed, dtype, operations, methods(seed))
         assert outcome.verdict in ("held", "rounded"), outcome.report
 
 
@@ -68,6 +73,12 @@ def bounded_memory() -> Iterator[None]:
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_random_programs(dtype: np.dtype):
+    check(range(24), dtype, few(*FEW.splitlines()), in_turn)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_random_programs_by_every_method(dtype: np.dtype):
     check(range(24), dtype, few(*FEW.splitlines()))
 
 
