@@ -450,7 +450,15 @@ def test_image_is_the_range(function: Function):
 
 # One for every way through the code.
 SMOOTH = ("exp", "log", "square", "elu 2", "erf", "silu", "tanh_derivative", "pow 3.0", "sin")
-smooth = pytest.mark.parametrize("function", [f for f in FUNCTIONS if f.name in SMOOTH], ids=str)
+LONGEST = ("elu 2", "silu", "tanh_derivative")
+smooth = pytest.mark.parametrize(
+    "function",
+    [
+        pytest.param(f, id=f.name, marks=pytest.mark.slow if f.name in LONGEST else ())
+        for f in FUNCTIONS
+        if f.name in SMOOTH
+    ],
+)
 
 
 @smooth

@@ -60,6 +60,11 @@ def case(name: str, function: Callable[..., Any], *shapes: Shape) -> Any:
     return pytest.param(Case(name, function, shapes), id=name)
 
 
+def variant(name: str, function: Callable[..., Any], *shapes: Shape) -> Any:
+    """A case whose relatives run by default."""
+    return pytest.param(Case(name, function, shapes), id=name, marks=pytest.mark.slow)
+
+
 def c(*shape: int) -> np.ndarray:
     """A known array with entries of either sign."""
     return np.random.default_rng(shape).normal(size=shape)
@@ -198,9 +203,9 @@ MOVEMENT = [
     case("pad by perturbed", lambda x, v: lax.pad(x, v, [(1, 1, 0)]).sum(), (3,), ()),
     case("resize nearest", lambda x: jax.image.resize(x, (5, 3), "nearest"), (3, 2)),
     case("resize bilinear", lambda x: jax.image.resize(x, (5, 3), "bilinear"), (3, 2)),
-    case("resize down", lambda x: jax.image.resize(x, (2, 2), "bilinear"), (4, 3)),
-    case("resize cubic", lambda x: jax.image.resize(x, (5, 3), "bicubic"), (3, 2)),
-    case("resize lanczos", lambda x: jax.image.resize(x, (4,), "lanczos3"), (3,)),
+    variant("resize down", lambda x: jax.image.resize(x, (2, 2), "bilinear"), (4, 3)),
+    variant("resize cubic", lambda x: jax.image.resize(x, (5, 3), "bicubic"), (3, 2)),
+    variant("resize lanczos", lambda x: jax.image.resize(x, (4,), "lanczos3"), (3,)),
 ]
 
 CALLS = [
@@ -234,14 +239,14 @@ POOLING = [
     case("window sum dilated", reduce_sum((2,), window_dilation=(2,)), (5,)),
     case("window sum base dilated", reduce_sum((2,), base_dilation=(2,)), (4,)),
     case("avg_pool", lambda x: nn.avg_pool(x, (2, 2), (2, 2)), (1, 4, 4, 2)),
-    case("avg_pool same", lambda x: nn.avg_pool(x, (3, 3), (2, 2), "SAME"), (1, 4, 3, 1)),
+    variant("avg_pool same", lambda x: nn.avg_pool(x, (3, 3), (2, 2), "SAME"), (1, 4, 3, 1)),
     case(
         "avg_pool without the padding",
         lambda x: nn.avg_pool(x, (3, 2), (1, 1), "SAME", count_include_pad=False),
         (1, 3, 3, 1),
     ),
-    case("avg_pool 1d", lambda x: nn.avg_pool(x, (2,), (1,), [(1, 0)]), (2, 4, 1)),
-    case("avg_pool 3d", lambda x: nn.avg_pool(x, (2, 2, 2)), (1, 3, 2, 3, 1)),
+    variant("avg_pool 1d", lambda x: nn.avg_pool(x, (2,), (1,), [(1, 0)]), (2, 4, 1)),
+    variant("avg_pool 3d", lambda x: nn.avg_pool(x, (2, 2, 2)), (1, 3, 2, 3, 1)),
     case("global pool", lambda x: x.mean((1, 2)), (1, 3, 3, 2)),
 ]
 
@@ -257,22 +262,22 @@ NWC, NDHWC = ("NWC", "WIO", "NWC"), ("NDHWC", "DHWIO", "NDHWC")
 
 CONVOLUTIONS = [
     case("conv", conv((3, 3, 2, 2)), (1, 4, 3, 2)),
-    case("conv batch", conv((2, 2, 1, 2)), (2, 3, 3, 1)),
-    case("conv valid", conv((3, 2, 1, 2), padding="VALID"), (1, 4, 4, 1)),
+    variant("conv batch", conv((2, 2, 1, 2)), (2, 3, 3, 1)),
+    variant("conv valid", conv((3, 2, 1, 2), padding="VALID"), (1, 4, 4, 1)),
     case("conv 1x1", conv((1, 1, 3, 2)), (1, 2, 2, 3)),
     case("conv explicit", conv((2, 3, 1, 2), (1, 1), [(2, 0), (0, 1)]), (1, 3, 4, 1)),
     case("conv negative padding", conv((2, 2, 1, 2), (1, 1), [(-1, 1), (0, -1)]), (1, 4, 4, 1)),
     case("conv stride 2", conv((3, 3, 1, 2), (2, 2)), (1, 5, 4, 1)),
-    case("conv stride 2 valid", conv((3, 3, 2, 1), (2, 2), "VALID"), (1, 6, 5, 2)),
-    case("conv uneven strides", conv((3, 2, 1, 2), (3, 1)), (1, 7, 3, 1)),
+    variant("conv stride 2 valid", conv((3, 3, 2, 1), (2, 2), "VALID"), (1, 6, 5, 2)),
+    variant("conv uneven strides", conv((3, 2, 1, 2), (3, 1)), (1, 7, 3, 1)),
     case("conv stride beyond kernel", conv((1, 2, 1, 2), (2, 3), "VALID"), (2, 5, 7, 1)),
-    case("conv stride 2 explicit", conv((4, 3, 1, 2), (2, 2), [(1, 2), (0, 3)]), (1, 5, 5, 1)),
-    case("conv stride 2 negative", conv((2, 2, 1, 2), (2, 2), [(-1, 1), (1, -2)]), (1, 6, 7, 1)),
+    variant("conv stride 2 explicit", conv((4, 3, 1, 2), (2, 2), [(1, 2), (0, 3)]), (1, 5, 5, 1)),
+    variant("conv stride 2 negative", conv((2, 2, 1, 2), (2, 2), [(-1, 1), (1, -2)]), (1, 6, 7, 1)),
     case("conv stride 2 NCHW", conv((2, 2, 3, 3), (2, 2), dimension_numbers=NCHW), (1, 2, 5, 5)),
     case("conv stride 2 odd", conv((2, 3, 2, 2), (2, 1), dimension_numbers=ODD), (2, 4, 1, 5)),
     case("conv NCHW", conv((2, 2, 3, 3), dimension_numbers=NCHW), (1, 2, 3, 3)),
     case("conv dilated", conv((2, 2, 1, 2), rhs_dilation=(2, 3)), (1, 5, 5, 1)),
-    case("conv dilated stride", conv((2, 2, 1, 1), (2, 2), rhs_dilation=(2, 1)), (1, 6, 5, 1)),
+    variant("conv dilated stride", conv((2, 2, 1, 1), (2, 2), rhs_dilation=(2, 1)), (1, 6, 5, 1)),
     case(
         "conv lhs dilated",
         conv((3, 3, 1, 2), (1, 1), [(0, 0), (1, 2)], lhs_dilation=(2, 2)),
@@ -286,17 +291,17 @@ CONVOLUTIONS = [
     case("conv groups", conv((2, 2, 2, 4), feature_group_count=2), (1, 3, 3, 4)),
     case("conv depthwise", conv((3, 3, 1, 4), (2, 2), feature_group_count=2), (1, 4, 4, 2)),
     case("conv batch groups", conv((2, 2, 1, 4), batch_group_count=2), (4, 3, 3, 1)),
-    case(
+    variant(
         "conv batch groups stride",
         conv((2, 2, 1, 2), (2, 2), "VALID", batch_group_count=2),
         (2, 5, 4, 1),
     ),
     case("conv 1d", conv((3, 2, 2), (1,), dimension_numbers=NWC), (2, 5, 2)),
-    case(
+    variant(
         "conv 1d stride", conv((2, 2, 3), (2,), dimension_numbers=("NCH", "OIH", "NCH")), (1, 2, 5)
     ),
     case("conv 3d", conv((2, 2, 2, 1, 2), (1, 1, 1), dimension_numbers=NDHWC), (1, 3, 2, 3, 1)),
-    case(
+    variant(
         "conv 3d stride",
         conv((3, 2, 2, 2, 1), (2, 1, 2), "VALID", dimension_numbers=NDHWC),
         (1, 5, 3, 4, 2),
@@ -324,7 +329,7 @@ CONVOLUTIONS = [
         ),
         (3, 2, 1, 2),
     ),
-    case(
+    variant(
         "conv perturbed grouped kernel",
         lambda k: lax.conv_general_dilated(
             c(1, 4, 3, 3), k, (2, 2), "SAME", rhs_dilation=(1, 2), feature_group_count=2
@@ -363,7 +368,7 @@ MODULES = [
     case("Conv causal", module(nn.Conv(1, (3,), padding="CAUSAL"), 1, 4, 1), (1, 4, 1)),
     case("Conv kernel", kernel_of(nn.Conv(2, (2, 2)), c(1, 3, 3, 1)), (2, 2, 1, 2)),
     case("ConvTranspose", module(nn.ConvTranspose(2, (3, 3), (2, 2)), 1, 3, 3, 1), (1, 3, 2, 1)),
-    case(
+    variant(
         "ConvTranspose circular",
         module(nn.ConvTranspose(1, (4,), (2,), padding="CIRCULAR"), 1, 3, 1),
         (1, 3, 1),
@@ -523,7 +528,7 @@ NONLINEAR = [
         lambda x: conv((2, 2, 2, 1), (2, 2))(jax.nn.relu(conv((3, 3, 1, 2), (2, 1))(x))),
         (1, 5, 4, 1),
     ),
-    case(
+    variant(
         "convolutions NCHW",
         lambda x: conv((1, 2, 2, 2), (1, 2), dimension_numbers=NCHW)(
             jnp.tanh(conv((2, 1, 3, 3), (2, 2), dimension_numbers=NCHW)(x))
@@ -535,7 +540,7 @@ NONLINEAR = [
         lambda x: nn.avg_pool(jax.nn.relu(conv((3, 3, 1, 2))(x)), (2, 2), (2, 2)).ravel() @ c(8, 2),
         (1, 4, 4, 1),
     ),
-    case(
+    variant(
         "transposed",
         lambda x: jnp.abs(lax.conv_transpose(jnp.tanh(x), c(3, 1, 2), (2,), "SAME")),
         (1, 3, 1),
@@ -568,7 +573,7 @@ NONLINEAR = [
         lambda x: lax.reduce_window(x, 1.0, lax.mul, (2,), (1,), [(1, 1)]),
         (3,),
     ),
-    case(
+    variant(
         "resized", lambda x: jax.image.resize(jax.nn.relu(x), (4, 3), "bilinear") @ c(3, 2), (2, 2)
     ),
 ]

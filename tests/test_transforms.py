@@ -17,6 +17,7 @@ from oracles import METHODS
 import jaxlirpa
 from jaxlirpa import Bounds, Box, LpBall
 
+slow = pytest.mark.slow
 every_method = pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
 two_methods = pytest.mark.parametrize("method", [jaxlirpa.ibp, jaxlirpa.crown])
 
@@ -50,7 +51,10 @@ def same(a: Any, b: Any, rtol: float = 1e-12) -> None:
 # ---- jit, vmap, grad of bounds -------------------------------------------------------------
 
 
-@every_method
+@pytest.mark.parametrize(
+    "method",
+    [pytest.param(m, id=k, marks=slow if "forward" in k else ()) for k, m in METHODS.items()],
+)
 def test_jit_is_eager_and_vmap_is_a_loop(method: Any) -> None:
     """Over inputs, radii and parameters, one at a time and together."""
     bound = method(network)
@@ -80,7 +84,10 @@ def test_jit_is_eager_and_vmap_is_a_loop(method: Any) -> None:
 
 @pytest.mark.parametrize(
     ("name", "ord"),
-    [("ibp", 2), ("crown", np.inf), ("crown_ibp", 1.5), ("forward_crown", 2)],
+    [
+        *[("ibp", 2), ("crown", np.inf), ("crown_ibp", 1.5)],
+        pytest.param("forward_crown", 2, marks=slow),
+    ],
 )
 def test_gradients_are_those_of_finite_differences(name: str, ord: float) -> None:
     """With respect to weights, centre and radius, forwards and backwards."""
@@ -102,7 +109,7 @@ def test_gradients_with_respect_to_a_box(method: Any) -> None:
     check_grads(jax.jit(loss), (X - 0.2, X + 0.4), order=1, modes=["rev"], atol=1e-5, rtol=1e-5)
 
 
-@two_methods
+@pytest.mark.parametrize("method", [jaxlirpa.ibp, pytest.param(jaxlirpa.crown, marks=slow)])
 def test_checkpoint(method: Any) -> None:
     """Of the bounds, and of what is bounded."""
 
@@ -402,7 +409,7 @@ def check_model(method: Any, fn: Callable[..., jax.Array], params: Any) -> None:
         assert np.any(gradient != 0)
 
 
-@pytest.mark.parametrize("method", [jaxlirpa.ibp, jaxlirpa.crown_ibp])
+@pytest.mark.parametrize("method", [pytest.param(jaxlirpa.ibp, marks=slow), jaxlirpa.crown_ibp])
 def test_linen(method: Any) -> None:
     model = LinenModel()
     variables = model.init(jax.random.key(0), BATCH)
@@ -415,7 +422,7 @@ def test_linen(method: Any) -> None:
     )
 
 
-@pytest.mark.parametrize("method", [jaxlirpa.ibp, jaxlirpa.crown_ibp])
+@pytest.mark.parametrize("method", [jaxlirpa.ibp, pytest.param(jaxlirpa.crown_ibp, marks=slow)])
 def test_nnx(method: Any) -> None:
     graph, params, rest = nnx.split(NnxModel(nnx.Rngs(0)), nnx.Param, ...)
     check_model(method, lambda p, x: nnx.merge(graph, p, rest, copy=True)(x), params)

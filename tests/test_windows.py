@@ -107,7 +107,13 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("fn, shape", CASES.values(), ids=CASES)
+@pytest.mark.parametrize(
+    "fn, shape",
+    [
+        pytest.param(*c, id=k, marks=pytest.mark.slow if k == "batch" else ())
+        for k, c in CASES.items()
+    ],
+)
 def test_windows_equal_dense_rows(
     fn: Function, shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -76,6 +76,19 @@ LONGEST = (
 SHORT = [name for name in NETWORKS if name not in (*LONG, *LONGEST)]
 
 
+# Of these there are relatives among the others, which run by default.
+SIMILAR = (
+    *("mlp-gelu_tanh", "mlp-mish", "mlp-hard_silu", "linen-mobilenet", "linen-wide_resnet"),
+    *("linen-resnext", "linen-densenet", "linen-autoencoder", "linen-transformer"),
+    *("nnx-resnet", "nnx-gru"),
+)
+
+
+def slowly(names: Iterable[str], *slow: str) -> list[Any]:
+    """Test parameters, some of which are marked as slow."""
+    return [pytest.param(x, marks=pytest.mark.slow if x in slow else ()) for x in names]
+
+
 def attained(network: Network) -> np.ndarray:
     """The outputs at members of the set, many of them corners."""
     points = sample(network.box(), 0, POINTS)
@@ -94,12 +107,12 @@ def check(network: Network, methods: Iterable[str] = METHODS) -> None:
         assert (widths[name] <= widths["ibp"] + slack(lower, upper)).all(), name
 
 
-@pytest.mark.parametrize("name", SHORT)
+@pytest.mark.parametrize("name", slowly(SHORT, "linen-resnet"))
 def test_network_by_every_method(name: str) -> None:
     check(NETWORKS[name]())
 
 
-@pytest.mark.parametrize("name", LONG)
+@pytest.mark.parametrize("name", slowly(LONG, *SIMILAR))
 def test_network_by_the_cheap_methods(name: str) -> None:
     check(NETWORKS[name](), CHEAP)
 
@@ -175,7 +188,9 @@ def test_trained_classifier() -> None:
 # ---- under other transformations --------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ("mlp-relu", "linen-resnet", "linen-gru", "plain-attention"))
+@pytest.mark.parametrize(
+    "name", slowly(("mlp-relu", "linen-resnet", "linen-gru", "plain-attention"), "linen-gru")
+)
 def test_compiled_bounds_equal_eager_ones(name: str) -> None:
     network = NETWORKS[name]()
     bound = jaxlirpa.crown_ibp(network.fn)
@@ -185,7 +200,13 @@ def test_compiled_bounds_equal_eager_ones(name: str) -> None:
         equal(ours, eager)
 
 
-@pytest.mark.parametrize("name", ("mlp-tanh", "linen-resnet", "linen-gru", "plain-attention"))
+@pytest.mark.parametrize(
+    "name",
+    slowly(
+        ("mlp-tanh", "linen-resnet", "linen-gru", "plain-attention"),
+        *("linen-resnet", "linen-gru"),
+    ),
+)
 def test_a_bound_is_differentiable_in_the_weights(name: str) -> None:
     network = NETWORKS[name]()
 
@@ -198,7 +219,7 @@ def test_a_bound_is_differentiable_in_the_weights(name: str) -> None:
     assert any(np.any(g) for g in gradient)
 
 
-@pytest.mark.parametrize("name", ("mlp-relu", "linen-resnet", "linen-gru"))
+@pytest.mark.parametrize("name", slowly(("mlp-relu", "linen-resnet", "linen-gru"), "linen-resnet"))
 def test_a_batch_equals_its_examples(name: str) -> None:
     network = NETWORKS[name]()
     xs = [network.center(seed) for seed in (1, 2)]

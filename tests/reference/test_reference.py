@@ -120,12 +120,18 @@ def each_case(*names: str) -> list[Any]:
 
 
 def each_method(*names: str) -> list[Any]:
-    """Test parameters ``(name, method)``, the methods stored for a case."""
+    """Test parameters ``(name, method)``, the methods stored for a case.
+
+    Functions that we bound by other rules compile longest: by default by two methods only.
+    """
     pairs = []
     for parameter in each_case(*names):
         (name,) = parameter.values
         stored = program.load(name).record["methods"] if program.directory(name) else METHODS
-        pairs += [pytest.param(name, m, marks=parameter.marks) for m in METHODS if m in stored]
+        for method in (m for m in METHODS if m in stored):
+            later = name in OTHER_RULES and method not in ("ibp", "crown")
+            marks = [*parameter.marks, pytest.mark.slow] if later else parameter.marks
+            pairs.append(pytest.param(name, method, marks=marks))
     return pairs
 
 
@@ -135,6 +141,7 @@ def compiled(case: program.Case, bound: Callable[..., Any]) -> Callable[..., Any
     return jax.jit(bound, compiler_options={"xla_backend_optimization_level": 0} if small else {})
 
 
+@functools.cache
 def bounds(name: str, method: str) -> program.Bounds:
     """Our bounds of a case, one independent example per row."""
     case = program.load(name)
@@ -213,7 +220,10 @@ def test_intermediate_bounds_are_as_tight_as_the_reference(name: str) -> None:
         assert np.all(hi - lo <= WIDEST * (above - below))
 
 
-@pytest.mark.parametrize("method", ("ibp", "crown-ibp", "crown", "forward"))
+@pytest.mark.parametrize(
+    "method",
+    ("ibp", "crown", *(pytest.param(m, marks=pytest.mark.slow) for m in ("crown-ibp", "forward"))),
+)
 @pytest.mark.parametrize("name", each_case("mlp_silu"))
 def test_functions_bounded_whole_are_much_tighter(name: str, method: str) -> None:
     """The reference bounds silu as a product of two perturbed numbers."""
