@@ -71,7 +71,10 @@ NETWORKS: dict[str, Callable[..., Any]] = {
     "attention": attention,
     "extremes": extremes,
 }
-every_network = pytest.mark.parametrize("name", NETWORKS)
+FAST = ("relu", "tanh", "sin", "attention")
+every_network = pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=() if n in FAST else pytest.mark.slow) for n in NETWORKS]
+)
 CENTER = jnp.linspace(-1, 1, SIZES[0])
 
 
@@ -171,7 +174,7 @@ def test_linear_bounds_enclose_the_function() -> None:
     assert (values <= above + 1e-9).all()
 
 
-@pytest.mark.parametrize("unroll", [False, True])
+@pytest.mark.parametrize("unroll", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_derivatives_match_finite_differences(unroll: bool) -> None:
     """At the optimum's parameters, or through the search that finds them."""
     params, network = weights(7), NETWORKS["tanh"]

@@ -236,6 +236,8 @@ def squareplus(x: np.ndarray, b: float) -> np.ndarray:
     return np.where(x >= 0, (root + np.abs(x)) / 2, small)
 
 
+# One for every way through the code.
+SMOOTH = ("exp", "log", "square", "elu 2", "erf", "silu", "tanh_derivative", "pow 3.0", "sin")
 every_function = pytest.mark.parametrize("function", FUNCTIONS, ids=str)
 every_dtype = pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["f32", "f64"])
 
@@ -311,10 +313,14 @@ def test_encloses(function: Function, dtype: Any):
     assert_encloses(function, dtype, *solved(function, dtype))
 
 
+@every_dtype
 @pytest.mark.parametrize(
-    "dtype", [np.float32, pytest.param(np.float64, marks=pytest.mark.slow)], ids=["f32", "f64"]
+    "function",
+    [
+        pytest.param(f, id=f.name, marks=() if f.name in SMOOTH else pytest.mark.slow)
+        for f in FUNCTIONS
+    ],
 )
-@every_function
 def test_every_member_of_the_family_encloses(function: Function, dtype: Any):
     """At positions from 0 to 1, the ends among them, exactly and from a table."""
     image, _, defined = solved(function, dtype)
@@ -448,8 +454,6 @@ def test_image_is_the_range(function: Function):
 # ---- derivatives ---------------------------------------------------------------------------
 
 
-# One for every way through the code.
-SMOOTH = ("exp", "log", "square", "elu 2", "erf", "silu", "tanh_derivative", "pow 3.0", "sin")
 LONGEST = ("elu 2", "silu", "tanh_derivative")
 smooth = pytest.mark.parametrize(
     "function",

@@ -280,7 +280,7 @@ ALPHA = {
     "alpha-crown": functools.partial(jaxlirpa.alpha_crown, optimize_intermediate=True),
     "alpha-crown[fixed-interm]": jaxlirpa.alpha_crown,
 }
-FAST_ALPHA = ("mlp_relu_linf_b", "mlp_tanh", "elem_sin", "bilinear_mul")
+FAST_ALPHA = ("mlp_relu_linf_b", "bilinear_mul")
 SLOW_ALPHA = [n for n in (*SMALL, *CURVED, *JOINT) if n not in FAST_ALPHA]
 
 
