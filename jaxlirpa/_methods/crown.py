@@ -7,19 +7,13 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from jaxlirpa._domains.interval import IntervalDomain
-from jaxlirpa._graph.graph import INPUT, Graph, Ref
+from jaxlirpa._graph.graph import Graph, Ref
 from jaxlirpa._methods.chain import merged
 from jaxlirpa._methods.ibp import ibp
 from jaxlirpa._methods.layers import Bound, Layers, plain
-from jaxlirpa._methods.relaxed import Relaxed
+from jaxlirpa._methods.relaxed import Relaxed, nonlinear
 from jaxlirpa._methods.solution import Solution, only_box, output_cost
 from jaxlirpa._methods.transform import transform
-from jaxlirpa._ops.families import (
-    Elementwise,
-    Joint,
-    Opaque,
-)
-from jaxlirpa._ops.registry import record
 from jaxlirpa._typing import (
     Bounds,
     Interval,
@@ -182,9 +176,8 @@ def _by_transform(
     graph: Graph, sets: Mapping[Ref, ArraySet], intermediate: Transform
 ) -> Callable[[Ref, Interval], Interval]:
     """Bounds all intermediate values at once, as the outputs of one function."""
-    nodes = [graph.nodes[i] for i in graph.live() if graph.nodes[i].primitive != INPUT]
-    nonlinear = [node for node in nodes if isinstance(record(node), Elementwise | Joint | Opaque)]
-    operands = tuple(dict.fromkeys(ref for node in nonlinear for ref in node.perturbed))
+    nodes = (graph.nodes[i] for i in nonlinear(graph))
+    operands = tuple(dict.fromkeys(ref for node in nodes for ref in node.perturbed))
     operands = tuple(ref for ref in operands if is_floating(graph.aval(ref)))
     lower, upper = intermediate(graph.returning(operands))(*sets.values())
     boxes = dict(zip(operands, map(Interval, lower, upper), strict=True))

@@ -14,9 +14,9 @@ from jaxlirpa._domains.windows import layout_of
 from jaxlirpa._graph.graph import INPUT, Ref
 from jaxlirpa._methods.chunks import by_chunks
 from jaxlirpa._methods.exactness import Quality, origins
-from jaxlirpa._methods.relaxed import Relaxed
+from jaxlirpa._methods.relaxed import Relaxed, nonlinear
 from jaxlirpa._methods.solution import Solution, enclose
-from jaxlirpa._ops.families import Affine, Bilinear, Elementwise, Joint, Move, Opaque
+from jaxlirpa._ops.families import Affine, Bilinear, Elementwise, Move, Opaque
 from jaxlirpa._ops.registry import record
 from jaxlirpa._relax.lines import relax
 from jaxlirpa._special.convolution import turnable
@@ -52,6 +52,7 @@ class Layers:
         self.rows_per_chunk = rows_per_chunk
         self.graph, self.sets = relaxed.graph, relaxed.sets
         self.origin = origins(self.graph, self.sets)
+        self.nonlinear = nonlinear(self.graph)
 
     def bound(self, ref: Ref, box: Interval) -> Interval:
         """The box of a value.
@@ -111,19 +112,15 @@ class Layers:
     def _open(self, ref: Ref, box: Interval) -> Array:
         """For which entries a better box may help: not where functions of them are lines on it."""
         needed = jnp.zeros(box.lower.shape, bool)
-        for index in self.graph.live():
-            node = self.graph.nodes[index]
-            if ref not in node.perturbed or node.primitive == INPUT:
+        for node in (self.graph.nodes[index] for index in self.nonlinear):
+            if ref not in node.perturbed:
                 continue
             found = record(node)
-            if isinstance(found, Elementwise):
-                lines = relax(found.relaxation(node), box)
-                needed |= ~(
-                    (lines.lower_slope == lines.upper_slope)
-                    & (lines.lower_offset == lines.upper_offset)
-                )
-            elif isinstance(found, Joint | Opaque):
+            if not isinstance(found, Elementwise):
                 return jnp.ones(box.lower.shape, bool)
+            lines = relax(found.relaxation(node), box)
+            straight = lines.lower_slope == lines.upper_slope
+            needed |= ~(straight & (lines.lower_offset == lines.upper_offset))
         return needed
 
     def _repeats(self, ref: Ref) -> bool:

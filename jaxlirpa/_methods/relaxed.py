@@ -18,6 +18,16 @@ from jaxlirpa._typing import Interval
 from jaxlirpa.sets import ArraySet
 
 
+def nonlinear(graph: Graph) -> list[int]:
+    """The live nodes that have a relaxation, and so need the boxes of their operands."""
+    nodes = ((i, graph.nodes[i]) for i in graph.live())
+    return [
+        i
+        for i, node in nodes
+        if node.primitive != INPUT and isinstance(record(node), Elementwise | Joint | Opaque)
+    ]
+
+
 class Relaxed:
     """The relaxations of a graph's nodes; each is computed once, when it is asked for.
 
@@ -53,13 +63,7 @@ class Relaxed:
 
     def nonlinear(self, target: Ref) -> list[int]:
         """The nodes whose relaxations a functional of `target` may pass."""
-        live = self.graph.returning((target,)).live()
-        nodes = ((i, self.graph.nodes[i]) for i in live)
-        return [
-            i
-            for i, node in nodes
-            if node.primitive != INPUT and isinstance(record(node), Elementwise | Joint | Opaque)
-        ]
+        return nonlinear(self.graph.returning((target,)))
 
     def prepare(self, target: Ref) -> None:
         """Computes all default relaxations now that a functional of `target` will pass.

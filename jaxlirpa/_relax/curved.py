@@ -41,7 +41,7 @@ import numpy as np
 
 from jaxlirpa._relax.family import Family, mix, position_of
 from jaxlirpa._relax.lines import Adjustable, Lines, Point, secant
-from jaxlirpa._relax.smooth import Smooth, enclose, midpoint
+from jaxlirpa._relax.smooth import Smooth, enclosing, midpoint
 from jaxlirpa._typing import Array, Interval
 
 _STEPS = 36
@@ -77,12 +77,7 @@ class Curve(Adjustable):
         bends = [jnp.clip(x, box.lower, box.upper) for x in self.bends]
         below = _lines_below(self.smooth, convex, bends, box)
         above = _lines_below(self.smooth.negated(), concave, bends, box)
-        image = self.image(box)
-
-        def at(position: tuple[Array, Array]) -> Lines:
-            return enclose(below.at(position[0]), above.at(position[1]), image)
-
-        return Family((below.start, above.start), at)
+        return enclosing(below, above, self.image(box))
 
 
 Piece = tuple[Array | float, Array | float]

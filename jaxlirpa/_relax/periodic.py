@@ -26,7 +26,7 @@ import numpy as np
 
 from jaxlirpa._relax.family import Family
 from jaxlirpa._relax.lines import Adjustable, Lines, Point, secant
-from jaxlirpa._relax.smooth import Smooth, enclose, midpoint
+from jaxlirpa._relax.smooth import Smooth, enclose, enclosing, midpoint
 from jaxlirpa._relax.supporting import supporting
 from jaxlirpa._typing import Array, Interval
 
@@ -59,7 +59,6 @@ class Wave(Adjustable):
 
     def family(self, box: Interval) -> Family[Lines]:
         """The lines that are best somewhere in the box; they are numbered by their slopes."""
-        image = self.image(box)
         below, above = (
             supporting(
                 functools.partial(_best_slope, f, phase, box),
@@ -68,11 +67,7 @@ class Wave(Adjustable):
             )
             for f, phase in self._sides()
         )
-
-        def at(position: tuple[Array, Array]) -> Lines:
-            return enclose(below.at(position[0]), above.at(position[1]), image)
-
-        return Family((below.start, above.start), at)
+        return enclosing(below, above, self.image(box))
 
     def lines(self, box: Interval) -> Lines:
         """The best lines in the middle, see the module's derivation."""

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 
 import jax.numpy as jnp
 
+from jaxlirpa._relax.family import Family
 from jaxlirpa._relax.lines import Lines, Point, offset_below
 from jaxlirpa._typing import Array, Interval, vacuous_where_overflown
 
@@ -114,6 +115,17 @@ def enclose(
         -slope_,
         jnp.where(offset_ > -jnp.inf, -offset_, image.upper),
     )
+
+
+def enclosing(
+    below: Family[tuple[Array, Array]], above: Family[tuple[Array, Array]], image: Interval
+) -> Family[Lines]:
+    """A family of lines below `f`, and one of lines below `-f`, as a family around `f`."""
+
+    def at(position: tuple[Array, Array]) -> Lines:
+        return enclose(below.at(position[0]), above.at(position[1]), image)
+
+    return Family((below.start, above.start), at)
 
 
 def midpoint(box: Interval) -> Array:

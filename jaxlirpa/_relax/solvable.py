@@ -23,7 +23,7 @@ import jax.numpy as jnp
 
 from jaxlirpa._relax.family import Family
 from jaxlirpa._relax.lines import Adjustable, Lines, Point
-from jaxlirpa._relax.smooth import Smooth, enclose, midpoint
+from jaxlirpa._relax.smooth import Smooth, enclose, enclosing, midpoint
 from jaxlirpa._relax.supporting import supporting
 from jaxlirpa._typing import Array, Interval
 
@@ -54,18 +54,13 @@ class Solvable(Adjustable):
 
     def family(self, box: Interval) -> Family[Lines]:
         """Lines that are best somewhere in the box."""
-        image = self.image(box)
         below, above = (
             supporting(
                 functools.partial(_best_slope, side, box), functools.partial(_line, side, box), box
             )
             for side in self._sides()
         )
-
-        def at(position: tuple[Array, Array]) -> Lines:
-            return enclose(below.at(position[0]), above.at(position[1]), image)
-
-        return Family((below.start, above.start), at)
+        return enclosing(below, above, self.image(box))
 
     def lines(self, box: Interval) -> Lines:
         """The lines that are best in the middle."""

@@ -23,8 +23,6 @@ import jax.numpy as jnp
 from jaxlirpa._graph.graph import Node
 from jaxlirpa._typing import Array, Shaped
 
-HIGHEST = jax.lax.Precision.HIGHEST
-
 
 def turnable(node: Node) -> bool:
     """Whether a node is a convolution whose kernel can be turned: a known one, of one group."""
@@ -57,6 +55,12 @@ def transpose(node: Node, avals: Sequence[Shaped]) -> Callable[..., tuple[Array,
     return pull
 
 
+def _reach(node: Node) -> list[int]:
+    """How many blocks of pixels the kernel covers along every axis."""
+    sizes = (node.known[0].shape[i] for i in node.params["dimension_numbers"].rhs_spec[2:])
+    return [math.ceil(k / s) for k, s in zip(sizes, node.params["window_strides"], strict=True)]
+
+
 def _image(x: Array, node: Node) -> Array:
     """The image, padded, with channels last and blocks of pixels as channels."""
     params = node.params
@@ -64,16 +68,12 @@ def _image(x: Array, node: Node) -> Array:
     batch, features, *space = numbers.lhs_spec
     image = jnp.transpose(x, (batch, *space, features))
     sizes = [node.outputs[0].shape[i] for i in numbers.out_spec[2:]]
-    kernel_shape = node.known[0].shape
-    reach = [
-        math.ceil(kernel_shape[i] / s) for i, s in zip(numbers.rhs_spec[2:], strides, strict=True)
-    ]
     pads = [
         (low, (out + (r - 1) * d) * s - length - low, 0)
         for (low, _), out, r, s, d, length in zip(
             params["padding"],
             sizes,
-            reach,
+            _reach(node),
             strides,
             params["rhs_dilation"],
             image.shape[1:-1],
@@ -90,8 +90,8 @@ def _window(kernel: Array, node: Node) -> Array:
     strides, numbers = node.params["window_strides"], node.params["dimension_numbers"]
     out_features, in_features, *space = numbers.rhs_spec
     window = jnp.transpose(kernel, (*space, in_features, out_features))
-    reach = [math.ceil(k / s) for k, s in zip(window.shape, strides, strict=False)]
-    extra = [(0, r * s - k, 0) for r, s, k in zip(reach, strides, window.shape, strict=False)]
+    sizes = zip(_reach(node), strides, window.shape, strict=False)
+    extra = [(0, r * s - k, 0) for r, s, k in sizes]
     window = jax.lax.pad(window, jnp.zeros((), kernel.dtype), [*extra, (0, 0, 0), (0, 0, 0)])
     return _to_channels(window, strides, lead=0)
 
@@ -109,7 +109,7 @@ def _turned(cotangent: Array, window: Array, node: Node) -> Array:
         padding=[(r, r) for r in reach],
         rhs_dilation=dilation,
         dimension_numbers=_canonical(n),
-        precision=HIGHEST,
+        precision=jax.lax.Precision.HIGHEST,
     )
 
 
