@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from jaxlirpa._graph import loops
 from jaxlirpa._graph.trace import RESOLVED
 from jaxlirpa._ops import affine, elementwise, joint, movement, opaque, univariate
 from jaxlirpa._ops.families import (
@@ -22,6 +23,7 @@ from jaxlirpa._ops.families import (
     Move,
     Opaque,
     Record,
+    Repeated,
     Within,
 )
 from jaxlirpa._ops.named import VOCABULARY
@@ -40,6 +42,7 @@ FAMILIES: Mapping[type, tuple[str, str, str]] = {
     Elementwise: ("its range", "two lines", "a line by the sign of the coefficient"),
     Joint: ("its range", "two planes", "a plane by the sign of the coefficient"),
     Opaque: ("its range", "its range", "its range"),
+    Repeated: ("its range, trip by trip", "its range", "its range"),
     Within: ("both ranges intersected", "the form, and both ranges", "the value itself"),
 }
 GROUPS: Mapping[str, Mapping[str, Record]] = {
@@ -94,6 +97,8 @@ def describe(record: Record) -> str:
             what = _relaxation(record.relaxation)
         case Opaque() | Within():
             what = _first_line(record.image)
+        case Repeated():
+            what = _first_line(loops)
     if isinstance(record, Elementwise) and record.domain:
         what += f" For {record.domain}."
     return what

@@ -276,10 +276,21 @@ def test_what_is_not_perturbed_is_not_unrolled() -> None:
     """A loop over known values is evaluated in one piece, however long it is."""
 
     def fn(x: jax.Array) -> jax.Array:
-        return x * lax.fori_loop(0, 10 * control.MOST_TRIPS, lambda i, c: c + 1.0, 0.0)
+        return x * lax.fori_loop(0, 2**17, lambda i, c: c + 1.0, 0.0)
 
     lower, upper = jaxlirpa.ibp(fn)(jnp.ones(()), 0.0)
-    assert lower == upper == 10 * control.MOST_TRIPS
+    assert lower == upper == 2**17
+
+
+def test_known_factors_do_not_double_each_trip() -> None:
+    """Each trip multiplies two values that know a factor: they are taken out, as one."""
+
+    def fn(x: jax.Array) -> jax.Array:
+        return lax.fori_loop(0, 12, lambda i, z: (-z * 2) * (jnp.sin(x) * z / 3), x)
+
+    assert len(traced(fn, X).nodes) < 100
+    lower, upper = jaxlirpa.ibp(fn)(X, 1e-3)
+    assert (lower <= fn(X)).all() and (fn(X) <= upper).all()
 
 
 def derivative(fn: Callable[..., Any]) -> Callable[..., Any]:
@@ -353,7 +364,7 @@ def test_large_constants_are_not_made_while_tracing() -> None:
     """A program that is compiled does not carry about what it can compute itself."""
 
     def fn(x: jax.Array) -> jax.Array:
-        return jnp.sum(x + jnp.full((2, control.MOST_TRIPS * 4), 0.5), 1)
+        return jnp.sum(x + jnp.full((2, 2**16), 0.5), 1)
 
     jaxpr = jax.make_jaxpr(lambda x: jaxlirpa.ibp(fn)(x, EPS))(jnp.ones((2, 1)))
     assert all(np.size(constant) < 10 for constant in jaxpr.consts)
@@ -526,8 +537,8 @@ def refused(error: type[Exception], fn: Callable[..., Any], line: int) -> str:
     """The message, which names the line counted from the function's first one."""
     with pytest.raises(error) as caught:
         traced(fn, X)
-    first = fn.__code__.co_firstlineno
-    assert f"{Path(__file__).name}:{first + line} (" in str(caught.value)
+    code = fn.__code__
+    assert f"{Path(code.co_filename).name}:{code.co_firstlineno + line} (" in str(caught.value)
     return str(caught.value)
 
 
@@ -541,38 +552,14 @@ def test_a_perturbed_number_of_trips() -> None:
     assert "`jax.lax.fori_loop`" in message
 
 
-def test_a_traced_number_of_trips() -> None:
-    def fn(count: Any, x: jax.Array) -> Any:
-        return lax.fori_loop(0, count, lambda i, c: c + 1, x)
-
-    bound, expected = jaxlirpa.crown(fn), (X + 3 - EPS, X + 3 + EPS)
-    with pytest.raises(ControlFlowError, match="must be concrete") as caught:
-        jax.jit(bound)(3, X, EPS)
-    assert f"{Path(__file__).name}:{fn.__code__.co_firstlineno + 1} (" in str(caught.value)
-    with pytest.raises(ControlFlowError, match="must be concrete"):
-        jax.vmap(bound, (0, None, None))(jnp.arange(2), X, EPS)
-    same(tuple(jax.jit(bound, static_argnums=0)(3, X, EPS)), expected)
-    same(tuple(jax.jit(lambda x: bound(np.asarray(3), x, EPS))(X)), expected)
-    same(tuple(bound(3, X, EPS)), expected)
-
-
-def test_endless_loops(monkeypatch: pytest.MonkeyPatch) -> None:
-    def idle(x: jax.Array) -> Any:
-        return lax.while_loop(lambda c: c[0] > 0, lambda c: (c[0] + 1, c[1]), (1, x))
-
+def test_loops_of_too_many_operations(monkeypatch: pytest.MonkeyPatch) -> None:
     def growing(x: jax.Array) -> Any:
         return lax.while_loop(lambda c: c[0] > 0, lambda c: (c[0] + 1, -c[1]), (1, x))
-
-    def long(x: jax.Array) -> Any:
-        return lax.scan(lambda c, _: (c, None), x, None, length=1000)
 
     def wide(x: jax.Array) -> Any:
         return lax.scan(lambda c, _: (-abs(-c), None), x, None, length=40)
 
-    monkeypatch.setattr(control, "MOST_TRIPS", 50)
     monkeypatch.setattr(control, "MOST_NODES", 100)
-    assert "the `while`" in refused(ControlFlowError, idle, 1)
-    assert "the limits are 50 trips" in refused(ControlFlowError, long, 1)
     assert "100 operations" in refused(ControlFlowError, wide, 1)
     monkeypatch.setattr(control, "MOST_NODES", 10)
     assert "the `while`" in refused(ControlFlowError, growing, 1)

@@ -30,6 +30,7 @@ OURS = {
     "logistic_derivative",
     "logistic_second_derivative",
     "logsumexp",
+    "loop",
     "mish",
     "normalise",
     "product",

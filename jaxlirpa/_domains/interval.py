@@ -6,9 +6,10 @@ import dataclasses
 from collections.abc import Callable, Sequence
 
 from jaxlirpa._domains.ordered import image
-from jaxlirpa._graph.graph import Node, Ref
-from jaxlirpa._ops.families import Elementwise, Joint, Nonlinear, Opaque, Within
-from jaxlirpa._ops.registry import check_domain, record
+from jaxlirpa._graph.graph import Graph, Node, Ref
+from jaxlirpa._graph.loops import Loop
+from jaxlirpa._ops.families import Elementwise, Joint, Nonlinear, Opaque, Repeated, Within
+from jaxlirpa._ops.registry import check, check_domain, record
 from jaxlirpa._typing import (
     Array,
     Interval,
@@ -16,6 +17,7 @@ from jaxlirpa._typing import (
     vacuous_where_nan,
     vacuous_where_overflown,
 )
+from jaxlirpa._walk import forward
 
 
 def _keep(ref: Ref, box: Interval) -> Interval:
@@ -63,6 +65,32 @@ def nonlinear_image(
         case Within():
             value, *others = boxes
             return (intersect(value, vacuous_where_nan(found.image(node, others))),)
+        case Repeated():
+            return _trips(node, boxes)
+
+
+def _trips(node: Node, boxes: Sequence[Interval]) -> tuple[Interval, ...]:
+    """The boxes of a loop's outputs: a trip after the other, in a loop over boxes."""
+    loop: Loop = node.params["loop"]
+    supply = iter(boxes)
+    unknown = (*[False] * loop.first, *loop.perturbed)
+    operands = [
+        next(supply) if isinstance(x, Ref) else _point(x) if point else x
+        for x, point in zip(node.operands, unknown, strict=True)
+    ]
+
+    def trip(graph: Graph, inputs: Sequence[Interval]) -> list[Interval | Array]:
+        check(graph)
+        states = dict(zip(graph.inputs, inputs, strict=True))
+        forward(graph, IntervalDomain(), states)
+        return [states[x] if isinstance(x, Ref) else x for x in graph.outputs]
+
+    results = loop.run(operands, trip, _point)
+    return tuple(x for x in results if isinstance(x, Interval))
+
+
+def _point(x: Array) -> Interval:
+    return Interval(x, x)
 
 
 def _act(node: Node, values: Sequence[Array]) -> tuple[Array, ...]:

@@ -1,8 +1,9 @@
 """Loops and branches, turned into straight lines while a function is traced.
 
-A loop is unrolled, trip by trip, so that every trip has bounds of its own; a branch that is known
-to be taken is entered. What no perturbed value reaches is evaluated on the way, as everywhere in
-the tracer. Nothing is approximated here: the graph computes what the loop computes.
+A loop is unrolled, trip by trip, so that every trip has bounds of its own; one that is too long
+for that becomes one node (`loops.py`). A branch that is known to be taken is entered. What no
+perturbed value reaches is evaluated on the way, as everywhere in the tracer. Nothing is
+approximated here: the graph computes what the loop computes.
 """
 
 from __future__ import annotations
@@ -15,12 +16,14 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxlirpa._errors import ControlFlowError
-from jaxlirpa._graph.graph import Node, Ref, Value, is_same
+from jaxlirpa._graph.graph import Graph, Node, Ref, Value, is_same
 from jaxlirpa._graph.jaxpr import Branches, Equation, Program, Scan, While
+from jaxlirpa._graph.loops import unknown_trips, whole
 from jaxlirpa._typing import Array, PyTree, Shaped
 
-# A loop beyond these is an endless one, or a graph that nobody waits for.
-MOST_TRIPS = 2**14
+# A loop of more trips is kept whole: to compile a graph takes time with the square of its length.
+MOST_TRIPS = 256
+# Beyond these a loop is a graph that nobody waits for.
 MOST_NODES = 2**16
 
 Number = TypeVar("Number", int, bool)
@@ -43,6 +46,26 @@ class Builder(Protocol):
     def apply(self, fn: Callable[..., PyTree], source: str, *values: Value) -> list[Value]:
         """Appends a function's nodes."""
 
+    def append(
+        self,
+        primitive: str,
+        operands: tuple[Value, ...],
+        params: Any,
+        bind: Callable[..., tuple[Array, ...]],
+        avals: tuple[Shaped, ...],
+        source: str,
+    ) -> list[Value]:
+        """Appends a node."""
+
+    def input(self, aval: Shaped) -> Ref:
+        """Appends an input."""
+
+    def forget(self, since: int) -> None:
+        """Removes the nodes from a number on."""
+
+    def empty(self) -> Builder:
+        """Another one, of the same kind, without nodes."""
+
 
 def enter(
     builder: Builder,
@@ -54,12 +77,13 @@ def enter(
     """The values of a loop's or branch's outputs, at least one of whose operands is perturbed.
 
     Raises:
-        ControlFlowError: where the number of trips is too large, or not known.
+        ControlFlowError: where the number of trips depends on a perturbed value, or the loop has
+            too many operations to be unrolled.
     """
     if isinstance(control, Scan):
         return _scan(builder, equation, control, operands, source)
     if isinstance(control, While):
-        return _while(builder, control, operands, source)
+        return _while(builder, equation, control, operands, source)
     return _branch(builder, equation, control, operands, source)
 
 
@@ -69,13 +93,15 @@ def enter(
 def _scan(
     builder: Builder, equation: Equation, loop: Scan, operands: Sequence[Value], source: str
 ) -> list[Value]:
+    if loop.length > MOST_TRIPS and not loop.unrolled:
+        return _whole(builder, equation, loop, operands, source)
     first, start = loop.constants, loop.constants + loop.carries
     constants, carries = operands[:first], list(operands[first:start])
     slices = [_slices(builder, x, loop.length, source) for x in operands[start:]]
     written: list[list[Value]] = [[] for _ in equation.avals[loop.carries :]]
     before = len(builder.nodes)
     for t in reversed(range(loop.length)) if loop.reverse else range(loop.length):
-        _check_length(builder, "scan", loop.length, before, source)
+        _check_length(builder, "scan", before, source)
         arguments = [*constants, *carries, *(pieces[t] for pieces in slices)]
         results = builder.run(loop.body, arguments, source)
         carries = results[: loop.carries]
@@ -88,50 +114,78 @@ def _scan(
     return [*carries, *stacked]
 
 
-def _while(builder: Builder, loop: While, operands: Sequence[Value], source: str) -> list[Value]:
+def _while(
+    builder: Builder, equation: Equation, loop: While, operands: Sequence[Value], source: str
+) -> list[Value]:
     first, start = loop.condition_constants, loop.condition_constants + loop.body_constants
     carries = list(operands[start:])
-    trips, before = 0, len(builder.nodes)
-    while True:
+    before = len(builder.nodes)
+    for _ in range(MOST_TRIPS + 1):
         going = _condition(builder, loop, [*operands[:first], *carries], source)
         some, every = _truths(builder, going, source)
+        if some is None:
+            break
         if not some:
             return carries
-        trips += 1
-        _check_length(builder, "while", trips, before, source)
+        _check_length(builder, "while", before, source)
         results = builder.run(loop.body, [*operands[first:start], *carries], source)
         if not every:
             pairs = zip(carries, results, strict=True)
             results = [_advance(builder, going, *pair, source) for pair in pairs]
         carries = results
+    builder.forget(before)
+    return _whole(builder, equation, loop, operands, source)
+
+
+def _whole(
+    builder: Builder,
+    equation: Equation,
+    control: Scan | While,
+    operands: Sequence[Value],
+    source: str,
+) -> list[Value]:
+    """A loop as one node; its outputs that are not perturbed are computed."""
+    loop, reached = whole(control, operands, equation.operand_avals, builder.empty, source)
+    results: list[Any] = [None] * len(reached)
+    if not all(reached):
+        flags = [*[False] * loop.first, *loop.perturbed]
+        known = [None if unknown else x for x, unknown in zip(operands, flags, strict=True)]
+        results = loop.run(known, _known_outputs, lambda x: None)
+
+    def bind(*values: Array) -> tuple[Array, ...]:
+        pairs = zip(equation.bind(*values), reached, strict=True)
+        return tuple(x for x, unknown in pairs if unknown)
+
+    avals = tuple(x for x, unknown in zip(equation.avals, reached, strict=True) if unknown)
+    found = iter(builder.append("loop", tuple(operands), {"loop": loop}, bind, avals, source))
+    return [next(found) if unknown else x for x, unknown in zip(results, reached, strict=True)]
+
+
+def _known_outputs(graph: Graph, states: Sequence[Any]) -> list[Any]:
+    del states
+    return [None if isinstance(x, Ref) else x for x in graph.outputs]
 
 
 def _condition(builder: Builder, loop: While, arguments: Sequence[Value], source: str) -> Array:
     """The condition on the values of the carries: a scalar or, of a mapped loop, one an example."""
     (condition,) = builder.run(loop.condition, arguments, source)
     if isinstance(condition, Ref):
-        raise ControlFlowError(
-            f"the number of trips of the loop at {source} depends on a perturbed value, so it is "
-            "not known. Loop a fixed number of times: `jax.lax.fori_loop` or `jax.lax.scan`, or "
-            "a `while_loop` whose condition reads only what is not perturbed."
-        )
+        raise unknown_trips(source)
     return condition
 
 
-def _truths(builder: Builder, condition: Array, source: str) -> tuple[bool, bool]:
-    """Whether a condition holds for some example, and whether for every one."""
+def _truths(
+    builder: Builder, condition: Array, source: str
+) -> tuple[bool, bool] | tuple[None, None]:
+    """Whether a condition holds for some example, and whether for every one.
+
+    None where an outer transformation of JAX traces it.
+    """
     reduced: Sequence[Value] = (condition, condition)
     if condition.ndim:
         reduced = builder.apply(lambda x: (jnp.any(x), jnp.all(x)), source, condition)
     some, every = (_concrete(bool, x) for x in reduced)
-    if some is None or every is None:
-        raise ControlFlowError(
-            f"the number of trips of the loop at {source} must be concrete, because the loop is "
-            "unrolled, but it depends on a value that an outer `jax.jit`, `jax.vmap` or other "
-            "transformation traces. Make that value a Python number (in `jax.jit`: "
-            "`static_argnums`), or bound the function outside of the transformation."
-        )
-    return some, every
+    return (None, None) if some is None or every is None else (some, every)
 
 
 def _advance(builder: Builder, going: Array, old: Value, new: Value, source: str) -> Value:
@@ -146,13 +200,13 @@ def _advance(builder: Builder, going: Array, old: Value, new: Value, source: str
     return builder.apply(advance, source, going, old, new)[0]
 
 
-def _check_length(builder: Builder, name: str, trips: int, before: int, source: str) -> None:
-    """Refuses a loop of too many trips, or that has appended too many nodes to those before."""
-    if trips > MOST_TRIPS or len(builder.nodes) - before > MOST_NODES:
+def _check_length(builder: Builder, name: str, before: int, source: str) -> None:
+    """Refuses a loop that has appended too many nodes to those before."""
+    if len(builder.nodes) - before > MOST_NODES:
         raise ControlFlowError(
-            f"the `{name}` at {source} is too long to be unrolled: the limits are {MOST_TRIPS} "
-            f"trips and {MOST_NODES} operations on perturbed values. Shorten it, or compute what "
-            "is not perturbed in a loop of its own."
+            f"the `{name}` at {source} is too long to be unrolled: the limit is {MOST_NODES} "
+            "operations on perturbed values. Shorten it, or compute what is not perturbed in a "
+            "loop of its own."
         )
 
 

@@ -64,6 +64,7 @@ class Scan:
         constants, carries: how many of the body's operands are which; the rest are slices.
         length: the number of trips.
         reverse: whether sequences are read and written from their ends.
+        unrolled: whether the user wants all trips to be written out.
     """
 
     body: Program
@@ -71,6 +72,7 @@ class Scan:
     carries: int
     length: int
     reverse: bool
+    unrolled: bool
 
     @property
     def programs(self) -> tuple[Program, ...]:
@@ -234,7 +236,8 @@ def _equation(
 def _control(primitive: str, params: Mapping[str, Any]) -> Scan | While | Branches | None:
     if primitive == "scan":
         body, length, reverse = (params[key] for key in ("jaxpr", "length", "reverse"))
-        return Scan(_program(body), *_scan_counts(params), length, reverse)
+        unrolled = params["unroll"] >= length
+        return Scan(_program(body), *_scan_counts(params), length, reverse, unrolled)
     if primitive == "while":
         condition, body = _program(params["cond_jaxpr"]), _program(params["body_jaxpr"])
         return While(condition, body, params["cond_nconsts"], params["body_nconsts"])

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxlirpa._errors import ControlFlowError, EffectError
-from jaxlirpa._graph.control import enter
+from jaxlirpa._graph.control import MOST_TRIPS, enter
 from jaxlirpa._graph.graph import INPUT, Graph, Node, Ref, Value
 from jaxlirpa._graph.jaxpr import (
     CALLS,
@@ -48,8 +48,8 @@ _IDENTITIES = frozenset(
 RESOLVED: Mapping[str, str] = {
     **dict.fromkeys(CALLS, "a call: its function is entered"),
     **dict.fromkeys(_IDENTITIES, "the identity on values: dropped"),
-    "scan": "unrolled",
-    "while": "unrolled, as long as the number of trips depends on no perturbed value",
+    "scan": f"unrolled, up to {MOST_TRIPS} trips; beyond, one node whose trips intervals bound",
+    "while": "the same, as long as the number of trips depends on no perturbed value",
     "cond": "the one branch that is known to be taken; else all of them, joined by select_n",
 }
 """The primitives that no graph contains, and what becomes of them."""
@@ -211,6 +211,16 @@ class Builder:
         (whole,) = self.append(primitive, operands, {}, lambda x: (function(x),), (aval,), source)
         assert isinstance(whole, Ref)
         self.known[_key(self.nodes[result.node])] = whole.node
+
+    def forget(self, since: int) -> None:
+        """Removes the nodes from a number on."""
+        del self.nodes[since:]
+        self.known = {key: index for key, index in self.known.items() if index < since}
+        self.equated = {(name, ref) for name, ref in self.equated if ref.node < since}
+
+    def empty(self) -> Builder:
+        """Another one, of the same kind, without nodes."""
+        return Builder(self.vocabulary, self.rules, self.names)
 
     def input(self, aval: Shaped) -> Ref:
         """Appends an input."""

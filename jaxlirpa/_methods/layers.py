@@ -16,7 +16,7 @@ from jaxlirpa._methods.chunks import by_chunks
 from jaxlirpa._methods.exactness import Quality, origins
 from jaxlirpa._methods.relaxed import Relaxed, nonlinear
 from jaxlirpa._methods.solution import Solution, enclose
-from jaxlirpa._ops.families import Affine, Bilinear, Elementwise, Move, Opaque
+from jaxlirpa._ops.families import Affine, Bilinear, Elementwise, Move, Opaque, Repeated
 from jaxlirpa._ops.registry import record
 from jaxlirpa._relax.lines import relax
 from jaxlirpa._special.convolution import turnable
@@ -65,7 +65,7 @@ class Layers:
         graph, sets, origin = self.graph, self.sets, self.origin[ref]
         if origin.quality >= Quality.EXACT and origin.sources <= sets.keys():
             return box
-        if isinstance(record(graph.nodes[ref.node]), Elementwise | Opaque):
+        if isinstance(record(graph.nodes[ref.node]), Elementwise | Opaque | Repeated):
             return box
         if self._repeats(ref):
             node = graph.nodes[ref.node]

@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jaxlirpa._domains.backward_linear import BackwardLinear
+from jaxlirpa._domains.interval import nonlinear_image
 from jaxlirpa._graph.graph import INPUT, Graph, Node, Ref
 from jaxlirpa._methods.solution import reference
-from jaxlirpa._ops.families import Elementwise, Joint, Opaque
+from jaxlirpa._ops.families import Elementwise, Joint, Nonlinear, Opaque, Repeated, Within
 from jaxlirpa._ops.registry import record
 from jaxlirpa._relax.family import Family, single
 from jaxlirpa._relax.lines import Lines, relax, relax_family, tabulated
@@ -20,12 +21,9 @@ from jaxlirpa.sets import ArraySet
 
 def nonlinear(graph: Graph) -> list[int]:
     """The live nodes that have a relaxation, and so need the boxes of their operands."""
-    nodes = ((i, graph.nodes[i]) for i in graph.live())
-    return [
-        i
-        for i, node in nodes
-        if node.primitive != INPUT and isinstance(record(node), Elementwise | Joint | Opaque)
-    ]
+    nodes = {i: graph.nodes[i] for i in graph.live()}
+    found = {i: record(node) for i, node in nodes.items() if node.primitive != INPUT}
+    return [i for i, x in found.items() if isinstance(x, Nonlinear) and not isinstance(x, Within)]
 
 
 class Relaxed:
@@ -91,5 +89,5 @@ class Relaxed:
         found = record(node)
         if isinstance(found, Joint):
             return [relax_jointly(found.relaxation(node), boxes, found.axes(node))]
-        assert isinstance(found, Opaque)
-        return [constant(image, len(boxes)) for image in found.image(node, boxes)]
+        assert isinstance(found, Opaque | Repeated)
+        return [constant(image, len(boxes)) for image in nonlinear_image(node, found, boxes)]

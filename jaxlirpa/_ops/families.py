@@ -131,5 +131,10 @@ class Within(Family):
     image: Callable[[Node, Sequence[Interval]], Interval]
 
 
-Record = Move | Affine | Bilinear | Elementwise | Joint | Opaque | Within
-Nonlinear = Elementwise | Joint | Opaque | Within
+@dataclasses.dataclass(frozen=True)
+class Repeated(Family):
+    """A loop, the node's parameter `loop`, of which only the range over a box is known."""
+
+
+Record = Move | Affine | Bilinear | Elementwise | Joint | Opaque | Within | Repeated
+Nonlinear = Elementwise | Joint | Opaque | Within | Repeated

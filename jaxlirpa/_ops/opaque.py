@@ -10,7 +10,7 @@ import numpy as np
 from jax import lax
 
 from jaxlirpa._graph.graph import Graph, Node
-from jaxlirpa._ops.families import Opaque, Record, operand_boxes
+from jaxlirpa._ops.families import Opaque, Record, Repeated, operand_boxes
 from jaxlirpa._typing import Array, Interval, vacuous_where_nan
 
 Image = Callable[[Node, Sequence[Interval]], tuple[Interval, ...]]
@@ -175,6 +175,7 @@ RECORDS: dict[str, Record] = {
     "is_finite": Opaque(_is_finite),
     "is_nonzero": Opaque(_is_nonzero),
     "le": _comparison(_less_or_equal, _swapped(_less)),
+    "loop": Repeated(),
     "lt": _comparison(_less, _swapped(_less_or_equal)),
     "ne": _comparison(_apart, _equal),
     "nextafter": Opaque(_rising),

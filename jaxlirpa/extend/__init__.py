@@ -14,6 +14,7 @@ from jaxlirpa._ops.families import Elementwise as Elementwise
 from jaxlirpa._ops.families import Joint as Joint
 from jaxlirpa._ops.families import Move as Move
 from jaxlirpa._ops.families import Opaque as Opaque
+from jaxlirpa._ops.families import Repeated as Repeated
 from jaxlirpa._ops.registry import record as record
 from jaxlirpa._relax.family import Family as Family
 from jaxlirpa._relax.lines import Adjustable as Adjustable

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 
@@ -22,20 +23,39 @@ def _product(build: Builder, node: Node) -> Sequence[Value] | None:
     x, y = node.perturbed
     if x == y:
         return build.apply(lax.square, node.source, x)
-    for inner, other in ((x, y), (y, x)):
-        factor = build.definition(inner)
-        if factor is None or factor.primitive not in ("mul", "neg", "div"):
-            continue
-        (rest, *_) = factor.perturbed
-        if factor.primitive == "neg":
-            return build.apply(lambda a, b: -(a * b), node.source, rest, other)
-        combine = jnp.multiply if factor.primitive == "mul" else jnp.divide
-        return build.apply(_scaled(combine), node.source, rest, other, *factor.known)
+    (x, factors), (y, others) = _bare(build, x), _bare(build, y)
+    if factors := factors + others:
+        return build.apply(
+            _scaled(factors), node.source, x, y, *(k for f in factors for k in f.known)
+        )
     return build.append("product", node.operands, {}, node.bind, node.outputs, node.source)
 
 
-def _scaled(combine: Callable[[Array, Array], Array]) -> Callable[[Array, Array, Array], Array]:
-    return lambda a, b, scale: combine(a * b, scale)
+def _bare(build: Builder, ref: Ref) -> tuple[Ref, list[Node]]:
+    """A value without its known factors and divisors, and the nodes that apply those."""
+    factors = []
+    while (factor := build.definition(ref)) is not None:
+        if factor.primitive not in ("mul", "neg", "div"):
+            break
+        factors.append(factor)
+        (ref,) = factor.perturbed
+    return ref, factors
+
+
+def _scaled(factors: Sequence[Node]) -> Callable[..., Array]:
+    """A product of two values, times all factors at once: in a loop they would double each trip."""
+    names = [factor.primitive for factor in factors]
+    scaling = [name for name in names if name != "neg"]
+
+    def scaled(a: Array, b: Array, *known: Array) -> Array:
+        result = a * b
+        for name, apply in (("mul", jnp.multiply), ("div", jnp.divide)):
+            chosen = [k for k, used in zip(known, scaling, strict=True) if used == name]
+            if chosen:
+                result = apply(result, functools.reduce(jnp.multiply, chosen))
+        return -result if names.count("neg") % 2 else result
+
+    return scaled
 
 
 def _quotient(build: Builder, node: Node) -> Sequence[Value] | None:
