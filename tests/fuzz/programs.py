@@ -191,6 +191,7 @@ jax.grad(lambda t: jnp.sum(jnp.sqrt(t * t + {p})))({x})
 jax.grad(lambda t: jnp.log(jnp.sum(jnp.exp(t))))({x})
 lax.fori_loop(0, 3, lambda t, z: jnp.tanh(z + {k}), {x})
 lax.fori_loop(1, 4, lambda t, z: z * 0.5 + t * {k}, {x})
+lax.fori_loop(0, 300, lambda t, z: jnp.tanh(z + t * {k}), {x})
 lax.while_loop(lambda q: q[0] < 2, lambda q: (q[0] + 1, jnp.sin(q[1]) + {x}), (0, {x}))[1]
 lax.cond(jnp.sum({x}) > {a}, lambda t: jnp.sin(t), lambda t: t - {k}, {x})
 lax.switch(jnp.clip(jnp.max({x}), 0, 2).astype(int), [jnp.sin, jnp.cos, jnp.tanh], {x})
