@@ -286,6 +286,12 @@ def test_second_derivatives_of_deeper_networks(activation: Callable[[Any], Any])
     oracles.check_every_node(function, [BOX])
 
 
+@pytest.mark.parametrize("square", [jnp.square, lambda t: t**2, lambda t: t * t])
+def test_one_less_a_square_is_the_slope_of_tanh(square: Callable[[Any], Any]):
+    assert "tanh_derivative" in primitives(lambda x: 1 - square(jnp.tanh(x)), BOX)
+    assert "tanh_derivative" not in primitives(lambda x: 2 - square(jnp.tanh(x)), BOX)
+
+
 def test_products_of_unlike_places_stay_products():
     """A slope times the value of another entry is no second derivative."""
     assert "tanh_second_derivative" in primitives(lambda x: slope_of_tanh(x) * jnp.tanh(x), BOX)
@@ -304,6 +310,7 @@ def test_products_of_unlike_places_stay_products():
 def test_long_chains_are_no_deep_recursion(combine: Callable[[Any, Any], Any]):
     def function(x: Any) -> Any:
         y, slope = jnp.tanh(x), slope_of_tanh(x)
-        return jax.lax.fori_loop(0, 1200, lambda i, z: combine(z, y), y) * slope * jnp.sin(x)
+        z, _ = jax.lax.scan(lambda z, _: (combine(z, y), None), y, length=1200, unroll=True)
+        return z * slope * jnp.sin(x)
 
     assert {"tanh_derivative", "tanh_second_derivative"} & set(primitives(function, BOX))

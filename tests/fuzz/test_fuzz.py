@@ -166,6 +166,16 @@ def test_rounding_is_no_violation_and_no_excuse(monkeypatch: pytest.MonkeyPatch)
     assert any(not violation.rounded for violation in violations(case))
 
 
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_rounding_of_what_is_written_is_no_violation(dtype: np.dtype):
+    """Far out `1 - tanh(x)^2` is zero or an ulp, but not the derivative that is bounded."""
+    lines = (Line(0, "v"), Line(1, "v", "1 - jnp.square(jnp.tanh(v0))"))
+    far = 18 if dtype == DTYPES[1] else 8
+    sets = jaxlirpa.Box(*[np.full((1, 3), far + step, dtype) for step in (0, 1e-3)])
+    found = violations(Case(Program(lines), {0: sets}, dtype, 0), ("ibp",))
+    assert found and all(violation.rounded for violation in found)
+
+
 def test_a_wrong_rewriting_is_found(monkeypatch: pytest.MonkeyPatch):
     """The graph is held against the program, not against itself."""
 

@@ -31,6 +31,7 @@ _SLOPES = {
     "tanh_derivative": curves.TANH_DERIVATIVE.smooth.function,
     "tanh_second_derivative": curves.TANH_BEND.smooth.function,
 }
+_SQUARES = {("square", 2), ("integer_pow", 2)}
 
 # The function, and its second derivative, by the first one.
 _BENDS = {
@@ -164,6 +165,17 @@ def _of_logistic(build: Builder, node: Node) -> Sequence[Value] | None:
 def _complement_of_square(build: Builder, node: Node) -> Sequence[Value] | None:
     """`1 - t^2` for `t = tanh(x)`."""
     x = sole(build.definition(node.perturbed[0]), "tanh")
+    return None if x is None else [_append(build, "tanh_derivative", x, node.source)]
+
+
+def _one_less_square(build: Builder, node: Node) -> Sequence[Value] | None:
+    """`1 - t^2`, written out, for `t = tanh(x)`."""
+    if node.positions != (1,) or scalar(node.known[0]) != 1:
+        return None
+    square = build.definition(node.perturbed[0])
+    if square is None or (square.primitive, square.params.get("y", 2)) not in _SQUARES:
+        return None
+    x = sole(build.definition(square.perturbed[0]), "tanh")
     return None if x is None else [_append(build, "tanh_derivative", x, node.source)]
 
 
@@ -302,4 +314,5 @@ RULES: dict[str, tuple[Rule, ...]] = {
     "add_any": (_of_tanh,),
     "mul": (_of_tanh_forwards, _of_logistic, _second),
     "one_minus_square": (_complement_of_square,),
+    "sub": (_one_less_square,),
 }
