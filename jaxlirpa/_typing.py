@@ -73,6 +73,21 @@ def inner(rows: Array, value: Array) -> Array:
     return jnp.matmul(matrix(rows), value.reshape(-1), precision=jax.lax.Precision.HIGHEST)
 
 
+def norm(x: Array, ord: float) -> Array:
+    """Norm over the last axis, without overflow, and with a derivative of zero at zero.
+
+    `norm(x) = m norm(x / m)` for the largest modulus `m`, so `m` needs no derivative.
+    """
+    size = jnp.abs(x)
+    if math.isinf(ord):
+        return jnp.max(size, axis=-1, initial=0)
+    largest = jax.lax.stop_gradient(jnp.max(size, axis=-1, keepdims=True, initial=0))
+    some = largest > 0
+    power = jnp.sum((size / jnp.where(some, largest, 1)) ** ord, axis=-1, keepdims=True)
+    norm = largest * jnp.where(some, power, 1) ** (1 / ord)
+    return jnp.where(some | jnp.isnan(largest), norm, 0)[..., 0]
+
+
 def intersect(a: Interval, b: Interval) -> Interval:
     """The box inside both `a` and `b`, which must enclose a common set.
 

@@ -673,3 +673,27 @@ def test_many_networks(seed: int) -> None:
     names = tuple(rng.choice(sorted(blocks), size=4))
     region = Region(str(rng.choice(KINDS)), float(rng.choice(RADII)), seed)
     check_every_node(Net(names, seed, shape), region, (jnp.float32, jnp.float64)[seed % 3 == 0])
+
+
+@pytest.mark.parametrize("ord", [1, 2])
+def test_balls_of_weights(ord: float) -> None:
+    """Behind the first layer they meet perturbed values: products are bounded by their norms."""
+    rng = np.random.default_rng(0)
+    shapes = (3, 3, 1, 2), (4, 18), (2, 3, 4), (1, 5, 5, 1)
+    kernel, dense, last, x = (jnp.asarray(rng.normal(size=shape)) / 2 for shape in shapes)
+
+    def network(kernel: jax.Array, dense: jax.Array, last: jax.Array, x: jax.Array) -> jax.Array:
+        layout = ("NHWC", "HWIO", "NHWC")
+        h = jax.lax.conv_general_dilated(x, kernel, (2, 2), "SAME", dimension_numbers=layout)
+        h = jax.nn.relu(jnp.tanh(h).reshape(1, 18) @ dense.T)
+        return jnp.einsum("nk,abk->nab", h, last)
+
+    balls = [LpBall(weight, 0.05, ord) for weight in (kernel, dense, last)]
+    graph, _ = oracles.check_every_node(network, (*balls, LpBall(x, 0.05)))
+    assert [n.primitive for n in graph.nodes].count("ball_product") == 3
+
+    def widths(*sets: jaxlirpa.sets.PerturbationSet) -> jax.Array:
+        lower, upper = jaxlirpa.ibp(network)(*sets, LpBall(x, 0.05))
+        return upper - lower
+
+    assert (widths(*balls) < 0.9 * widths(*(Box(*ball.hull()) for ball in balls))).all()

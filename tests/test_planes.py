@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ import oracles
 import pytest
 
 from jaxlirpa._relax.extremum import Maximum
+from jaxlirpa._relax.inner import Inner
 from jaxlirpa._relax.normalise import Normalised
 from jaxlirpa._relax.planes import JointRelaxation, Planes, relax_family_jointly, relax_jointly
 from jaxlirpa._relax.product import Product
@@ -270,6 +272,41 @@ def test_softmax_of_far_apart_logits_is_sure() -> None:
 
 
 # ---- tightness -----------------------------------------------------------------------------
+
+
+@every_dtype
+@pytest.mark.parametrize("ord", [1, 1.5, 2, 5])
+def test_inner_products_with_a_ball(ord: float, dtype: Any) -> None:
+    """And closer than products entry by entry, by what the norm is smaller than the sum."""
+    rng = np.random.default_rng(0)
+    (box,) = boxes(3, 1, dtype)
+    center = (rng.normal(size=(ROWS, SIZE)) * rng.choice([0, 1, 1e3], (ROWS, 1))).astype(dtype)
+    radius = rng.choice([0, 1e-3, 1, 10], (ROWS, SIZE)).astype(dtype)
+    (x,) = points([box], 4)
+    step = rng.normal(size=(POINTS, ROWS, SIZE))
+    # Half of the steps reach as far as any does for this x, by Hölder's inequality.
+    if ord > 1:
+        far = np.abs(radius * x) ** (1 / (ord - 1)) * np.sign(x)
+        step[::2] = np.where((far != 0).any(-1, keepdims=True), far, step)[::2]
+    step /= np.linalg.norm(step, ord, axis=-1, keepdims=True)
+    ball = Interval(jnp.asarray(center - radius), jnp.asarray(center + radius))
+    relaxation = Inner(jnp.asarray(center), jnp.asarray(radius), ord)
+    w = center + step * np.float64(radius)
+    planes = check(relaxation, [ball, box], [w, x], (w * x).sum(-1), (1,))
+    apart = relax_jointly(Product(), [ball, box], ())
+    middle = [np.float64(b.lower) / 2 + np.float64(b.upper) / 2 for b in (ball, box)]
+
+    def gap(found: Planes, axes: tuple[int, ...]) -> np.ndarray:
+        high, low = (
+            sum((np.float64(s) * m).sum(axes) for s, m in zip(plane.slopes, middle, strict=True))
+            + np.float64(plane.offset)
+            for plane in (found.upper, found.lower)
+        )
+        return high - low
+
+    largest = (np.maximum(*map(np.abs, map(np.float64, b))) for b in (ball, box))
+    room = 8 * np.finfo(dtype).eps * math.prod(largest).sum(-1)
+    assert (gap(planes, (-1,)) <= gap(apart, ()).sum(-1) + room).all()
 
 
 def test_product_planes_touch_the_corners() -> None:

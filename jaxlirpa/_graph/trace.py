@@ -65,6 +65,7 @@ _CONCRETE_ERRORS = (
 )
 # Entries of the largest constant that is made while an outer function is traced.
 _LARGEST_CONSTANT = 2**16
+_NOTHING: Mapping[str, Any] = {}
 # Arrays up to this many entries are compared by value, larger ones by identity.
 _SMALL = 16
 
@@ -75,6 +76,7 @@ def trace(
     vocabulary: Vocabulary,
     rules: Rules | None = None,
     names: Mapping[Any, str] | None = None,
+    about: Mapping[int, Mapping[str, Any]] | None = None,
 ) -> tuple[Graph, PyTree]:
     """Traces `fn`, all of whose arguments are perturbed.
 
@@ -84,6 +86,7 @@ def trace(
         vocabulary: library functions to keep whole, by the name they leave in a trace.
         rules: rewrites of nodes about to be appended, by primitive.
         names: what to call some primitives instead of their own names.
+        about: what rules may know of some inputs, as parameters of their nodes.
 
     Returns:
         The graph, and the structure of fn's output with a `ShapeDtypeStruct` per leaf.
@@ -103,7 +106,7 @@ def trace(
             f"  needed at {raised_at(error) or 'an unknown place'}\n{error}"
         ) from error
     builder = Builder(vocabulary, rules or {}, names or {})
-    arguments = [builder.input(aval) for aval in inputs]
+    arguments = [builder.input(aval, (about or {}).get(i, {})) for i, aval in enumerate(inputs)]
     outputs = builder.run(traced, arguments, caller())
     return Graph(tuple(builder.nodes), tuple(outputs)), shape
 
@@ -222,9 +225,9 @@ class Builder:
         """Another one, of the same kind, without nodes."""
         return Builder(self.vocabulary, self.rules, self.names)
 
-    def input(self, aval: Shaped) -> Ref:
+    def input(self, aval: Shaped, params: Mapping[str, Any] = _NOTHING) -> Ref:
         """Appends an input."""
-        self.nodes.append(Node(INPUT, (), {}, _no_input, (aval,), ""))
+        self.nodes.append(Node(INPUT, (), params, _no_input, (aval,), ""))
         return Ref(len(self.nodes) - 1, 0)
 
     def run(self, code: Program, arguments: Sequence[Value], source: str) -> list[Value]:

@@ -20,7 +20,7 @@ from jaxlirpa._ops import declared
 from jaxlirpa._ops.registry import check
 from jaxlirpa._ops.rules import RULES
 from jaxlirpa._typing import Bounds, Interval, LinearBounds, PyTree, inner, vacuous_where_nan
-from jaxlirpa.sets import ArraySet
+from jaxlirpa.sets import ArraySet, LpBall
 
 Cost: TypeAlias = Callable[[Graph, Mapping[Ref, ArraySet]], int]
 
@@ -78,9 +78,15 @@ def _trace(fn: Callable[..., PyTree], call: Arguments) -> tuple[Graph, PyTree]:
         return fn(*call.fill(arrays))
 
     avals = [s.aval for s in call.sets]
-    graph, shape = trace(perturbed, avals, declared.vocabulary(), RULES, declared.PRIMITIVES)
+    balls = {i: {"ball": s} for i, s in enumerate(call.sets) if _is_one_ball(s)}
+    vocabulary, primitives = declared.vocabulary(), declared.PRIMITIVES
+    graph, shape = trace(perturbed, avals, vocabulary, RULES, primitives, balls)
     check(graph)
     return graph, shape
+
+
+def _is_one_ball(s: ArraySet) -> bool:
+    return isinstance(s, LpBall) and not s.is_box and s.axis is None
 
 
 def _named(graph: Graph, sets: Sequence[ArraySet]) -> dict[Ref, ArraySet]:

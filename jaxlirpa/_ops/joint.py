@@ -8,6 +8,7 @@ from jaxlirpa._graph.graph import Node, Ref
 from jaxlirpa._ops.families import Joint, Record, Within, operand_boxes
 from jaxlirpa._relax.extremum import Maximum
 from jaxlirpa._relax.family import Family
+from jaxlirpa._relax.inner import Inner
 from jaxlirpa._relax.normalise import Normalised
 from jaxlirpa._relax.planes import AdjustableJointly, JointRelaxation, Plane, Planes, family
 from jaxlirpa._relax.product import Product
@@ -56,6 +57,11 @@ class _Partial(AdjustableJointly):
 
 
 RECORDS: dict[str, Record] = {
+    "ball_product": Joint(
+        lambda node: Inner(node.known[0], node.known[1], node.params["ord"]),
+        axes=_axes,
+        operands=(0, 1),
+    ),
     "choose": Joint(lambda node: _Partial(node, Choice())),
     "logsumexp": Joint(lambda node: LogSumExp(_axes(node), _mask(node)), axes=_axes, operands=(0,)),
     "normalise": Joint(lambda node: Normalised(**node.params)),

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxlirpa._errors import SetError
-from jaxlirpa._typing import Array, ArrayLike, Interval, PyTree, Shaped, inner, matrix
+from jaxlirpa._typing import Array, ArrayLike, Interval, PyTree, Shaped, inner, matrix, norm
 from jaxlirpa.sets.base import (
     PerturbationSet,
     broadcast_prefix,
@@ -112,7 +112,7 @@ class LpBall(PerturbationSet):
         order = (0, *(i + 1 for i in kept), *(i + 1 for i in normed))
         balls, each = (math.prod(self.center.shape[i] for i in axes) for axes in (kept, normed))
         scaled = (coefficients * radius).transpose(order).reshape(rows, balls, each)
-        return jnp.sum(_norm(scaled, self.ord / (self.ord - 1) if self.ord > 1 else math.inf), 1)
+        return jnp.sum(norm(scaled, self.ord / (self.ord - 1) if self.ord > 1 else math.inf), 1)
 
     def batch_axes(self, axis: int) -> LpBall:
         """The centre is mapped; the radius too where every entry has its own."""
@@ -147,18 +147,3 @@ def _axes(axis: int | tuple[int, ...] | None, ndim: int) -> tuple[int, ...]:
     if any(not -ndim <= a < ndim for a in axes):
         raise SetError(f"LpBall: axis={axis} is out of range for a centre of {ndim} dimensions.")
     return tuple(sorted({a % ndim for a in axes}))
-
-
-def _norm(x: Array, ord: float) -> Array:
-    """Norm over the last axis, without overflow, and with a derivative of zero at zero.
-
-    `norm(x) = m norm(x / m)` for the largest modulus `m`, so `m` needs no derivative.
-    """
-    size = jnp.abs(x)
-    if math.isinf(ord):
-        return jnp.max(size, axis=-1, initial=0)
-    largest = jax.lax.stop_gradient(jnp.max(size, axis=-1, keepdims=True, initial=0))
-    some = largest > 0
-    power = jnp.sum((size / jnp.where(some, largest, 1)) ** ord, axis=-1, keepdims=True)
-    norm = largest * jnp.where(some, power, 1) ** (1 / ord)
-    return jnp.where(some | jnp.isnan(largest), norm, 0)[..., 0]

@@ -104,7 +104,9 @@ def test_every_record_is_met():
             kind = next(x.kind for x in case.program.lines if x.number == line)
             assert (value.shape, value.dtype) == (SHAPES[kind], case.dtype), str(case.program)
         met |= {node.primitive for node in case.graph().nodes}
-    assert RECORDS.keys() - met - NEWER - {"convert_element_type"} == set()
+    # What a rule makes of the sets is not met: programs are traced without theirs.
+    unmet = {"convert_element_type", "ball_product"}
+    assert RECORDS.keys() - met - NEWER - unmet == set()
 
 
 def test_two_outputs_may_be_one_value():

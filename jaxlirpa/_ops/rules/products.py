@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from jaxlirpa._graph.graph import Node, Ref, Value
@@ -90,11 +91,68 @@ def _dot(build: Builder, node: Node) -> Sequence[Value] | None:
         x = jnp.transpose(x, (*batch, *free, *contracted)).astype(aval.dtype)
         return x.reshape(*x.shape[: len(batch)], *sizes)
 
+    def rows(x: Array) -> Array:
+        return arranged(x, left_batch, left)[..., :, None, :]
+
+    def columns(y: Array) -> Array:
+        return arranged(y, right_batch, right)[..., None, :, :]
+
+    x, y = node.perturbed
+    for one, other, of_one, of_other in ((x, y, rows, columns), (y, x, columns, rows)):
+        ball = _ball(build, one)
+        if ball is not None:
+            center, radius, ord = ball
+            arrangements = (of_one, of_other, of_one, of_one)
+            operands = _broadcast(build, (one, other, center, radius), arrangements, node.source)
+            found = _ball_product(build, operands, ord, node.source)
+            return build.apply(lambda z: z.reshape(aval.shape), node.source, found)
+
     def product(x: Array, y: Array) -> Array:
-        x, y = arranged(x, left_batch, left), arranged(y, right_batch, right)
-        return jnp.sum(x[..., :, None, :] * y[..., None, :, :], -1).reshape(aval.shape)
+        return jnp.sum(rows(x) * columns(y), -1).reshape(aval.shape)
 
     return build.apply(product, node.source, *node.operands)
+
+
+def _ball(build: Builder, value: Ref) -> tuple[Array, Array, float] | None:
+    """Centre, radius and norm of the ball that all entries of a value are in, each once."""
+    root, chain = placement(build, value)
+    node = build.definition(root)
+    assert node is not None
+    ball = node.params.get("ball")
+    sizes = (math.prod(build.aval(ref).shape) for ref in (root, value))
+    if ball is None or len({*sizes}) > 1:
+        return None
+    center, radius = (jnp.broadcast_to(k, ball.aval.shape) for k in (ball.center, ball.radius))
+    for step in reversed(chain):
+        (center,), (radius,) = step(center), step(radius)
+    return center, radius, ball.ord
+
+
+def _broadcast(
+    build: Builder,
+    values: Sequence[Value],
+    arrangements: Sequence[Callable[[Array], Array]],
+    source: str,
+) -> list[Value]:
+    """Values, each in an arrangement of its own, as arrays of one shape."""
+    pairs = zip(arrangements, values, strict=True)
+    arranged = [build.apply(arrange, source, value)[0] for arrange, value in pairs]
+    shape = np.broadcast_shapes(*(build.aval(x).shape for x in arranged))
+    return [build.apply(lambda x: jnp.broadcast_to(x, shape), source, x)[0] for x in arranged]
+
+
+def _ball_product(build: Builder, operands: Sequence[Value], ord: float, source: str) -> Value:
+    """The inner products over the last axis of a value in a ball with another one."""
+    aval = build.aval(operands[0])
+    axis = len(aval.shape) - 1
+
+    def bind(x: Array, y: Array, center: Array, radius: Array) -> tuple[Array, ...]:
+        del center, radius
+        return (jnp.sum(x * y, axis),)
+
+    result = jax.ShapeDtypeStruct(aval.shape[:-1], aval.dtype)
+    params = {"axes": (axis,), "ord": ord}
+    return build.append("ball_product", tuple(operands), params, bind, (result,), source)[0]
 
 
 def _convolution(build: Builder, node: Node) -> Sequence[Value] | None:
