@@ -280,7 +280,7 @@ SIGNATURES = {
         {x}.at[np.array([0, 0])].add({x})
         {x}.at[:, 1].set({k}[:, 0])
         {x}.at[np.array([0, 0, 1])].multiply({k}[0])
-        {k}.at[np.array([0, 0])].max({x})
+        jnp.asarray({k}).at[np.array([0, 0])].max({x})
         lax.reduce({x}, {x}[0, 0], lax.min, (1,))[:, None] * {k}
         lax.reduce({x}, {x}.dtype.type(1), lambda p, q: q * p, (0,)) + {x}
         {x}.at[:, 0].set({x}[:, 1] * {x}[:, 2])
