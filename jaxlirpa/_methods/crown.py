@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 
 from jaxlirpa._graph.graph import Graph, Ref
 from jaxlirpa._methods.chain import merged
-from jaxlirpa._methods.given import Named, resolved, strategy
+from jaxlirpa._methods.given import Named, check_possible, resolved, strategy
 from jaxlirpa._methods.ibp import ibp
 from jaxlirpa._methods.inner import Transform, bound_inside, improved
 from jaxlirpa._methods.layers import Bound, plain
@@ -150,14 +150,16 @@ def solve(
         rows_per_chunk: see `crown`.
         given: bounds of inner values by name, see `crown`.
     """
+    known = resolved(graph, given)
     inner = bound_inside(
         graph,
         sets,
         intermediate=intermediate,
-        given=resolved(graph, given),
+        given=known,
         bound_layer=bound_layer,
         rows_per_chunk=rows_per_chunk,
     )
+    check_possible(graph, known, inner)
     boxes = inner.boxes
     if merge_output:
         boxes.update(merged(graph, sets, boxes))

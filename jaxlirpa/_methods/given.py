@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from jaxlirpa._errors import ArgumentError
 from jaxlirpa._graph.graph import INPUT, Graph, Ref
+from jaxlirpa._graph.jaxpr import is_traced
 from jaxlirpa._methods.inner import Inner, Transform
 from jaxlirpa._methods.relaxed import nonlinear
 from jaxlirpa._typing import Bounds, Interval, Shaped, intersect, is_floating, vacuous_where_nan
@@ -17,6 +18,8 @@ Named: TypeAlias = Mapping[str, Any]
 """Pairs of a lower and an upper limit, by the names of values."""
 
 _FEW = 8
+# How far two enclosures of one value may miss each other, relative to its size.
+_ROUNDING = 1e-3
 
 
 def strategy(intermediate: Transform | Named | None) -> tuple[Transform | None, Named | None]:
@@ -57,7 +60,7 @@ def resolved(graph: Graph, given: Named | None) -> dict[Ref, Interval]:
             f"the bounds given as intermediate are those of {_listed(given)}, but the function "
             f"has no values of these names. It reads {_listed(_read(graph))}. {_ADVICE}"
         )
-    return boxes
+    return {ref: box for ref, box in boxes.items() if is_floating(graph.aval(ref))}
 
 
 _ADVICE = "jaxlirpa.intermediate_bounds(fn)(...) returns bounds that fit, by name."
@@ -86,20 +89,44 @@ def _box(name: str, limits: Any, aval: Shaped) -> Interval:
     return Interval(jnp.where(ordered, box.lower, -jnp.inf), jnp.where(ordered, box.upper, jnp.inf))
 
 
+def check_possible(graph: Graph, given: Mapping[Ref, Interval], inner: Inner) -> None:
+    """Refuses given boxes that intervals prove wrong; not inside `jax.jit`, where none can be.
+
+    Raises:
+        ArgumentError: where a given box and that by intervals are further apart than by rounding.
+    """
+    for ref in given.keys() & inner.tight.keys():
+        box, known = given[ref], inner.boxes[ref]
+        gap = jnp.maximum(box.lower - known.upper, known.lower - box.upper)
+        size = jnp.maximum(jnp.abs(known.lower), jnp.abs(known.upper))
+        wrong = gap > _ROUNDING * (1 + size)
+        if not is_traced(wrong) and bool(jnp.any(wrong)):
+            raise ArgumentError(
+                f"the bounds given as intermediate[{_called(graph)[ref]!r}] cannot hold: interval "
+                f"bounds miss them by {float(jnp.max(gap)):.3g}. They must be those of the same "
+                "computation, with the same weights, on a set that contains the present one."
+            )
+
+
 def named(graph: Graph, inner: Inner) -> dict[str, Bounds]:
-    """What is known inside a graph, by name and in order of computation; and of marked values."""
+    """What is known inside a graph, by name and in order of computation; marked values last."""
     names = graph.names.first()
-    found = {names[ref]: ref for ref in sorted(inner.tight) if ref in names}
-    found = {name: ref for name, ref in found.items() if is_floating(graph.aval(ref))}
-    found = {name: ref for name, ref in found.items() if graph.nodes[ref.node].primitive != INPUT}
+    inside = sorted(ref for ref in inner.tight if graph.nodes[ref.node].primitive != INPUT)
+    real = [ref for ref in inside if is_floating(graph.aval(ref))]
+    found = {names[ref]: ref for ref in real if ref in names}
     found.update(graph.names.marked)
     boxes = {name: vacuous_where_nan(inner.tight[ref]) for name, ref in found.items()}
     return {name: Bounds(*box) for name, box in boxes.items()}
 
 
+def _called(graph: Graph) -> dict[Ref, str]:
+    """A name for every value that has one."""
+    return {**graph.names.first(), **{ref: name for name, ref in graph.names.marked.items()}}
+
+
 def _read(graph: Graph) -> list[str]:
     """The names of what nonlinear functions read."""
-    names = {**graph.names.first(), **{r: name for name, r in graph.names.marked.items()}}
+    names = _called(graph)
     nodes = (graph.nodes[index] for index in nonlinear(graph))
     refs = sorted({ref for node in nodes for ref in node.perturbed})
     return [names[ref] for ref in refs if ref in names]

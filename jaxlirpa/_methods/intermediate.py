@@ -8,7 +8,7 @@ from jaxlirpa._errors import ArgumentError
 from jaxlirpa._graph.graph import Graph
 from jaxlirpa._methods.arguments import Arguments
 from jaxlirpa._methods.crown import cost
-from jaxlirpa._methods.given import Named, named, resolved, strategy
+from jaxlirpa._methods.given import Named, check_possible, named, resolved, strategy
 from jaxlirpa._methods.inner import Transform, bound_inside
 from jaxlirpa._methods.transform import call_of, named_sets, trace_call, warn_if_expensive
 from jaxlirpa._typing import Bounds, PyTree
@@ -48,8 +48,8 @@ def intermediate_bounds(
 
     Returns:
         A function of fn's arguments, see `jaxlirpa.ibp`, to a dictionary of `Bounds`, in order of
-        computation and marked values last (`jax.jit` sorts it). What is inside of a loop that is
-        not unrolled is not there.
+        computation and marked values last (JAX's transformations sort it, so does `in_axes`). What
+        is inside of a loop that is not unrolled is not there.
 
     Raises:
         As `jaxlirpa.ibp`.
@@ -85,15 +85,17 @@ def intermediate_bounds(
         sets = named_sets(graph, call.sets)
         if in_axes is None and intermediate is None:
             warn_if_expensive(graph, cost(graph, sets))
+        boxes = resolved(graph, given)
         inner = bound_inside(
             graph,
             sets,
             intermediate=by_transform,
-            given=resolved(graph, given),
+            given=boxes,
             bound_layer=None,
             rows_per_chunk=rows_per_chunk,
             wanted=marked,
         )
+        check_possible(graph, boxes, inner)
         return named(graph, inner)
 
     return call_of(fn, joint, argnums=argnums, in_axes=in_axes, out_axes=None, given=known)
