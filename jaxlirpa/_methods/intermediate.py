@@ -37,7 +37,8 @@ def intermediate_bounds(
 
     Args:
         fn: function of pytrees of arrays.
-        intermediate: as of `crown`: how the values are bounded.
+        intermediate: as of `crown`: how the values are bounded. The tightest, to be found once and
+            used often: `functools.partial(alpha_crown, optimize_intermediate=True)`.
         rows_per_chunk: as of `crown`. With less than a value has entries, only those are bounded
             by backward passes that matter to the functions that read it, if there are such; the
             others have interval bounds. A large number bounds all.
