@@ -17,6 +17,7 @@ from jaxlirpa._methods.crown import crown as crown
 from jaxlirpa._methods.crown import crown_ibp as crown_ibp
 from jaxlirpa._methods.forward import forward_crown as forward_crown
 from jaxlirpa._methods.ibp import ibp as ibp
+from jaxlirpa._methods.intermediate import intermediate_bounds as intermediate_bounds
 from jaxlirpa._typing import Bounds as Bounds
 from jaxlirpa._typing import LinearBounds as LinearBounds
 from jaxlirpa.sets import Box as Box

@@ -19,7 +19,7 @@ import numpy as np
 import jaxlirpa
 from jaxlirpa._graph.graph import Graph, Ref
 from jaxlirpa._methods.arguments import arguments
-from jaxlirpa._methods.transform import _trace
+from jaxlirpa._methods.transform import trace_call
 from jaxlirpa._typing import Bounds, PyTree
 from jaxlirpa.sets import ArraySet, Box, LpBall, PerturbationSet
 
@@ -207,7 +207,7 @@ def relu_net_extrema(
 def trace(fn: Callable[..., PyTree], *args: Any) -> tuple[Graph, tuple[ArraySet, ...]]:
     """The graph that the methods walk, and the set of each of its inputs."""
     call = arguments(fn, args, None)
-    graph, _ = _trace(fn, call)
+    graph, _ = trace_call(fn, call)
     return graph, call.sets
 
 

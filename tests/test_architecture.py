@@ -47,6 +47,7 @@ NAMES = {
     "crown_ibp",
     "forward_crown",
     "ibp",
+    "intermediate_bounds",
 }
 
 

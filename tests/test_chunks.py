@@ -56,6 +56,26 @@ def test_chunks_equal_all_rows_at_once(act: str, eps: float) -> None:
         np.testing.assert_allclose(part, whole, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.parametrize("size", [1, 4, 16])
+def test_values_that_are_read_in_another_form(size: int) -> None:
+    """A value that no function reads itself, but only reshaped, repeated or in sums of pairs."""
+    (first, bias), (second, _), (last, _) = weights(3)
+
+    def reshaped(x: jax.Array) -> jax.Array:
+        hidden = jax.nn.relu(x @ first + bias) @ second
+        return jax.nn.relu(hidden[:, None]).reshape(-1) @ last + jnp.sum(jnp.tanh(hidden))
+
+    def pairs(x: jax.Array) -> jax.Array:
+        hidden = jax.nn.relu(x @ first + bias) @ second
+        repeated = jnp.concatenate([hidden] * 4)
+        return jnp.sum(jax.nn.relu(repeated[:, None] - repeated[None, :]))
+
+    for fn in (reshaped, pairs):
+        whole = jaxlirpa.crown(fn, rows_per_chunk=ALL)(CENTER, 0.5)
+        part = jax.jit(jaxlirpa.crown(fn, rows_per_chunk=size))(CENTER, 0.5)
+        np.testing.assert_allclose(part, whole, rtol=1e-9, atol=1e-9)
+
+
 def test_chunks_of_mapped_calls() -> None:
     fn, params = network(jax.nn.relu), weights(1)
     batch = jnp.stack([CENTER, 0 * CENTER, -3 * CENTER])

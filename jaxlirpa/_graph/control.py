@@ -19,6 +19,7 @@ from jaxlirpa._errors import ControlFlowError
 from jaxlirpa._graph.graph import Graph, Node, Ref, Value, is_same
 from jaxlirpa._graph.jaxpr import Branches, Equation, Program, Scan, While
 from jaxlirpa._graph.loops import unknown_trips, whole
+from jaxlirpa._graph.source import Source
 from jaxlirpa._typing import Array, PyTree, Shaped
 
 # A loop of more trips is kept whole: to compile a graph takes time with the square of its length.
@@ -34,7 +35,7 @@ class Builder(Protocol):
 
     nodes: list[Node]
 
-    def run(self, code: Program, arguments: Sequence[Value], source: str) -> list[Value]:
+    def run(self, code: Program, arguments: Sequence[Value], source: Source) -> list[Value]:
         """Appends a program's nodes."""
 
     def definition(self, value: Value) -> Node | None:
@@ -43,7 +44,7 @@ class Builder(Protocol):
     def aval(self, value: Value) -> Shaped:
         """Shape and dtype of a value."""
 
-    def apply(self, fn: Callable[..., PyTree], source: str, *values: Value) -> list[Value]:
+    def apply(self, fn: Callable[..., PyTree], source: Source, *values: Value) -> list[Value]:
         """Appends a function's nodes."""
 
     def append(
@@ -53,7 +54,7 @@ class Builder(Protocol):
         params: Any,
         bind: Callable[..., tuple[Array, ...]],
         avals: tuple[Shaped, ...],
-        source: str,
+        source: Source,
     ) -> list[Value]:
         """Appends a node."""
 
@@ -72,7 +73,7 @@ def enter(
     equation: Equation,
     control: Scan | While | Branches,
     operands: Sequence[Value],
-    source: str,
+    source: Source,
 ) -> list[Value]:
     """The values of a loop's or branch's outputs, at least one of whose operands is perturbed.
 
@@ -91,7 +92,7 @@ def enter(
 
 
 def _scan(
-    builder: Builder, equation: Equation, loop: Scan, operands: Sequence[Value], source: str
+    builder: Builder, equation: Equation, loop: Scan, operands: Sequence[Value], source: Source
 ) -> list[Value]:
     if loop.length > MOST_TRIPS and not loop.unrolled:
         return _whole(builder, equation, loop, operands, source)
@@ -115,7 +116,7 @@ def _scan(
 
 
 def _while(
-    builder: Builder, equation: Equation, loop: While, operands: Sequence[Value], source: str
+    builder: Builder, equation: Equation, loop: While, operands: Sequence[Value], source: Source
 ) -> list[Value]:
     first, start = loop.condition_constants, loop.condition_constants + loop.body_constants
     carries = list(operands[start:])
@@ -142,7 +143,7 @@ def _whole(
     equation: Equation,
     control: Scan | While,
     operands: Sequence[Value],
-    source: str,
+    source: Source,
 ) -> list[Value]:
     """A loop as one node; its outputs that are not perturbed are computed."""
     loop, reached = whole(control, operands, equation.operand_avals, builder.empty, source)
@@ -166,7 +167,7 @@ def _known_outputs(graph: Graph, states: Sequence[Any]) -> list[Any]:
     return [None if isinstance(x, Ref) else x for x in graph.outputs]
 
 
-def _condition(builder: Builder, loop: While, arguments: Sequence[Value], source: str) -> Array:
+def _condition(builder: Builder, loop: While, arguments: Sequence[Value], source: Source) -> Array:
     """The condition on the values of the carries: a scalar or, of a mapped loop, one an example."""
     (condition,) = builder.run(loop.condition, arguments, source)
     if isinstance(condition, Ref):
@@ -175,7 +176,7 @@ def _condition(builder: Builder, loop: While, arguments: Sequence[Value], source
 
 
 def _truths(
-    builder: Builder, condition: Array, source: str
+    builder: Builder, condition: Array, source: Source
 ) -> tuple[bool, bool] | tuple[None, None]:
     """Whether a condition holds for some example, and whether for every one.
 
@@ -188,7 +189,7 @@ def _truths(
     return (None, None) if some is None or every is None else (some, every)
 
 
-def _advance(builder: Builder, going: Array, old: Value, new: Value, source: str) -> Value:
+def _advance(builder: Builder, going: Array, old: Value, new: Value, source: Source) -> Value:
     """The carry of a mapped loop, whose leading axes number the examples: some have ended."""
     if is_same(old, new):
         return old
@@ -200,7 +201,7 @@ def _advance(builder: Builder, going: Array, old: Value, new: Value, source: str
     return builder.apply(advance, source, going, old, new)[0]
 
 
-def _check_length(builder: Builder, name: str, before: int, source: str) -> None:
+def _check_length(builder: Builder, name: str, before: int, source: Source) -> None:
     """Refuses a loop that has appended too many nodes to those before."""
     if len(builder.nodes) - before > MOST_NODES:
         raise ControlFlowError(
@@ -210,7 +211,7 @@ def _check_length(builder: Builder, name: str, before: int, source: str) -> None
         )
 
 
-def _slices(builder: Builder, sequence: Value, length: int, source: str) -> list[Value]:
+def _slices(builder: Builder, sequence: Value, length: int, source: Source) -> list[Value]:
     """What each trip reads of a sequence."""
     if length == 0:
         return []
@@ -221,7 +222,7 @@ def _slices(builder: Builder, sequence: Value, length: int, source: str) -> list
     return builder.apply(pieces, source, sequence)
 
 
-def _stack(builder: Builder, pieces: Sequence[Value], aval: Shaped, source: str) -> Value:
+def _stack(builder: Builder, pieces: Sequence[Value], aval: Shaped, source: Source) -> Value:
     """What all trips wrote of a sequence."""
     if not pieces:
         return jnp.zeros(aval.shape, aval.dtype)
@@ -236,7 +237,11 @@ def _stack(builder: Builder, pieces: Sequence[Value], aval: Shaped, source: str)
 
 
 def _branch(
-    builder: Builder, equation: Equation, control: Branches, operands: Sequence[Value], source: str
+    builder: Builder,
+    equation: Equation,
+    control: Branches,
+    operands: Sequence[Value],
+    source: Source,
 ) -> list[Value]:
     """The branch that is taken or, where that is not known here, a selection among all."""
     index, *arguments = operands  # jax.lax.switch has clamped the index to the range
@@ -248,7 +253,7 @@ def _branch(
     return [_select(builder, which, cases, source) for cases in zip(*results, strict=True)]
 
 
-def _selector(builder: Builder, index: Value, count: int, source: str) -> Value:
+def _selector(builder: Builder, index: Value, count: int, source: Source) -> Value:
     """What selects among so many branches: of two, the truth value that the index came from."""
     if count != 2:
         return index
@@ -260,7 +265,7 @@ def _selector(builder: Builder, index: Value, count: int, source: str) -> Value:
     return builder.apply(lambda i: i != 0, source, index)[0]
 
 
-def _select(builder: Builder, which: Value, cases: Sequence[Value], source: str) -> Value:
+def _select(builder: Builder, which: Value, cases: Sequence[Value], source: Source) -> Value:
     if all(is_same(x, cases[0]) for x in cases):
         return cases[0]
     return builder.apply(lax.select_n, source, which, *cases)[0]

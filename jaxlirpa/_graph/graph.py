@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
+from jaxlirpa._graph.source import Source
 from jaxlirpa._typing import Array, Shaped
 
 INPUT = "input"
@@ -40,7 +41,7 @@ class Node:
         params: the primitive's static parameters.
         bind: evaluates the node on the values of all operands, as a tuple of outputs.
         outputs: shape and dtype of each output.
-        source: the user's line, for messages.
+        source: the user's line and scopes, for messages and names.
     """
 
     primitive: str
@@ -48,7 +49,7 @@ class Node:
     params: Mapping[str, Any]
     bind: Callable[..., tuple[Array, ...]]
     outputs: tuple[Shaped, ...]
-    source: str
+    source: Source
 
     @property
     def positions(self) -> tuple[int, ...]:
@@ -71,6 +72,29 @@ class Node:
         return self.bind(*(next(supply) if isinstance(x, Ref) else x for x in self.operands))
 
 
+@dataclasses.dataclass(frozen=True)
+class Names:
+    """What the values of a graph are called.
+
+    Attributes:
+        given: names of scopes, lines and primitives; one value may have several.
+        marked: names that the user gave by `checkpoint_name`.
+    """
+
+    given: Mapping[str, Ref] = dataclasses.field(default_factory=dict)
+    marked: Mapping[str, Ref] = dataclasses.field(default_factory=dict)
+
+    def find(self, name: str) -> Ref | None:
+        """The value of that name."""
+        return self.marked.get(name, self.given.get(name))
+
+    def first(self) -> dict[Ref, str]:
+        """The first name of every value that is not marked."""
+        marked = set(self.marked.values())
+        backwards = reversed([*self.given.items()])
+        return {ref: name for name, ref in backwards if ref not in marked}
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Graph:
     """A traced function: what it computes from its perturbed inputs.
@@ -78,10 +102,12 @@ class Graph:
     Attributes:
         nodes: in topological order; the inputs come first.
         outputs: a `Ref`, or an array where the output does not depend on the inputs.
+        names: of the values.
     """
 
     nodes: tuple[Node, ...]
     outputs: tuple[Ref | Array, ...]
+    names: Names = Names()
 
     @property
     def inputs(self) -> tuple[Ref, ...]:

@@ -18,6 +18,7 @@ import numpy as np
 from jax.extend.core import Literal, Primitive
 from jax.extend.core import primitives as jax_primitives
 
+from jaxlirpa._graph.source import Source
 from jaxlirpa._typing import Array, PyTree, Shaped
 
 # Where a primitive that merely calls a function keeps that function's jaxpr. Functions with
@@ -123,7 +124,7 @@ class Equation:
         name: the called function's own name, for calls.
         bind: evaluates the equation, as a tuple of outputs.
         effects: names of its side effects.
-        source: the user's line.
+        source: the user's line, and the scopes within the program.
     """
 
     primitive: str
@@ -138,7 +139,7 @@ class Equation:
     name: str
     bind: Callable[..., tuple[Array, ...]]
     effects: tuple[str, ...]
-    source: str
+    source: Source
 
     @property
     def programs(self) -> tuple[Program, ...]:
@@ -157,11 +158,11 @@ class Program:
     equations: tuple[Equation, ...]
     outputs: tuple[Variable | Constant, ...]
 
-    def on(self, source: str) -> Program:
-        """The same program, calls included, as if it were written on one line of the user's."""
+    def anonymous(self) -> Program:
+        """The same program, calls included, as if it were written where it is called."""
         lines = (
             dataclasses.replace(
-                e, source=source, body=None if e.body is None else e.body.on(source)
+                e, source=Source(), body=None if e.body is None else e.body.anonymous()
             )
             for e in self.equations
         )
@@ -295,9 +296,9 @@ def _binder(primitive: Any, params: dict[str, Any]) -> Callable[..., tuple[Array
     return bind
 
 
-def caller() -> str:
-    """`file:line (function)` of the innermost caller that is not a library's own."""
-    return _first((f.f_code, line) for f, line in traceback.walk_stack(None))
+def caller() -> Source:
+    """The innermost caller that is not a library's own; what it computes has no name of its own."""
+    return Source(_first((f.f_code, line) for f, line in traceback.walk_stack(None)))
 
 
 def raised_at(error: BaseException) -> str:
@@ -317,14 +318,16 @@ def _in_library(file: str) -> bool:
     return any(part in file for part in _LIBRARIES)
 
 
-def _source(info: Any) -> str:
-    """`file:line (function)` of the innermost frame that is not a library's own.
+def _source(info: Any) -> Source:
+    """The innermost frame that is not a library's own, and the scopes within this program.
 
-    JAX keeps the innermost ten frames or so; the result is empty where the user's are not among
+    JAX keeps the innermost ten frames or so; the place is empty where the user's are not among
     them.
     """
+    scope = str(info.name_stack)
     for frame in getattr(info.traceback, "frames", ()):
         if not _in_library(frame.file_name):
-            module = f" in {info.name_stack}" if str(info.name_stack) else ""
-            return f"{frame.file_name}:{frame.line_num} ({frame.function_name}){module}"
-    return ""
+            place = f"{frame.file_name}:{frame.line_num} ({frame.function_name})"
+            function = frame.function_name.rpartition("<locals>.")[-1]
+            return Source(place, f"{function}:{frame.line_num}", scope)
+    return Source(scope=scope)

@@ -17,6 +17,7 @@ from jax import lax
 from jaxlirpa._errors import ControlFlowError
 from jaxlirpa._graph.graph import Graph, Node, Ref, Value
 from jaxlirpa._graph.jaxpr import Program, Scan, While
+from jaxlirpa._graph.source import Source
 from jaxlirpa._typing import Array, PyTree, Shaped
 
 State: TypeAlias = PyTree
@@ -31,7 +32,7 @@ class Builder(Protocol):
     def input(self, aval: Shaped) -> Ref:
         """Appends an input."""
 
-    def run(self, code: Program, arguments: Sequence[Value], source: str) -> list[Value]:
+    def run(self, code: Program, arguments: Sequence[Value], source: Source) -> list[Value]:
         """Appends a program's nodes."""
 
 
@@ -51,7 +52,7 @@ class Loop:
     inputs: tuple[Shaped, ...]
     perturbed: tuple[bool, ...]
     builder: Callable[[], Builder]
-    source: str
+    source: Source
 
     @property
     def first(self) -> int:
@@ -162,7 +163,7 @@ class Loop:
         return jax.tree.map(lambda x: lax.convert_element_type(x, aval.dtype), state)
 
 
-def unknown_trips(source: str) -> ControlFlowError:
+def unknown_trips(source: Source) -> ControlFlowError:
     """The refusal of a loop that ends when a perturbed value says so."""
     return ControlFlowError(
         f"the number of trips of the loop at {source} depends on a perturbed value, so it is "
@@ -176,7 +177,7 @@ def whole(
     operands: Sequence[Value],
     avals: Sequence[Shaped],
     builder: Callable[[], Builder],
-    source: str,
+    source: Source,
 ) -> tuple[Loop, list[bool]]:
     """A loop as it is, and which of its outputs are perturbed.
 

@@ -29,7 +29,9 @@ from jaxlirpa._graph.jaxpr import (
     program,
     raised_at,
 )
+from jaxlirpa._graph.naming import Label, numbered
 from jaxlirpa._graph.recognise import Named, Vocabulary, recognise
+from jaxlirpa._graph.source import Source
 from jaxlirpa._typing import Array, PyTree, Shaped
 
 # Identities on values. `stop_gradient` is one, though its derivative is zero.
@@ -37,7 +39,6 @@ _IDENTITIES = frozenset(
     {
         "stop_gradient",
         "copy",
-        "name",
         "optimization_barrier",
         "device_put",
         "sharding_constraint",
@@ -48,6 +49,7 @@ _IDENTITIES = frozenset(
 RESOLVED: Mapping[str, str] = {
     **dict.fromkeys(CALLS, "a call: its function is entered"),
     **dict.fromkeys(_IDENTITIES, "the identity on values: dropped"),
+    "name": "the identity on values: its name is kept",
     "scan": f"unrolled, up to {MOST_TRIPS} trips; beyond, one node whose trips intervals bound",
     "while": "the same, as long as the number of trips depends on no perturbed value",
     "cond": "the one branch that is known to be taken; else all of them, joined by select_n",
@@ -108,18 +110,18 @@ def trace(
     builder = Builder(vocabulary, rules or {}, names or {})
     arguments = [builder.input(aval, (about or {}).get(i, {})) for i, aval in enumerate(inputs)]
     outputs = builder.run(traced, arguments, caller())
-    return Graph(tuple(builder.nodes), tuple(outputs)), shape
+    return Graph(tuple(builder.nodes), tuple(outputs), numbered(builder.labels)), shape
 
 
 def _no_input(*_: Array) -> tuple[Array, ...]:
     raise AssertionError("an input is given, not evaluated")
 
 
-def _effect(equation: Equation, source: str) -> EffectError:
+def _effect(equation: Equation, source: Source) -> EffectError:
     """The refusal of a side effect, at the innermost line that has it."""
     for inner in (e for code in equation.programs for e in code.equations):
         if inner.effects:
-            return _effect(inner, inner.source or source)
+            return _effect(inner, inner.source.within(source))
     return EffectError(
         f"`{equation.primitive}` at {source} has a side effect "
         f"({', '.join(equation.effects)}), which has no bounds. Remove the print or "
@@ -156,6 +158,7 @@ class Builder:
         self.rules = rules
         self.names = names
         self.nodes: list[Node] = []
+        self.labels: list[Label] = []
         self.known: dict[Any, int] = {}
         self.equated: set[tuple[str, Ref]] = set()
         self.equating = False
@@ -170,10 +173,10 @@ class Builder:
             return self.nodes[value.node].outputs[value.output]
         return jax.ShapeDtypeStruct(np.shape(value), jnp.result_type(value))
 
-    def apply(self, fn: Callable[..., PyTree], source: str, *values: Value) -> list[Value]:
+    def apply(self, fn: Callable[..., PyTree], source: Source, *values: Value) -> list[Value]:
         """Appends the nodes of `fn` on some values; returns the leaves of its result."""
         code, _ = program(fn, [self.aval(v) for v in values])
-        return self.run(code.on(source), values, source)
+        return self.run(code.anonymous(), values, source)
 
     def append(
         self,
@@ -182,21 +185,39 @@ class Builder:
         params: Any,
         bind: Callable[..., tuple[Array, ...]],
         avals: tuple[Shaped, ...],
-        source: str,
+        source: Source,
     ) -> list[Value]:
         """Appends a node, unless a rule knows better or the same is there already."""
-        node = Node(primitive, operands, params, bind, avals, source)
-        for rule in self.rules.get(primitive, ()):
+        before = len(self.labels)
+        values = self.added(Node(primitive, operands, params, bind, avals, source))
+        self.label(source.label(primitive), values, before)
+        return values
+
+    def added(self, node: Node) -> list[Value]:
+        """The outputs of a node, or what stands for them."""
+        for rule in self.rules.get(node.primitive, ()):
             values = rule(self, node)
             if values is not None:
                 return list(values)
         index = self.known.setdefault(_key(node), len(self.nodes))
         if index == len(self.nodes):
             self.nodes.append(node)
-        return [Ref(index, k) for k in range(len(avals))]
+        return [Ref(index, k) for k in range(len(node.outputs))]
+
+    def label(
+        self, text: str, values: Sequence[Value], position: int, marked: bool = False
+    ) -> None:
+        """Notes what values are called, before what is called something since a position.
+
+        Also values that were there already, so that the numbers of those to come do not depend on
+        what else is computed; but not what merely stands for something that may come.
+        """
+        if not self.equating:
+            found = [Label(text, x, marked) for x in values if isinstance(x, Ref)]
+            self.labels[position:position] = found
 
     def equate(
-        self, primitive: str, function: Callable[[Array], Array], x: Ref, source: str
+        self, primitive: str, function: Callable[[Array], Array], x: Ref, source: Source
     ) -> None:
         """Lets a node of `primitive` stand for `function(x)` wherever that is written out.
 
@@ -218,6 +239,7 @@ class Builder:
     def forget(self, since: int) -> None:
         """Removes the nodes from a number on."""
         del self.nodes[since:]
+        self.labels = [label for label in self.labels if label.ref.node < since]
         self.known = {key: index for key, index in self.known.items() if index < since}
         self.equated = {(name, ref) for name, ref in self.equated if ref.node < since}
 
@@ -227,10 +249,10 @@ class Builder:
 
     def input(self, aval: Shaped, params: Mapping[str, Any] = _NOTHING) -> Ref:
         """Appends an input."""
-        self.nodes.append(Node(INPUT, (), params, _no_input, (aval,), ""))
+        self.nodes.append(Node(INPUT, (), params, _no_input, (aval,), Source()))
         return Ref(len(self.nodes) - 1, 0)
 
-    def run(self, code: Program, arguments: Sequence[Value], source: str) -> list[Value]:
+    def run(self, code: Program, arguments: Sequence[Value], source: Source) -> list[Value]:
         """Appends a program's nodes; every call has an environment of its own."""
         environment: dict[Variable, Value] = dict(zip(code.inputs, arguments, strict=True))
         environment.update(code.constants)
@@ -240,17 +262,22 @@ class Builder:
 
         for equation in code.equations:
             operands = tuple(read(atom) for atom in equation.operands)
-            results = self.step(equation, operands, equation.source or source)
+            results = self.step(equation, operands, equation.source.within(source))
             environment.update(zip(equation.outputs, results, strict=True))
         return [read(atom) for atom in code.outputs]
 
-    def step(self, equation: Equation, operands: tuple[Value, ...], source: str) -> Sequence[Value]:
+    def step(
+        self, equation: Equation, operands: tuple[Value, ...], source: Source
+    ) -> Sequence[Value]:
         """The values of one equation's outputs."""
         if equation.effects:
             raise _effect(equation, source)
         if not any(isinstance(x, Ref) for x in operands):
             return _evaluate(equation, operands)
         if equation.primitive in _IDENTITIES:
+            return operands
+        if equation.primitive == "name":
+            self.label(equation.params["name"], operands, len(self.labels), marked=True)
             return operands
         named = recognise(equation, self.vocabulary)
         if named is not None:
@@ -272,7 +299,7 @@ class Builder:
             source,
         )
 
-    def spread(self, operand: Value, shape: tuple[int, ...], aval: Shaped, source: str) -> Value:
+    def spread(self, operand: Value, shape: tuple[int, ...], aval: Shaped, source: Source) -> Value:
         """A perturbed scalar as an array, so that its coefficients have the shape of the output."""
         if not isinstance(operand, Ref) or shape == aval.shape:
             return operand
@@ -287,7 +314,7 @@ class Builder:
         return spread
 
     def keep(
-        self, named: Named, equation: Equation, operands: tuple[Value, ...], source: str
+        self, named: Named, equation: Equation, operands: tuple[Value, ...], source: Source
     ) -> list[Value]:
         """Appends a recognised function as one node."""
         dtype = equation.avals[0].dtype

@@ -14,7 +14,9 @@ import optax
 
 from jaxlirpa._domains.backward_linear import Sided
 from jaxlirpa._graph.graph import Graph, Ref
-from jaxlirpa._methods.crown import Transform, cost, solve
+from jaxlirpa._methods.crown import cost, solve
+from jaxlirpa._methods.given import Named, strategy
+from jaxlirpa._methods.inner import Transform
 from jaxlirpa._methods.layers import plain
 from jaxlirpa._methods.relaxed import Relaxed
 from jaxlirpa._methods.solution import Solution, enclose
@@ -28,7 +30,7 @@ def alpha_crown(
     *,
     steps: int = 20,
     optimizer: optax.GradientTransformation | None = None,
-    intermediate: Transform | None = None,
+    intermediate: Transform | Named | None = None,
     rows_per_chunk: int | None = None,
     optimize_intermediate: bool = False,
     shared: bool = False,
@@ -51,11 +53,11 @@ def alpha_crown(
         steps: how many relaxations are tried for every output.
         optimizer: any optax optimiser of numbers in [0, 1]; default: Adam with a short memory and
             a learning rate that falls from 0.2 to an eighth of that over the steps.
-        intermediate: as of `crown`: the transform that bounds the operands of nonlinear functions.
+        intermediate: as of `crown`: what bounds the operands of nonlinear functions.
         rows_per_chunk: as of `crown`.
         optimize_intermediate: whether those are bounded in this way as well, layer by layer and
-            each by its own search, instead of by `intermediate`. Tighter, and as many times as
-            expensive as there are steps.
+            each by its own search, unless `intermediate` bounds them. Tighter, and as many times
+            as expensive as there are steps.
         shared: whether all outputs share their parameters, which takes less memory.
         unroll: whether derivatives of the result pass through the search. By default they treat
             the parameters it found as constants, which at an optimum they are to first order.
@@ -84,16 +86,24 @@ def alpha_crown(
         shared=shared,
         unroll=unroll,
     )
+    by_transform, given = strategy(intermediate)
     method = functools.partial(
         solve,
-        intermediate=intermediate,
+        intermediate=by_transform,
         merge_output=not isinstance(fn, Graph),
         bound_output=search,
         bound_layer=search if optimize_intermediate else None,
         rows_per_chunk=rows_per_chunk,
     )
     return transform(
-        fn, method, cost, argnums=argnums, in_axes=in_axes, out_axes=out_axes, linear=linear
+        fn,
+        method,
+        cost,
+        argnums=argnums,
+        in_axes=in_axes,
+        out_axes=out_axes,
+        linear=linear,
+        given=given,
     )
 
 

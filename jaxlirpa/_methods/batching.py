@@ -16,15 +16,22 @@ from jaxlirpa.sets import ArraySet
 
 
 def map_examples(
-    joint: Callable[[Arguments], Any], call: Arguments, in_axes: PyTree, out_axes: int
+    joint: Callable[[Arguments, PyTree], Any],
+    call: Arguments,
+    in_axes: PyTree,
+    out_axes: int | None,
+    given: PyTree = None,
 ) -> Any:
     """`jax.vmap` of a joint call on a batch of one example.
 
     Args:
-        joint: bounds one call.
+        joint: bounds one call, by what else is given.
         call: the arguments with all examples.
         in_axes: a prefix of the arguments, an axis or None a leaf; a set is one leaf.
-        out_axes: the axis of fn's outputs that numbers the examples.
+        out_axes: the axis of fn's outputs that numbers the examples; None: the result is not
+            shaped like fn's outputs, and that of every example is kept as it is, in one more axis
+            in front.
+        given: arrays whose leading axes number the examples.
 
     Raises:
         ArgumentError: where in_axes does not fit, the numbers of examples differ, or the output
@@ -42,20 +49,23 @@ def map_examples(
         if axis is not None and leaf is not None
     }
     known = {i: call.leaves[i] for i in known_axes}
-    _check_sizes(call, set_axes, known_axes)
+    _check_sizes(call, set_axes, known_axes, given)
 
-    def single(sets: list[ArraySet], leaves: dict[int, Any]) -> Any:
+    def single(sets: list[ArraySet], leaves: dict[int, Any], given: PyTree) -> Any:
         pairs = zip(sets, set_axes, strict=True)
         expanded = tuple(s if axis is None else s.expand(axis) for s, axis in pairs)
         filled = list(call.leaves)
         for i, leaf in leaves.items():
             filled[i] = jnp.expand_dims(leaf, known_axes[i])
         one = dataclasses.replace(call, leaves=tuple(filled), sets=expanded)
-        return _drop_example_axis(joint(one), set_axes, out_axes)
+        result = joint(one, given)
+        return result if out_axes is None else _drop_example_axis(result, set_axes, out_axes)
 
     pairs = zip(call.sets, set_axes, strict=True)
     mapped = [None if axis is None else s.batch_axes(axis) for s, axis in pairs]
-    result = jax.vmap(single, in_axes=(mapped, known_axes))(list(call.sets), known)
+    result = jax.vmap(single, in_axes=(mapped, known_axes, 0))(list(call.sets), known, given)
+    if out_axes is None:
+        return result
     return _each_output(result, lambda x, ndim: jnp.moveaxis(x, 0, out_axes % ndim))
 
 
@@ -90,12 +100,21 @@ def _shape(leaf: Any) -> tuple[int, ...]:
     return tuple(getattr(leaf, "shape", ()))
 
 
-def _check_sizes(call: Arguments, set_axes: list[int | None], known_axes: dict[int, int]) -> None:
+def _check_sizes(
+    call: Arguments, set_axes: list[int | None], known_axes: dict[int, int], given: PyTree
+) -> None:
     pairs = zip(call.sets, set_axes, strict=True)
     sizes = {s.aval.shape[axis] for s, axis in pairs if axis is not None}
     sizes |= {_shape(call.leaves[i])[a] for i, a in known_axes.items()}
     if len(sizes) != 1:
         raise ArgumentError(f"in_axes maps axes of different sizes, or none: {sorted(sizes)}.")
+    for shape in map(jnp.shape, jax.tree.leaves(given)):
+        if shape[:1] != (*sizes,):
+            raise ArgumentError(
+                f"in_axes maps {sizes.pop()} examples, but the bounds given as intermediate have "
+                f"an array of shape {shape}, whose first axis is not that long. "
+                "jaxlirpa.intermediate_bounds(fn, in_axes=...)(...) returns bounds that fit."
+            )
 
 
 def _drop_example_axis(result: Any, set_axes: list[int | None], out_axes: int) -> Any:

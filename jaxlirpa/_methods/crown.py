@@ -4,35 +4,23 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any
 
-from jaxlirpa._domains.interval import IntervalDomain
 from jaxlirpa._graph.graph import Graph, Ref
 from jaxlirpa._methods.chain import merged
+from jaxlirpa._methods.given import Named, check_possible, resolved, strategy
 from jaxlirpa._methods.ibp import ibp
-from jaxlirpa._methods.layers import Bound, Layers, plain
-from jaxlirpa._methods.relaxed import Relaxed, nonlinear
+from jaxlirpa._methods.inner import Transform, bound_inside, improved
+from jaxlirpa._methods.layers import Bound, plain
 from jaxlirpa._methods.solution import Solution, only_box, output_cost
 from jaxlirpa._methods.transform import transform
-from jaxlirpa._typing import (
-    Bounds,
-    Interval,
-    LinearBounds,
-    PyTree,
-    intersect,
-    is_floating,
-    vacuous_where_nan,
-)
-from jaxlirpa._walk import forward
+from jaxlirpa._typing import Bounds, Interval, LinearBounds, PyTree, is_floating
 from jaxlirpa.sets import ArraySet
-
-Transform = Callable[..., Callable[..., Any]]
 
 
 def crown(
     fn: Callable[..., PyTree],
     *,
-    intermediate: Transform | None = None,
+    intermediate: Transform | Named | None = None,
     rows_per_chunk: int | None = None,
     argnums: int | tuple[int, ...] | None = None,
     in_axes: PyTree = None,
@@ -42,19 +30,38 @@ def crown(
     """Bounds a function by CROWN (Zhang et al. 2018; Xu et al. 2020).
 
     Every output is bounded by a linear functional that is carried backwards to the inputs, through
-    each nonlinear function by the lines around it on the box of its operand. Those intermediate
-    boxes come from another transform. The result is intersected with interval bounds, so it is
-    never looser than `ibp`.
+    each nonlinear function by the lines around it on the box of its operand. The result is
+    intersected with interval bounds, so it is never looser than `ibp`. Where the boxes of the
+    operands come from is the strategy, `intermediate`:
+
+    * None: a backward pass for each, layer by layer: CROWN itself, the tightest and the most
+      expensive. Values of more entries than `rows_per_chunk` have rows only for those whose
+      functions are not straight on the interval (for relu: whose sign is open), a large number
+      makes a row for every entry.
+    * `ibp`: intervals, the cheapest; the result is CROWN-IBP. `forward_crown`: forward bounds.
+      Any other transform, with options by `functools.partial`.
+    * A mapping of names to pairs of limits, as `intermediate_bounds` returns it: values in it
+      are not bounded anew, the others are as by None. Dictionaries can be joined:
+      `{**intermediate_bounds(fn, intermediate=ibp)(x, eps), "mine": (lower, upper)}`.
+
+    Given limits are taken at their word (and intersected with intervals): the result is sound only
+    if each holds for all values that its name has in this call. Those of an earlier call do
+    if they were found for a set that contains the present one, with the same weights, and by a
+    function in which the same is computed under that name; as it is if both functions call one
+    network and compute nothing in the scopes, or the lines, that are the network's. So one call
+    of `intermediate_bounds` serves all specifications, and all smaller radii. Limits may be traced
+    by `jax.jit`, mapped and differentiated.
 
     Args:
         fn: function of pytrees of arrays.
-        intermediate: the transform that bounds the operands of nonlinear functions: `ibp` (the
-            result is CROWN-IBP), `forward_crown` (forward+backward), any other transform, or None
-            for CROWN itself, layer by layer: the tightest and the most expensive.
+        intermediate: how the operands of nonlinear functions are bounded, see above. Names that
+            `fn` does not have are passed over, unless it has none of them.
         rows_per_chunk: how many inner values are bounded at once, by a backward pass with as many
-            rows: fewer take less memory. Default: what fits into some hundred megabytes.
+            rows: fewer take less memory. Default: a part of all, and what fits into some hundred
+            megabytes.
         argnums: the arguments that a final `eps` perturbs; default: the last one.
-        in_axes: as in `jax.vmap`: which axis of which argument numbers independent examples.
+        in_axes: as in `jax.vmap`: which axis of which argument numbers independent examples. The
+            first axis of all limits in `intermediate` then does.
         out_axes: the axis of every output that numbers the examples.
         linear: return `LinearBounds`, the functionals themselves, instead of `Bounds`.
 
@@ -62,7 +69,7 @@ def crown(
         A function of fn's arguments, see `jaxlirpa.ibp`.
 
     Raises:
-        As `jaxlirpa.ibp`.
+        As `jaxlirpa.ibp`; ArgumentError also where given limits do not fit the values.
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxlirpa
@@ -73,9 +80,10 @@ def crown(
         -0.5 0.5
     """
     merge_output = not isinstance(fn, Graph)
+    by_transform, given = strategy(intermediate)
     method = functools.partial(
         solve,
-        intermediate=intermediate,
+        intermediate=by_transform,
         merge_output=merge_output,
         rows_per_chunk=rows_per_chunk,
     )
@@ -87,6 +95,7 @@ def crown(
         in_axes=in_axes,
         out_axes=out_axes,
         linear=linear,
+        given=given,
     )
 
 
@@ -127,6 +136,7 @@ def solve(
     bound_output: Bound = plain,
     bound_layer: Bound | None = None,
     rows_per_chunk: int | None = None,
+    given: Named | None = None,
 ) -> list[Solution]:
     """Boxes and linear bounds of a graph's outputs.
 
@@ -138,22 +148,19 @@ def solve(
         bound_output: bounds an output, by the relaxations of the nodes before it.
         bound_layer: bounds an intermediate value in the same way; default: as CROWN does.
         rows_per_chunk: see `crown`.
+        given: bounds of inner values by name, see `crown`.
     """
-    boxes: dict[Ref, Interval] = {ref: s.hull() for ref, s in sets.items()}
-    tight: dict[Ref, Interval] = {}
-    relaxed = Relaxed(graph, sets, tight)
-
-    def tighten(ref: Ref, box: Interval) -> Interval:
-        if ref not in tight:
-            tight[ref] = _improved(box, bound(ref, box)) if is_floating(graph.aval(ref)) else box
-        return tight[ref]
-
-    if intermediate is None:
-        layers = Layers(relaxed, lambda ref: tighten(ref, boxes[ref]), bound_layer, rows_per_chunk)
-        bound: Callable[[Ref, Interval], Interval] = layers.bound
-    else:
-        bound = _by_transform(graph, sets, intermediate)
-    forward(graph, IntervalDomain(tighten, recall=tight.get), boxes)
+    known = resolved(graph, given)
+    inner = bound_inside(
+        graph,
+        sets,
+        intermediate=intermediate,
+        given=known,
+        bound_layer=bound_layer,
+        rows_per_chunk=rows_per_chunk,
+    )
+    check_possible(graph, known, inner)
+    boxes = inner.boxes
     if merge_output:
         boxes.update(merged(graph, sets, boxes))
 
@@ -161,27 +168,10 @@ def solve(
         """Linear bounds, intersected with the box; a mask or a number has a box only."""
         if not is_floating(box.lower):
             return only_box(box)
-        found = bound_output(relaxed, ref)
-        return found._replace(box=_improved(box, found.box))
+        found = bound_output(inner.relaxed, ref)
+        return found._replace(box=improved(box, found.box))
 
     return [solution(ref, boxes[ref]) for ref in graph.targets]
-
-
-def _improved(box: Interval, found: Interval) -> Interval:
-    """A box inside another one, which says nothing where it could not be computed."""
-    return intersect(box, vacuous_where_nan(found))
-
-
-def _by_transform(
-    graph: Graph, sets: Mapping[Ref, ArraySet], intermediate: Transform
-) -> Callable[[Ref, Interval], Interval]:
-    """Bounds all intermediate values at once, as the outputs of one function."""
-    nodes = (graph.nodes[i] for i in nonlinear(graph))
-    operands = tuple(dict.fromkeys(ref for node in nodes for ref in node.perturbed))
-    operands = tuple(ref for ref in operands if is_floating(graph.aval(ref)))
-    lower, upper = intermediate(graph.returning(operands))(*sets.values())
-    boxes = dict(zip(operands, map(Interval, lower, upper), strict=True))
-    return lambda ref, box: boxes[ref]
 
 
 def cost(graph: Graph, sets: Mapping[Ref, ArraySet]) -> int:

@@ -53,6 +53,7 @@ class Layers:
         self.graph, self.sets = relaxed.graph, relaxed.sets
         self.origin = origins(self.graph, self.sets)
         self.nonlinear = nonlinear(self.graph)
+        self.whole = self._whole()
 
     def bound(self, ref: Ref, box: Interval) -> Interval:
         """The box of a value.
@@ -110,18 +111,34 @@ class Layers:
         return min(part, fitting)
 
     def _open(self, ref: Ref, box: Interval) -> Array:
-        """For which entries a better box may help: not where functions of them are lines on it."""
+        """For which entries a better box may help: not where functions of them are lines on it.
+
+        All entries of a value that others repeat, or that is asked for though no function reads it.
+        """
+        nodes = [self.graph.nodes[index] for index in self.nonlinear]
+        found = [(node, record(node)) for node in nodes if ref in node.perturbed]
         needed = jnp.zeros(box.lower.shape, bool)
-        for node in (self.graph.nodes[index] for index in self.nonlinear):
-            if ref not in node.perturbed:
-                continue
-            found = record(node)
-            if not isinstance(found, Elementwise):
-                return jnp.ones(box.lower.shape, bool)
-            lines = relax(found.relaxation(node), box)
+        if ref in self.whole or not found:
+            return ~needed
+        for node, reader in found:
+            if not isinstance(reader, Elementwise):
+                return ~needed
+            lines = relax(reader.relaxation(node), box)
             straight = lines.lower_slope == lines.upper_slope
             needed |= ~(straight & (lines.lower_offset == lines.upper_offset))
         return needed
+
+    def _whole(self) -> frozenset[Ref]:
+        """The values that operands of nonlinear functions are told from, instead of by rows."""
+        asked = {ref for index in self.nonlinear for ref in self.graph.nodes[index].perturbed}
+        told: set[Ref] = set()
+        for index in reversed(self.graph.live()):
+            node = self.graph.nodes[index]
+            outputs = (Ref(index, k) for k in range(len(node.outputs)))
+            if node.primitive != INPUT and any(r in asked and self._repeats(r) for r in outputs):
+                asked.update(node.perturbed)
+                told.update(node.perturbed)
+        return frozenset(told)
 
     def _repeats(self, ref: Ref) -> bool:
         """Whether a value holds the entries of one that is no larger, or many more sums of pairs.

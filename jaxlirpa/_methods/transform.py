@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -30,13 +31,14 @@ _EXPENSIVE = 2**26
 
 def transform(
     fn: Callable[..., PyTree] | Graph,
-    method: Method,
+    method: Callable[..., list[Solution]],
     cost: Cost,
     *,
     argnums: int | tuple[int, ...] | None,
     in_axes: PyTree,
     out_axes: int,
     linear: bool = False,
+    given: PyTree = None,
 ) -> Callable[..., Any]:
     """A function that bounds `fn` by `method`.
 
@@ -45,25 +47,52 @@ def transform(
         method: bounds the outputs of a graph.
         cost: the number of coefficients that the method holds at once, on a graph and its sets.
         argnums, in_axes, out_axes, linear: see `jaxlirpa.crown`.
+        given: what else the method reads, as an argument of that name; None: nothing.
     """
-    if isinstance(fn, Graph):
-        return lambda *sets: _bounds(_solve(fn, sets, method))
 
-    def joint(call: Arguments) -> Bounds | LinearBounds:
-        graph, shape = _trace(fn, call)
+    def told(given: PyTree) -> Method:
+        return method if given is None else functools.partial(method, given=given)
+
+    if isinstance(fn, Graph):
+        return lambda *sets: _bounds(_solve(fn, sets, told(given)))
+
+    def joint(call: Arguments, given: PyTree) -> Bounds | LinearBounds:
+        graph, shape = trace_call(fn, call)
         if in_axes is None:
-            _warn_if_expensive(graph, cost(graph, _named(graph, call.sets)))
-        solutions = _solve(graph, call.sets, method)
+            warn_if_expensive(graph, cost(graph, named_sets(graph, call.sets)))
+        solutions = _solve(graph, call.sets, told(given))
         structure = jax.tree.structure(shape)
         if linear:
             return _linear_bounds(graph, solutions, call, structure)
         return Bounds(*(jax.tree.unflatten(structure, side) for side in _bounds(solutions)))
 
-    def bounded(*args: Any) -> Bounds | LinearBounds:
+    return call_of(fn, joint, argnums=argnums, in_axes=in_axes, out_axes=out_axes, given=given)
+
+
+def call_of(
+    fn: Callable[..., PyTree],
+    joint: Callable[[Arguments, PyTree], Any],
+    *,
+    argnums: int | tuple[int, ...] | None,
+    in_axes: PyTree,
+    out_axes: int | None,
+    given: PyTree,
+) -> Callable[..., Any]:
+    """A function of fn's arguments that finds the sets among them, and the examples.
+
+    Args:
+        fn: the function.
+        joint: what to do in one call, for one example.
+        argnums, in_axes: see `jaxlirpa.crown`.
+        out_axes: see `map_examples`.
+        given: what else `joint` reads: for every example its own.
+    """
+
+    def bounded(*args: Any) -> Any:
         call = arguments(fn, args, argnums)
         if in_axes is None:
-            return joint(call)
-        return map_examples(joint, call, in_axes, out_axes)
+            return joint(call, given)
+        return map_examples(joint, call, in_axes, out_axes, given)
 
     name = getattr(fn, "__name__", "fn")
     bounded.__name__ = f"bounds_of_{name}"
@@ -71,7 +100,7 @@ def transform(
     return bounded
 
 
-def _trace(fn: Callable[..., PyTree], call: Arguments) -> tuple[Graph, PyTree]:
+def trace_call(fn: Callable[..., PyTree], call: Arguments) -> tuple[Graph, PyTree]:
     """The graph of `fn` as a function of its perturbed leaves alone."""
 
     def perturbed(*arrays: Any) -> PyTree:
@@ -89,13 +118,14 @@ def _is_one_ball(s: ArraySet) -> bool:
     return isinstance(s, LpBall) and not s.is_box and s.axis is None
 
 
-def _named(graph: Graph, sets: Sequence[ArraySet]) -> dict[Ref, ArraySet]:
+def named_sets(graph: Graph, sets: Sequence[ArraySet]) -> dict[Ref, ArraySet]:
+    """The sets by the inputs that they are of."""
     return dict(zip(graph.inputs, sets, strict=True))
 
 
 def _solve(graph: Graph, sets: Sequence[ArraySet], method: Method) -> list[Solution]:
     """The method's solution of every output; what no input reaches is known exactly."""
-    found = iter(method(graph, _named(graph, sets)) if graph.targets else [])
+    found = iter(method(graph, named_sets(graph, sets)) if graph.targets else [])
 
     def certain(value: Any) -> Solution:
         value = jnp.asarray(value)
@@ -116,7 +146,7 @@ def _linear_bounds(
 ) -> LinearBounds:
     """The solutions' affine rows, in the structure of the output and the arguments."""
 
-    named = _named(graph, call.sets)
+    named = named_sets(graph, call.sets)
 
     def offset(rows: AffineRows, box: Interval) -> Any:
         at_zero = rows.offset
@@ -147,7 +177,7 @@ def _linear_bounds(
     )
 
 
-def _warn_if_expensive(graph: Graph, cost: int) -> None:
+def warn_if_expensive(graph: Graph, cost: int) -> None:
     """Warns where a batch seems to be bounded as one vector, at the square of its size."""
     inputs = [graph.aval(ref).shape for ref in graph.inputs]
     outputs = [graph.aval(ref).shape for ref in graph.targets]

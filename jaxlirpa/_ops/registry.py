@@ -35,7 +35,7 @@ def check(graph: Graph) -> None:
         reason = None if node.primitive == INPUT else _objection(graph, node)
         if reason is not None:
             operands = ", ".join(_describe(graph, x) for x in node.operands)
-            raise UnsupportedPrimitiveError(node.primitive, node.source, operands, reason)
+            raise UnsupportedPrimitiveError(node.primitive, str(node.source), operands, reason)
 
 
 def _objection(graph: Graph, node: Node) -> str | None:
@@ -70,7 +70,7 @@ def check_domain(node: Node, found: Elementwise, box: Interval) -> None:
         return
     where = np.argmin(np.asarray(inside).reshape(-1))
     lower, upper = (np.asarray(x).reshape(-1) for x in box)
-    raise DomainError(node.primitive, node.source, found.domain, lower[where], upper[where])
+    raise DomainError(node.primitive, str(node.source), found.domain, lower[where], upper[where])
 
 
 def _describe(graph: Graph, operand: object) -> str:

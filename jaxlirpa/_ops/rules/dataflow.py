@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxlirpa._graph.graph import Node, Ref, Value
+from jaxlirpa._graph.source import Source
 from jaxlirpa._graph.trace import Builder
 from jaxlirpa._typing import Array, Interval
 
@@ -135,7 +136,7 @@ def within(
     value: Value,
     others: Sequence[Ref],
     image: Callable[[Sequence[Interval]], Interval],
-    source: str,
+    source: Source,
 ) -> list[Value]:
     """`value`, of which it is known as well that it lies in `image` of the boxes of `others`."""
     if not isinstance(value, Ref):

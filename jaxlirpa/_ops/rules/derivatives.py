@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxlirpa._graph.graph import Node, Ref, Value
+from jaxlirpa._graph.source import Source
 from jaxlirpa._graph.trace import Builder, Rule
 from jaxlirpa._ops import curves
 from jaxlirpa._ops.rules.dataflow import are_placed_alike, placed, placement, scalar, sole
@@ -66,12 +67,12 @@ def _complement(build: Builder, value: Value) -> Ref | None:
     return node.perturbed[0] if scalar(node.known[0]) == 1 else None
 
 
-def _append(build: Builder, primitive: str, x: Ref, source: str) -> Value:
+def _append(build: Builder, primitive: str, x: Ref, source: Source) -> Value:
     evaluate, aval = _SLOPES[primitive], build.aval(x)
     return build.append(primitive, (x,), {}, lambda x: (evaluate(x),), (aval,), source)[0]
 
 
-def _times(build: Builder, factors: Sequence[Value], source: str) -> Value:
+def _times(build: Builder, factors: Sequence[Value], source: Source) -> Value:
     """The product of some values, the last of which has the shape of the result."""
     *rest, result = factors
     for factor in rest:
@@ -88,7 +89,7 @@ def _remove(build: Builder, factors: list[Value], root: Ref, like: Ref) -> list[
 
 
 def _slope(
-    build: Builder, factor: Value, function: str, primitive: str, source: str
+    build: Builder, factor: Value, function: str, primitive: str, source: Source
 ) -> tuple[Ref, Value] | None:
     """`y` and the derivative of `y = function(x)`, placed as `factor`, which is `1 - y`."""
     if not isinstance(factor, Ref):
@@ -259,7 +260,7 @@ def _value(build: Builder, factor: _Factor) -> Value:
 
 
 def _combined(
-    build: Builder, n: _Factor, slope: Node, line: tuple[Array, Array], sign: int, source: str
+    build: Builder, n: _Factor, slope: Node, line: tuple[Array, Array], sign: int, source: Source
 ) -> Value:
     """`n (a + b y)` as a sum of the first derivative and the second."""
     (x,), (_, primitive) = slope.perturbed, _BENDS[slope.primitive]

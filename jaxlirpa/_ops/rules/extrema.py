@@ -12,6 +12,7 @@ import numpy as np
 from jax import lax
 
 from jaxlirpa._graph.graph import Node, Ref, Value
+from jaxlirpa._graph.source import Source
 from jaxlirpa._graph.trace import Builder, Rule
 from jaxlirpa._ops.rules.dataflow import scalar, within
 from jaxlirpa._typing import Array, Interval
@@ -82,7 +83,7 @@ def _smallest(build: Builder, node: Node) -> Sequence[Value] | None:
     return build.apply(lambda x: -jnp.max(-x, axes), node.source, *node.operands)
 
 
-def largest(build: Builder, value: Value, mask: np.ndarray, source: str) -> list[Value]:
+def largest(build: Builder, value: Value, mask: np.ndarray, source: Source) -> list[Value]:
     """The largest entry over the first axis among those that count.
 
     Args:

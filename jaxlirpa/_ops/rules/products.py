@@ -12,6 +12,7 @@ import numpy as np
 from jax import lax
 
 from jaxlirpa._graph.graph import Node, Ref, Value
+from jaxlirpa._graph.source import Source
 from jaxlirpa._graph.trace import Builder, Rule
 from jaxlirpa._ops.rules.dataflow import as_rows, placed, placement, sole
 from jaxlirpa._typing import Array
@@ -132,7 +133,7 @@ def _broadcast(
     build: Builder,
     values: Sequence[Value],
     arrangements: Sequence[Callable[[Array], Array]],
-    source: str,
+    source: Source,
 ) -> list[Value]:
     """Values, each in an arrangement of its own, as arrays of one shape."""
     pairs = zip(arrangements, values, strict=True)
@@ -141,7 +142,7 @@ def _broadcast(
     return [build.apply(lambda x: jnp.broadcast_to(x, shape), source, x)[0] for x in arranged]
 
 
-def _ball_product(build: Builder, operands: Sequence[Value], ord: float, source: str) -> Value:
+def _ball_product(build: Builder, operands: Sequence[Value], ord: float, source: Source) -> Value:
     """The inner products over the last axis of a value in a ball with another one."""
     aval = build.aval(operands[0])
     axis = len(aval.shape) - 1

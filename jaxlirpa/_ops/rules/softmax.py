@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxlirpa._graph.graph import Node, Ref, Value
+from jaxlirpa._graph.source import Source
 from jaxlirpa._graph.trace import Builder, Rule
 from jaxlirpa._ops.rules.dataflow import (
     as_rows,
@@ -79,7 +80,7 @@ def _append(
     evaluate: Callable[..., Array],
     operands: tuple[Value, ...],
     axes: tuple[int, ...],
-    source: str,
+    source: Source,
 ) -> Value:
     """A node that reduces the axes of its first operand."""
     aval = build.aval(operands[0])
@@ -136,7 +137,7 @@ def _positive(build: Builder, node: Node) -> Sequence[Value] | None:
     return None if _sum_of_exponentials(build, root) is None else list(node.perturbed)
 
 
-def _append_logsumexp(build: Builder, z: Value, axes: tuple[int, ...], source: str) -> Value:
+def _append_logsumexp(build: Builder, z: Value, axes: tuple[int, ...], source: Source) -> Value:
     return _append(build, "logsumexp", lambda x: jax.nn.logsumexp(x, axes), (z,), axes, source)
 
 
