@@ -78,8 +78,8 @@ class Encoder:
     """A layer of a Transformer's encoder.
 
     `normalise(x + attention(x))`, then `normalise(y + dense(relu(dense(y))))`, with the mean and
-    the variance of a token's features. Its weights are those of queries, keys, values, the attention's
-    output, the first normalisation (scale and shift), the two dense layers and the second
+    the variance of a token's features. Its weights: queries, keys, values, the attention's
+    output, the first normalisation (scale and shift), the two dense layers, the second
     normalisation.
     """
 
