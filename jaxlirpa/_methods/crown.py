@@ -6,6 +6,8 @@ import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import jax.numpy as jnp
+
 from jaxlirpa._domains.interval import IntervalDomain
 from jaxlirpa._graph.graph import Graph, Ref
 from jaxlirpa._methods.chain import merged
@@ -15,6 +17,7 @@ from jaxlirpa._methods.relaxed import Relaxed, nonlinear
 from jaxlirpa._methods.solution import Solution, only_box, output_cost
 from jaxlirpa._methods.transform import transform
 from jaxlirpa._typing import (
+    Array,
     Bounds,
     Interval,
     LinearBounds,
@@ -162,7 +165,8 @@ def solve(
         if not is_floating(box.lower):
             return only_box(box)
         found = bound_output(relaxed, ref)
-        return found._replace(box=_improved(box, found.box))
+        value = relaxed.domain.reference[ref]
+        return found._replace(box=_around(value, box, found.box))
 
     return [solution(ref, boxes[ref]) for ref in graph.targets]
 
@@ -170,6 +174,18 @@ def solve(
 def _improved(box: Interval, found: Interval) -> Interval:
     """A box inside another one, which says nothing where it could not be computed."""
     return intersect(box, vacuous_where_nan(found))
+
+
+def _around(value: Array, box: Interval, found: Interval) -> Interval:
+    """A box inside two others that hold an attained value.
+
+    Rounding may let the two miss each other, or that value, which is then the limit. So no limit
+    depends on the other side: who only uses one pays for one. Where the value cannot be computed,
+    neither is what was found around it.
+    """
+    found = vacuous_where_nan(found)
+    lower, upper = jnp.maximum(box.lower, found.lower), jnp.minimum(box.upper, found.upper)
+    return Interval(jnp.where(lower > value, value, lower), jnp.where(upper < value, value, upper))
 
 
 def _by_transform(
