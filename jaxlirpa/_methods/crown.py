@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxlirpa._domains.interval import IntervalDomain
 from jaxlirpa._graph.graph import Graph, Ref
 from jaxlirpa._methods.chain import merged
-from jaxlirpa._methods.ibp import ibp
+from jaxlirpa._methods.ibp import from_balls, ibp
 from jaxlirpa._methods.layers import Bound, Layers, plain
 from jaxlirpa._methods.relaxed import Relaxed, nonlinear
 from jaxlirpa._methods.solution import Solution, only_box, output_cost
@@ -154,6 +154,8 @@ def solve(
     if intermediate is None:
         layers = Layers(relaxed, lambda ref: tighten(ref, boxes[ref]), bound_layer, rows_per_chunk)
         bound: Callable[[Ref, Interval], Interval] = layers.bound
+    elif intermediate is ibp:  # Its boxes are those of the walk below.
+        bound = from_balls(graph, sets)
     else:
         bound = _by_transform(graph, sets, intermediate)
     forward(graph, IntervalDomain(tighten, recall=tight.get), boxes)
