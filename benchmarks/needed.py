@@ -89,21 +89,25 @@ class Front:
     fresh: bool
 
 
-def per_row(nodes: Sequence[Node], target: int) -> int:
-    """The multiply-adds of one row from the output of a node to the input."""
+def reach(nodes: Sequence[Node], target: int) -> dict[int, Front]:
+    """What a row from one entry of a node reaches: at every node before it, of what it returns."""
     pixel = tuple(1 for _ in nodes[target].returned[:-1])
-    fronts, total = {target: Front(pixel, fresh=True)}, 0
+    fronts = {target: Front(pixel, fresh=True)}
     for index in range(target, -1, -1):
         if index not in fronts:
             continue
-        node, front = nodes[index], fronts[index]
-        total += _cost(node, front)
-        passed = _pass(node, front)
-        for operand in node.operands:
+        passed = _pass(nodes[index], fronts[index])
+        for operand in nodes[index].operands:
             before = fronts.get(operand, passed)
             window = tuple(map(max, before.window, passed.window))
             fronts[operand] = Front(window, before.fresh and passed.fresh)
-    return total
+    return fronts
+
+
+def per_row(nodes: Sequence[Node], target: int) -> int:
+    """The multiply-adds of one row from the output of a node to the input."""
+    fronts = reach(nodes, target)
+    return sum(_cost(nodes[index], front) for index, front in fronts.items() if index >= 0)
 
 
 def _cost(node: Node, front: Front) -> int:
