@@ -23,6 +23,7 @@ def conditions(report: Mapping[str, Any]) -> str:
         f"{report['processor']}, {report['memory_gib']} GiB; {report['threads']} threads",
         versions,
         f"a product of large matrices: {peaks}, in billions of multiply-adds a second",
+        f"runs of each contender: {report['repeats']}, or fewer where they take minutes",
         f"load of the machine before the run: {report['load']:.1f}",
     ]
     if report["xla_flags"]:

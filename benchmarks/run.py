@@ -106,6 +106,7 @@ def main() -> None:
         "threads": options.threads,
         "xla_flags": options.xla_flags,
         "quick": options.quick,
+        "repeats": options.repeats,
     }
     if options.auto_lirpa:
         report["versions"] |= peer_versions(options.auto_lirpa, options.auto_lirpa_python)

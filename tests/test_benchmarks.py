@@ -89,6 +89,7 @@ def test_the_page_is_filled_anew() -> None:
         "load": 0.0,
         "xla_flags": "",
         "quick": False,
+        "repeats": 7,
         "rows": [record],
     }
     filled = page.fill(page.PAGE.read_text(), report)
