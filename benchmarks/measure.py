@@ -10,25 +10,42 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent
+Name = TypeVar("Name")
+
 ENOUGH = 3  # rounds, after which none is begun later than PATIENCE seconds after the first.
 PATIENCE = 60.0
 
 
 @dataclass
 class Measurement:
-    """What one contender needed for one workload, or why there is nothing to say."""
+    """What one contender needed for one workload, or why there is nothing to say.
+
+    Attributes:
+        seconds: of every run, by the clock.
+        cpu_seconds: of every run, of all processors together.
+        trace: seconds to trace a function, or to build a bounded module.
+        compile: seconds to compile it.
+        base_mib: what the process held before that, the libraries.
+        run_mib: the most that it held while it ran.
+        peak_mib: the most that it ever held, while it compiled say.
+        buffers_mib: XLA's own account of the temporary buffers of a run.
+        arrays: what was computed.
+        error: the last words of a contender that failed.
+    """
 
     seconds: list[float] = field(default_factory=list)
     cpu_seconds: list[float] = field(default_factory=list)
     trace: float = 0.0
     compile: float = 0.0
     base_mib: float = 0.0
+    run_mib: float = 0.0
     peak_mib: float = 0.0
+    buffers_mib: float | None = None
     arrays: Mapping[str, np.ndarray] = field(default_factory=dict)
     error: str = ""
 
@@ -40,9 +57,9 @@ class Measurement:
     def summary(self) -> dict[str, Any]:
         """Everything but the arrays, for the JSON file."""
         fields = {k: v for k, v in vars(self).items() if k != "arrays"}
-        return (
-            fields if self.error else {**fields, "median": self.median, "best": min(self.seconds)}
-        )
+        if not self.seconds:
+            return fields
+        return {**fields, "median": self.median, "best": min(self.seconds)}
 
 
 class Worker:
@@ -92,11 +109,11 @@ class Worker:
 
 
 def measure(
-    commands: Mapping[str, Sequence[str]], environment: Mapping[str, str], repeats: int
-) -> dict[str, Measurement]:
+    commands: Mapping[Name, Sequence[str]], environment: Mapping[str, str], repeats: int
+) -> dict[Name, Measurement]:
     """Prepare the contenders one after another, then let them run in turns.
 
-    A contender that fails keeps its error; the others go on.
+    A contender that fails keeps its error; the others go on. Without repeats they only prepare.
     """
     results = {name: Measurement() for name in commands}
     with ExitStack() as stack:
@@ -111,7 +128,8 @@ def measure(
             for name, worker in workers.items():
                 _attempt(results[name], _run, worker)
         for name, worker in workers.items():
-            _attempt(results[name], _finish, worker)
+            if results[name].seconds:
+                _attempt(results[name], _finish, worker)
     return results
 
 
@@ -139,6 +157,7 @@ def _run(result: Measurement, worker: Worker) -> None:
 def _finish(result: Measurement, worker: Worker) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "arrays.npz"
-        result.peak_mib = worker.ask(f"save {path}")["peak_mib"]
+        for name, value in worker.ask(f"save {path}").items():
+            setattr(result, name, value)
         with np.load(path) as stored:
             result.arrays = dict(stored)

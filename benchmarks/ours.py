@@ -4,69 +4,50 @@ import argparse
 import functools
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 
 import jaxlirpa
 
-from .worker import Arrays, serve, use_cores
-from .workloads import CLASSES, Conv, Dense, Flatten, Layer, Relu, Residual, Workload, named
+from .jax_network import function, relu_operands
+from .worker import MIB, Arrays, Costs, serve, use_cores
+from .workloads import (
+    AlphaCrown,
+    Bounded,
+    Contender,
+    Crown,
+    CrownIbp,
+    Ibp,
+    Method,
+    Sides,
+    Workload,
+    named,
+)
 
-METHODS = {
-    "ibp": jaxlirpa.ibp,
-    "crown": jaxlirpa.crown,
-    "crown_ibp": jaxlirpa.crown_ibp,
-    "alpha_crown": jaxlirpa.alpha_crown,
-    "alpha_crown_inner": functools.partial(jaxlirpa.alpha_crown, optimize_intermediate=True),
-}
 AXES = (None, 0, 0)  # The weights are shared, inputs and labels are batched.
 
 
-def apply(layer: Layer, weights: Any, x: jax.Array) -> jax.Array:
-    """One layer on a batch."""
-    match layer:
-        case Dense():
-            ((kernel, bias),) = weights
-            return x @ kernel + bias
-        case Conv():
-            ((kernel, bias),) = weights
-            pads = [(layer.padding, layer.padding)] * 2
-            dims = ("NHWC", "HWIO", "NHWC")
-            strides = (layer.stride, layer.stride)
-            return lax.conv_general_dilated(x, kernel, strides, pads, dimension_numbers=dims) + bias
-        case Residual():
-            first, second, shortcut = layer.convs
-            inner = jax.nn.relu(apply(first, weights[:1], x))
-            return jax.nn.relu(apply(second, weights[1:2], inner) + apply(shortcut, weights[2:], x))
-        case Flatten():
-            return x.reshape(len(x), -1)
-        case Relu():
-            return jax.nn.relu(x)
+def transform(method: Method) -> Callable[..., Callable[..., Any]]:
+    """Our transform of that method."""
+    match method:
+        case Ibp():
+            return jaxlirpa.ibp
+        case CrownIbp():
+            return jaxlirpa.crown_ibp
+        case Crown(rows_per_chunk):
+            return functools.partial(jaxlirpa.crown, rows_per_chunk=rows_per_chunk)
+        case AlphaCrown(steps, inner):
+            return functools.partial(jaxlirpa.alpha_crown, steps=steps, optimize_intermediate=inner)
 
 
-def function(workload: Workload) -> Callable[..., jax.Array]:
-    """The function to bound: the outputs, or the margins of the label over the other classes."""
-
-    def outputs(params: Any, x: jax.Array, label: jax.Array) -> jax.Array:
-        for layer, weights in zip(workload.network, params, strict=True):
-            x = apply(layer, weights, x)
-        if not workload.margins:
-            return x
-        others = (label[:, None] + jnp.arange(1, CLASSES)) % CLASSES
-        own = jnp.take_along_axis(x, label[:, None], axis=1)
-        return own - jnp.take_along_axis(x, others, axis=1)
-
-    return outputs
-
-
-def bounder(workload: Workload, contender: str) -> Callable[..., tuple[jax.Array, jax.Array]]:
+def bounder(workload: Workload, contender: Contender) -> Callable[..., Any]:
     """The bounds of the batch as a function of (params, x, label, eps)."""
-    fn, method = function(workload), METHODS[workload.method]
-    if contender == "jaxlirpa":
+    fn, method = function(workload), transform(workload.method)
+    if contender is Contender.OURS:
         return method(fn, in_axes=AXES, argnums=1)
 
     def single(params: Any, x: jax.Array, label: jax.Array) -> jax.Array:
@@ -75,48 +56,78 @@ def bounder(workload: Workload, contender: str) -> Callable[..., tuple[jax.Array
     return jax.vmap(method(single, argnums=1), in_axes=(*AXES, None))
 
 
-def measured(workload: Workload, contender: str) -> Callable[..., Any]:
-    """What a run computes: bounds, a lower bound, or the gradient of a certified loss."""
+def measured(workload: Workload, contender: Contender) -> Callable[..., Any]:
+    """What a run computes: bounds by name, or a certified loss and its gradient."""
     bounds = bounder(workload, contender)
 
+    def limits(*args: Any) -> dict[str, jax.Array]:
+        lower, upper = bounds(*args)
+        match workload.sides:
+            case Sides.LOWER:
+                return {"lower": lower}
+            case Sides.UPPER:
+                return {"upper": upper}
+            case Sides.BOTH:
+                return {"lower": lower, "upper": upper}
+
     def certified_loss(*args: Any) -> jax.Array:
-        lower, _ = bounds(*args)
-        logits = jnp.pad(-lower, ((0, 0), (1, 0)))
+        found = limits(*args)
+        if workload.bounded is Bounded.CROSS_ENTROPY:
+            return jnp.mean(found["upper"])
+        logits = jnp.pad(-found["lower"], ((0, 0), (1, 0)))
         return jnp.mean(jax.nn.logsumexp(logits, axis=1) - logits[:, 0])
 
-    if workload.gradient:
-        return jax.grad(certified_loss)
-    if workload.lower_only:
-        return lambda *args: bounds(*args)[0]
-    return lambda *args: tuple(bounds(*args))
+    return jax.value_and_grad(certified_loss) if workload.training else limits
+
+
+def arguments(workload: Workload) -> tuple[Any, ...]:
+    """Weights, inputs, labels and the radius."""
+    return jax.device_put((workload.weights(), *workload.inputs(), np.float32(workload.eps)))
 
 
 def arrays(workload: Workload, result: Any) -> Arrays:
-    """The arrays to compare: bounds, or the gradient of the first layer's bias."""
-    if workload.gradient:
-        return {"gradient": np.asarray(result[0][0][1])}
-    names = ("lower",) if workload.lower_only else ("lower", "upper")
-    return dict(zip(names, map(np.asarray, jax.tree.leaves(result)), strict=True))
+    """What to compare, its value where nothing is perturbed, and how many rows relus leave open.
+
+    Of a gradient only that of the first layer's bias, which passes through all that follows.
+    """
+    params, x, label, eps = arguments(workload)
+    boxes = jax.jit(jaxlirpa.ibp(relu_operands(workload), argnums=1))(params, x, eps)
+    rows = [jnp.sum((low < 0) & (high > 0)) for low, high in zip(*boxes, strict=True)]
+    found = {"rows": np.asarray(rows, int)}
+    if not workload.training:
+        found["centre"] = np.asarray(function(workload)(params, x, label))
+        return found | {name: np.asarray(limit) for name, limit in result.items()}
+    entropy = replace(workload, bounded=Bounded.CROSS_ENTROPY)
+    found["centre"] = np.asarray(jnp.mean(function(entropy)(params, x, label)))
+    value, gradient = result
+    return found | {"loss": np.asarray(value), "gradient": np.asarray(gradient[0][0][1])}
 
 
 def main() -> None:
     """Compile the workload named on the command line and serve."""
+    contenders = {c.value: c for c in (Contender.OURS, Contender.VMAP)}
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("workload")
-    parser.add_argument("--contender", choices=("jaxlirpa", "vmap"), default="jaxlirpa")
+    parser.add_argument("--contender", choices=contenders, default=Contender.OURS.value)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--quick", action="store_true")
     options = parser.parse_args()
     use_cores(options.threads)
-    workload = named(options.workload, options.quick)
+    workload, contender = named(options.workload, options.quick), contenders[options.contender]
+    jax.devices()
 
-    def prepare() -> tuple[Callable[[], Any], dict[str, float]]:
-        args = jax.device_put((workload.weights(), *workload.inputs(), np.float32(workload.eps)))
+    def prepare() -> tuple[Callable[[], Any] | None, Costs]:
+        args = jax.block_until_ready(arguments(workload))
         start = time.perf_counter()
-        lowered = jax.jit(measured(workload, options.contender)).lower(*args)
+        lowered = jax.jit(measured(workload, contender)).lower(*args)
         traced = time.perf_counter()
         compiled = lowered.compile()
         costs = {"trace": traced - start, "compile": time.perf_counter() - traced}
+        memory = compiled.memory_analysis()
+        if memory is not None:
+            costs["buffers_mib"] = memory.temp_size_in_bytes / MIB
+        if workload.compile_only:
+            return None, costs
         return lambda: jax.block_until_ready(compiled(*args)), costs
 
     serve(prepare, lambda result: arrays(workload, result))

@@ -6,84 +6,40 @@ import importlib
 import sys
 import time
 from collections.abc import Callable
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from .worker import Arrays, serve, use_cores
+from .networks import CLASSES
+from .torch_network import network
+from .worker import Arrays, Costs, serve, use_cores
 from .workloads import (
-    CLASSES,
-    Conv,
-    Dense,
-    Flatten,
-    Layer,
-    Relu,
-    Residual,
-    Shape,
-    Weights,
+    AlphaCrown,
+    Bounded,
+    Crown,
+    CrownIbp,
+    Ibp,
+    Method,
+    Sides,
     Workload,
     named,
-    shapes,
 )
 
-METHODS = {
-    "ibp": "IBP",
-    "crown": "CROWN",
-    "crown_ibp": "CROWN-IBP",
-    "alpha_crown": "CROWN-Optimized",
-    "alpha_crown_inner": "CROWN-Optimized",
-}
 
-
-class Block(nn.Module):
-    """relu(second(relu(first(x))) + shortcut(x))."""
-
-    def __init__(self, first: nn.Module, second: nn.Module, shortcut: nn.Module) -> None:
-        super().__init__()
-        self.first, self.second, self.shortcut = first, second, shortcut
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        inner = torch.relu(self.first(x))
-        return torch.relu(self.second(inner) + self.shortcut(x))
-
-
-def module(layer: Layer, weights: Weights, image: Shape | None) -> nn.Module:
-    """One layer; ``image`` is the shape that was flattened to give its input, if any."""
-    match layer:
-        case Dense():
-            ((kernel, bias),) = weights
-            if image is not None:  # torch flattens channels first.
-                kernel = kernel.reshape(*image, -1).transpose(2, 0, 1, 3).reshape(kernel.shape)
-            return _filled(nn.Linear(*kernel.shape), kernel.T, bias)
-        case Conv(features, size, stride, padding):
-            ((kernel, bias),) = weights
-            conv = nn.Conv2d(kernel.shape[2], features, size, stride, padding)
-            return _filled(conv, kernel.transpose(3, 2, 0, 1), bias)
-        case Residual():
-            pairs = zip(layer.convs, weights, strict=True)
-            return Block(*(module(conv, (pair,), None) for conv, pair in pairs))
-        case Flatten():
-            return nn.Flatten()
-        case Relu():
-            return nn.ReLU()
-
-
-def _filled(layer: nn.Linear | nn.Conv2d, kernel: np.ndarray, bias: np.ndarray) -> nn.Module:
-    layer.weight.data = torch.from_numpy(np.ascontiguousarray(kernel))
-    layer.bias.data = torch.from_numpy(bias)
-    return layer
-
-
-def network(workload: Workload) -> nn.Module:
-    """The workload's network with its weights."""
-    modules, image = [], None
-    received = shapes(workload.network, workload.shape)
-    for layer, weights, shape in zip(workload.network, workload.weights(), received, strict=True):
-        modules.append(module(layer, weights, image))
-        image = shape if isinstance(layer, Flatten) else None
-    return nn.Sequential(*modules)
+def method_name(method: Method) -> str:
+    """What auto_LiRPA calls a method."""
+    match method:
+        case Ibp():
+            return "IBP"
+        case CrownIbp():
+            return "CROWN-IBP"
+        case Crown():
+            return "CROWN"
+        case AlphaCrown():
+            return "CROWN-Optimized"
 
 
 def margins(label: np.ndarray) -> torch.Tensor:
@@ -104,53 +60,94 @@ def use_legacy_exporter() -> None:
     settings.export_onnx_opset_version = 17
 
 
-def measured(workload: Workload) -> Callable[[], Any]:
-    """Builds the bounded module; a run computes bounds or a gradient of a certified loss."""
-    auto_lirpa = importlib.import_module("auto_LiRPA")
+def examples(workload: Workload) -> tuple[torch.Tensor, torch.Tensor]:
+    """Inputs, channels first where they are images, and labels."""
     x, label = workload.inputs()
     inputs = torch.from_numpy(x)
     if inputs.ndim == 4:
         inputs = inputs.permute(0, 3, 1, 2).contiguous()
+    return inputs, torch.from_numpy(label.astype(np.int64))
+
+
+def measured(workload: Workload, auto_lirpa: ModuleType) -> Callable[[], Any]:
+    """Builds the bounded module; a run computes bounds, or a certified loss and its gradient."""
+    if workload.bounded is Bounded.CROSS_ENTROPY:
+        return fused_step(workload, auto_lirpa)
+    inputs, label = examples(workload)
     model = auto_lirpa.BoundedModule(network(workload).eval(), torch.empty_like(inputs))
     ball = auto_lirpa.PerturbationLpNorm(norm=np.inf, eps=workload.eps)
-    spec = margins(label) if workload.margins else None
-    optimised = METHODS[workload.method] == "CROWN-Optimized"
-    if optimised:
-        model.set_bound_opts({"optimize_bound_args": {"iteration": 20, "lr_alpha": 0.1}})
+    spec = margins(label.numpy()) if workload.bounded is Bounded.MARGINS else None
+    optimised = isinstance(workload.method, AlphaCrown)
+    if isinstance(workload.method, AlphaCrown):
+        steps = {"iteration": workload.method.steps, "lr_alpha": 0.1}
+        model.set_bound_opts({"optimize_bound_args": steps})
 
-    def bounds() -> tuple[torch.Tensor, torch.Tensor | None]:
+    def bounds() -> tuple[torch.Tensor | None, torch.Tensor | None]:
         bound = functools.partial(
             model.compute_bounds,
             x=(auto_lirpa.BoundedTensor(inputs, ball),),
             C=spec,
-            bound_upper=not workload.lower_only,
+            bound_lower=workload.sides is not Sides.UPPER,
+            bound_upper=workload.sides is not Sides.LOWER,
         )
         known = {}
-        if workload.method == "alpha_crown":  # else it optimises the inner bounds as well
+        if workload.method == AlphaCrown():  # else it optimises the inner bounds as well
             with torch.no_grad():
                 bound(method="CROWN")
             known["interm_bounds"] = model.save_intermediate()
-        return bound(method=METHODS[workload.method], **known)
+        return bound(method=method_name(workload.method), **known)
 
-    def gradient() -> Any:
+    def step() -> tuple[torch.Tensor, nn.Module]:
         model.zero_grad()
         lower, _ = bounds()
         logits = nn.functional.pad(-lower, (1, 0))
-        (torch.logsumexp(logits, dim=1) - logits[:, 0]).mean().backward()
-        return model
+        loss = (torch.logsumexp(logits, dim=1) - logits[:, 0]).mean()
+        loss.backward()
+        return loss, model
 
-    if workload.gradient:
-        return gradient
+    if workload.training:
+        return step
     return bounds if optimised else torch.no_grad()(bounds)
 
 
+def fused_step(workload: Workload, auto_lirpa: ModuleType) -> Callable[[], Any]:
+    """Its loss fusion: the sum of exponentials of logits is bounded, its logarithm is the loss.
+
+    As in its training examples, with the largest logit taken out and put back.
+    """
+    inputs, label = examples(workload)
+    wrapper = importlib.import_module("auto_LiRPA.wrapper").CrossEntropyWrapper
+    exponential = importlib.import_module("auto_LiRPA.bound_ops").BoundExp
+    model = auto_lirpa.BoundedModule(
+        wrapper(network(workload).eval()),
+        (torch.empty_like(inputs), label),
+        bound_opts={"loss_fusion": True},
+    )
+    (shifted,) = (node for node in model._modules.values() if isinstance(node, exponential))
+    ball = auto_lirpa.PerturbationLpNorm(norm=np.inf, eps=workload.eps)
+
+    def step() -> tuple[torch.Tensor, nn.Module]:
+        model.zero_grad()
+        _, upper = model.compute_bounds(
+            x=(auto_lirpa.BoundedTensor(inputs, ball), label),
+            method=method_name(workload.method),
+            bound_lower=False,
+        )
+        loss = (torch.log(upper) + shifted.max_input).mean()
+        loss.backward()
+        return loss, model
+
+    return step
+
+
 def arrays(workload: Workload, result: Any) -> Arrays:
-    """The arrays to compare: bounds, or the gradient of the first layer's bias."""
-    if workload.gradient:
-        bias = next(p for p in result.parameters() if p.ndim == 1)
-        return {"gradient": bias.grad.numpy()}
-    names = ("lower",) if workload.lower_only else ("lower", "upper")
-    return {name: bound.detach().numpy() for name, bound in zip(names, result, strict=False)}
+    """The arrays to compare: bounds, or a loss and the gradient of the first layer's bias."""
+    if not workload.training:
+        pairs = zip(("lower", "upper"), result, strict=True)
+        return {name: limit.detach().numpy() for name, limit in pairs if limit is not None}
+    loss, model = result
+    bias = next(p for p in model.parameters() if p.ndim == 1)
+    return {"loss": loss.detach().numpy(), "gradient": bias.grad.numpy()}
 
 
 def main() -> None:
@@ -166,11 +163,12 @@ def main() -> None:
     torch.manual_seed(0)
     use_legacy_exporter()
     sys.path.insert(0, options.checkout)
+    auto_lirpa = importlib.import_module("auto_LiRPA")
     workload = named(options.workload, options.quick)
 
-    def prepare() -> tuple[Callable[[], Any], dict[str, float]]:
+    def prepare() -> tuple[Callable[[], Any], Costs]:
         start = time.perf_counter()
-        run = measured(workload)
+        run = measured(workload, auto_lirpa)
         return run, {"trace": time.perf_counter() - start, "compile": 0.0}
 
     serve(prepare, lambda result: arrays(workload, result))

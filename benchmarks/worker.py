@@ -3,17 +3,23 @@
 The parent writes ``run`` or ``save FILE`` to standard input, and reads one JSON object per line.
 """
 
+import ctypes
+import gc
 import json
 import os
 import resource
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 Arrays = dict[str, np.ndarray]
+Costs = dict[str, float]
+
+MIB = 2**20
 
 
 def use_cores(count: int) -> None:
@@ -23,21 +29,26 @@ def use_cores(count: int) -> None:
 
 
 def serve(
-    prepare: Callable[[], tuple[Callable[[], Any], dict[str, float]]],
+    prepare: Callable[[], tuple[Callable[[], Any] | None, Costs]],
     arrays: Callable[[Any], Arrays],
 ) -> None:
     """Answer the parent until it closes standard input.
 
     Args:
-        prepare: Builds or compiles the computation; returns it (it must block until it is done) and
-            what the preparation cost.
+        prepare: Builds or compiles the computation; returns it (it must block until it is done), or
+            None where it is not to be run, and what the preparation cost.
         arrays: Turns a result into the arrays to compare, by name.
     """
     replies = os.dup(1)
     os.dup2(2, 1)  # What a library prints must not mix with the replies.
-    base = peak_mib()
+    base = resident_mib()
     run, costs = prepare()
+    if run is None:
+        _reply(replies, **costs, base_mib=base, peak_mib=peak_mib())
+        return
     result = run()
+    prepared = peak_mib()
+    restart_peak()
     _reply(replies, **costs, base_mib=base)
     for line in sys.stdin:
         command, *path = line.split(maxsplit=1)
@@ -48,15 +59,39 @@ def serve(
             seconds = time.perf_counter() - start
             _reply(replies, seconds=seconds, cpu_seconds=time.process_time() - cpu)
         else:
+            running = peak_mib()
             np.savez(path[0].strip(), allow_pickle=False, **arrays(result))
-            _reply(replies, peak_mib=peak_mib())
+            _reply(replies, run_mib=running, peak_mib=max(prepared, running))
 
 
 def _reply(descriptor: int, **values: float) -> None:
     os.write(descriptor, (json.dumps(values) + "\n").encode())
 
 
+def resident_mib() -> float:
+    """The resident set of this process now, or the largest so far where that cannot be told."""
+    return _status("VmRSS:") or peak_mib()
+
+
 def peak_mib() -> float:
-    """The largest resident set of this process so far."""
-    unit = 2**20 if sys.platform == "darwin" else 2**10
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+    """The largest resident set of this process since `restart_peak`, or so far."""
+    unit = MIB if sys.platform == "darwin" else 2**10
+    return _status("VmHWM:") or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / MIB
+
+
+def restart_peak() -> None:
+    """Give back what is free, and forget the largest resident set; on Linux only."""
+    gc.collect()
+    try:
+        ctypes.CDLL(None).malloc_trim(0)
+        Path("/proc/self/clear_refs").write_text("5")
+    except (OSError, AttributeError):
+        pass
+
+
+def _status(key: str) -> float | None:
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:
+        return None
+    return next((int(x.split()[1]) / 1024 for x in lines if x.startswith(key)), None)

@@ -1,91 +1,89 @@
-"""What is measured: networks, weights, inputs and the bound asked for, as plain numpy data.
+"""What is measured: a network, a set around a batch of inputs, and the bound asked for."""
 
-A network is a tuple of layers. Each library builds it in its own words from the same description
-and the same weights. Images are height x width x channels and kernels height x width x in x out, as
-is usual in JAX.
-"""
-
+import enum
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import numpy as np
 
-Array = np.ndarray
-Shape = tuple[int, ...]
-Weights = tuple[tuple[Array, Array], ...]
-
-CLASSES = 10
-
-
-@dataclass(frozen=True)
-class Dense:
-    """A fully connected layer."""
-
-    features: int
-
-
-@dataclass(frozen=True)
-class Conv:
-    """A square convolution, padded alike on all four sides."""
-
-    features: int
-    size: int = 3
-    stride: int = 1
-    padding: int = 1
-
-
-@dataclass(frozen=True)
-class Relu:
-    """max(x, 0)."""
-
-
-@dataclass(frozen=True)
-class Flatten:
-    """An image as a vector."""
-
-
-@dataclass(frozen=True)
-class Residual:
-    """relu(conv(relu(conv(x))) + shortcut(x)), the first and the shortcut with the stride."""
-
-    features: int
-    stride: int
-
-    @property
-    def convs(self) -> tuple[Conv, Conv, Conv]:
-        """The first convolution, the second, and the shortcut."""
-        first = Conv(self.features, stride=self.stride)
-        return first, Conv(self.features), Conv(self.features, 1, self.stride, 0)
-
-
-Layer = Dense | Conv | Relu | Flatten | Residual
-Network = tuple[Layer, ...]
-
-MLP: Network = (*(Dense(256), Relu()) * 5, Dense(CLASSES))
-MNIST: Network = (
-    *(Conv(16, 4, 2), Relu(), Conv(32, 4, 2), Relu()),
-    *(Flatten(), Dense(100), Relu(), Dense(CLASSES)),
+from .networks import (
+    CLASSES,
+    CNN_7LAYER,
+    MLP,
+    MNIST,
+    RESNET_2B,
+    RESNET_4B,
+    RESNET_18,
+    SMALL_MLP,
+    TRANSFORMER,
+    Array,
+    Network,
+    Shape,
+    Weights,
+    weights,
 )
-SMALL_MLP: Network = (*(Dense(128), Relu()) * 6, Dense(CLASSES))
-RESNET_2B: Network = (
-    *(Conv(8, stride=2), Relu(), Residual(16, 2), Residual(16, 2)),
-    *(Flatten(), Dense(100), Relu(), Dense(CLASSES)),
-)
-CNN_7LAYER: Network = (
-    *(Conv(64), Relu(), Conv(64), Relu(), Conv(128, stride=2), Relu()),
-    *(Conv(128), Relu(), Conv(128), Relu()),
-    *(Flatten(), Dense(512), Relu(), Dense(CLASSES)),
-)
+
+
+@dataclass(frozen=True)
+class Ibp:
+    """Intervals."""
+
+
+@dataclass(frozen=True)
+class CrownIbp:
+    """One backward pass, inner boxes by intervals."""
+
+
+@dataclass(frozen=True)
+class Crown:
+    """Backward passes for every layer; ``rows_per_chunk`` is ours alone."""
+
+    rows_per_chunk: int | None = None
+
+
+@dataclass(frozen=True)
+class AlphaCrown:
+    """Optimised relaxations, for the outputs or, with ``inner``, for every inner value too."""
+
+    steps: int = 20
+    inner: bool = False
+
+
+Method = Ibp | CrownIbp | Crown | AlphaCrown
+
+
+class Bounded(enum.Enum):
+    """Which function of an example is bounded."""
+
+    OUTPUTS = enum.auto()
+    MARGINS = enum.auto()  # the nine differences between its label's output and the others
+    CROSS_ENTROPY = enum.auto()  # of its label: a scalar
+
+
+class Sides(enum.Enum):
+    """Which of the bounds are asked for."""
+
+    BOTH = enum.auto()
+    LOWER = enum.auto()
+    UPPER = enum.auto()
+
+
+class Contender(enum.Enum):
+    """Who takes part; the value is the name in the tables."""
+
+    OURS = "jaxlirpa"
+    VMAP = "vmap"
+    PEER = "auto_LiRPA"
 
 
 @dataclass(frozen=True)
 class Workload:
     """One row of the table.
 
-    ``margins`` bounds the nine differences between an example's label and the other classes instead
-    of the ten outputs. ``gradient`` measures the gradient of a certified loss with respect to the
-    weights. ``alpha_crown`` makes 20 steps, for the outputs alone or for every inner value as well.
-    ``peers`` are the contenders that it makes sense to compare with.
+    ``training`` measures the value and the gradient of a certified loss with respect to all
+    weights: the mean over the batch of the cross entropy of the margins' lower bounds, or of the
+    upper bound of the cross entropy itself. ``peers`` are the contenders that it makes sense to
+    compare with. ``compile_only`` reports what the compiled program would take, without running it.
+    ``large`` is left out of a quick run.
     """
 
     name: str
@@ -93,23 +91,21 @@ class Workload:
     shape: Shape
     batch: int
     eps: float
-    method: Literal["ibp", "crown", "crown_ibp", "alpha_crown", "alpha_crown_inner"] = "crown"
-    margins: bool = False
-    lower_only: bool = False
-    gradient: bool = False
-    peers: tuple[str, ...] = ("auto_LiRPA",)
+    method: Method = Crown()
+    bounded: Bounded = Bounded.OUTPUTS
+    sides: Sides = Sides.BOTH
+    training: bool = False
+    peers: tuple[Contender, ...] = (Contender.PEER,)
+    compile_only: bool = False
+    large: bool = False
 
     def quick(self) -> "Workload":
         """The same on an eighth of the batch."""
-        return replace(self, batch=max(2, self.batch // 8))
+        return replace(self, batch=min(self.batch, max(2, self.batch // 8)))
 
     def weights(self) -> tuple[Weights, ...]:
         """He-scaled random weights, one tuple of (kernel, bias) pairs per layer."""
-        rng = np.random.default_rng(0)
-        return tuple(
-            _layer_weights(layer, shape, rng)
-            for layer, shape in zip(self.network, shapes(self.network, self.shape), strict=True)
-        )
+        return weights(self.network, self.shape)
 
     def inputs(self) -> tuple[Array, Array]:
         """A batch of inputs in [0, 1] and their labels."""
@@ -118,72 +114,46 @@ class Workload:
         return x, rng.integers(CLASSES, size=self.batch, dtype=np.int32)
 
 
-def shapes(network: Network, shape: Shape) -> list[Shape]:
-    """The shape, without the batch, that each layer receives."""
-    received = []
-    for layer in network:
-        received.append(shape)
-        shape = _output_shape(layer, shape)
-    return received
-
-
-def _output_shape(layer: Layer, shape: Shape) -> Shape:
-    match layer:
-        case Dense(features):
-            return (features,)
-        case Flatten():
-            return (int(np.prod(shape)),)
-        case Conv(features, size, stride, padding):
-            height, width = ((n + 2 * padding - size) // stride + 1 for n in shape[:2])
-            return height, width, features
-        case Residual():
-            return _output_shape(layer.convs[0], shape)
-        case Relu():
-            return shape
-
-
-def _layer_weights(layer: Layer, shape: Shape, rng: np.random.Generator) -> Weights:
-    match layer:
-        case Dense(features):
-            return (_he((shape[0], features), rng),)
-        case Conv(features, size):
-            return (_he((size, size, shape[-1], features), rng),)
-        case Residual():
-            first, second, shortcut = layer.convs
-            inner = _output_shape(first, shape)
-            received = zip((first, second, shortcut), (shape, inner, shape), strict=True)
-            return tuple(pair for conv, at in received for pair in _layer_weights(conv, at, rng))
-        case Relu() | Flatten():
-            return ()
-
-
-def _he(shape: Shape, rng: np.random.Generator) -> tuple[Array, Array]:
-    scale = np.sqrt(2 / np.prod(shape[:-1]))
-    kernel, bias = rng.normal(size=shape) * scale, rng.normal(size=shape[-1]) * 0.01
-    return kernel.astype(np.float32), bias.astype(np.float32)
-
-
-_MNIST = Workload("mnist-crown", MNIST, (28, 28, 1), 32, 0.05, margins=True)
-_CIFAR = Workload(
-    "cifar-ibp", CNN_7LAYER, (32, 32, 3), 64, 1 / 255, "ibp", margins=True, lower_only=True
-)
-_RESNET = Workload("resnet-crown", RESNET_2B, (32, 32, 3), 4, 1 / 255)
 _MLP = Workload("mlp-crown", MLP, (784,), 128, 0.02)
-_ALPHA = Workload("mnist-alpha", MNIST, (28, 28, 1), 8, 0.05, "alpha_crown", margins=True)
+_MNIST = Workload("mnist-crown", MNIST, (28, 28, 1), 32, 0.05, bounded=Bounded.MARGINS)
+_ALPHA = replace(_MNIST, name="mnist-alpha", batch=8, method=AlphaCrown())
+_RESNET = Workload("resnet2b-crown", RESNET_2B, (32, 32, 3), 4, 1 / 255)
+_TRANSFORMER = Workload("transformer-crown", TRANSFORMER, (8, 16), 8, 0.01)
+_IBP = Workload(
+    *("cifar-ibp", CNN_7LAYER, (32, 32, 3), 64, 1 / 255, Ibp()),
+    bounded=Bounded.MARGINS,
+    sides=Sides.LOWER,
+)
+_STEP = replace(_IBP, name="cifar-crown-ibp-step", method=CrownIbp(), training=True)
+_RESNET_18 = Workload("resnet18-crown-ibp", RESNET_18, (32, 32, 3), 1, 1 / 255, CrownIbp())
 
 WORKLOADS: tuple[Workload, ...] = (
     _MLP,
     Workload("mlp-latency", SMALL_MLP, (784,), 1, 0.02),
-    replace(_MNIST, name="mnist-crown-lower", lower_only=True),
+    replace(_MNIST, name="mnist-crown-lower", sides=Sides.LOWER),
     _MNIST,
     _RESNET,
+    replace(_RESNET, name="resnet4b-crown", network=RESNET_4B, large=True),
+    _TRANSFORMER,
     _ALPHA,
-    replace(_ALPHA, name="mnist-alpha-inner", method="alpha_crown_inner"),
-    _CIFAR,
-    replace(_CIFAR, name="cifar-ibp-grad", gradient=True),
-    replace(_CIFAR, name="cifar-crown-ibp", method="crown_ibp"),
-    replace(_CIFAR, name="cifar-crown-ibp-grad", method="crown_ibp", gradient=True),
-    *(replace(w, name=f"{w.name}-axes", peers=("vmap",)) for w in (_MLP, _MNIST, _RESNET)),
+    replace(_ALPHA, name="mnist-alpha-inner", method=AlphaCrown(inner=True)),
+    _IBP,
+    replace(_IBP, name="cifar-ibp-step", training=True),
+    replace(_IBP, name="cifar-crown-ibp", method=CrownIbp()),
+    _STEP,
+    replace(_STEP, name="cifar-fused-step", bounded=Bounded.CROSS_ENTROPY, sides=Sides.UPPER),
+    # What fits into memory, one example at a time.
+    replace(_RESNET, name="resnet4b-memory", network=RESNET_4B, batch=1, large=True),
+    replace(_RESNET_18, large=True),
+    replace(
+        _RESNET_18,
+        name="resnet18-crown",
+        method=Crown(rows_per_chunk=32),
+        peers=(),
+        compile_only=True,
+        large=True,
+    ),
+    *(replace(w, name=f"{w.name}-axes", peers=(Contender.VMAP,)) for w in (_MLP, _MNIST, _RESNET)),
 )
 
 

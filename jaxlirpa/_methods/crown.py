@@ -5,15 +5,25 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Mapping
 
+import jax.numpy as jnp
+
 from jaxlirpa._graph.graph import Graph, Ref
 from jaxlirpa._methods.chain import merged
 from jaxlirpa._methods.given import Named, check_possible, resolved, strategy
 from jaxlirpa._methods.ibp import ibp
-from jaxlirpa._methods.inner import Transform, bound_inside, improved
+from jaxlirpa._methods.inner import Transform, bound_inside
 from jaxlirpa._methods.layers import Bound, plain
 from jaxlirpa._methods.solution import Solution, only_box, output_cost
 from jaxlirpa._methods.transform import transform
-from jaxlirpa._typing import Bounds, Interval, LinearBounds, PyTree, is_floating
+from jaxlirpa._typing import (
+    Array,
+    Bounds,
+    Interval,
+    LinearBounds,
+    PyTree,
+    is_floating,
+    vacuous_where_nan,
+)
 from jaxlirpa.sets import ArraySet
 
 
@@ -169,9 +179,22 @@ def solve(
         if not is_floating(box.lower):
             return only_box(box)
         found = bound_output(inner.relaxed, ref)
-        return found._replace(box=improved(box, found.box))
+        value = inner.relaxed.domain.reference[ref]
+        return found._replace(box=_around(value, box, found.box))
 
     return [solution(ref, boxes[ref]) for ref in graph.targets]
+
+
+def _around(value: Array, box: Interval, found: Interval) -> Interval:
+    """A box inside two others that hold an attained value.
+
+    Rounding may let the two miss each other, or that value, which is then the limit. So no limit
+    depends on the other side: who only uses one pays for one. Where the value cannot be computed,
+    neither is what was found around it.
+    """
+    found = vacuous_where_nan(found)
+    lower, upper = jnp.maximum(box.lower, found.lower), jnp.minimum(box.upper, found.upper)
+    return Interval(jnp.where(lower > value, value, lower), jnp.where(upper < value, value, upper))
 
 
 def cost(graph: Graph, sets: Mapping[Ref, ArraySet]) -> int:

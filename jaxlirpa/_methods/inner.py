@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from jaxlirpa._domains.interval import IntervalDomain
 from jaxlirpa._graph.graph import Graph, Ref
+from jaxlirpa._methods.ibp import from_balls, ibp
 from jaxlirpa._methods.layers import Bound, Layers
 from jaxlirpa._methods.relaxed import Relaxed, nonlinear
 from jaxlirpa._typing import Interval, intersect, is_floating, vacuous_where_nan
@@ -58,7 +59,7 @@ def bound_inside(
 
     def tighten(ref: Ref, box: Interval) -> Interval:
         if ref not in tight:
-            tight[ref] = improved(box, found(ref, box)) if is_floating(graph.aval(ref)) else box
+            tight[ref] = _improved(box, found(ref, box)) if is_floating(graph.aval(ref)) else box
         return tight[ref]
 
     def found(ref: Ref, box: Interval) -> Interval:
@@ -70,6 +71,8 @@ def bound_inside(
     if intermediate is None:
         layers = Layers(relaxed, lambda ref: tighten(ref, boxes[ref]), bound_layer, rows_per_chunk)
         bound: Callable[[Ref, Interval], Interval] = layers.bound
+    elif intermediate is ibp:  # Its boxes are those of the walk below.
+        bound = from_balls(graph, sets)
     else:
         bound = _by_transform(graph, sets, intermediate, wanted)
     forward(graph, IntervalDomain(tighten, recall), boxes)
@@ -78,7 +81,7 @@ def bound_inside(
     return Inner(boxes, tight, relaxed)
 
 
-def improved(box: Interval, found: Interval) -> Interval:
+def _improved(box: Interval, found: Interval) -> Interval:
     """A box inside another one, which says nothing where it could not be computed."""
     return intersect(box, vacuous_where_nan(found))
 
