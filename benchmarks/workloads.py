@@ -148,7 +148,7 @@ WORKLOADS: tuple[Workload, ...] = (
     replace(
         _RESNET_18,
         name="resnet18-crown",
-        method=Crown(rows_per_chunk=32),
+        method=Crown(rows_per_chunk=256),
         peers=(),
         compile_only=True,
         large=True,

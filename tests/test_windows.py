@@ -13,6 +13,8 @@ import pytest
 import jaxlirpa
 from jaxlirpa._domains.windows import layout_of
 from jaxlirpa._methods import layers
+from jaxlirpa._methods.chunks import by_chunks
+from jaxlirpa._methods.layers import Layers
 
 RANDOM = np.random.default_rng(0)
 NHWC, NCHW = ("NHWC", "HWIO", "NHWC"), ("NCHW", "OIHW", "NCHW")
@@ -137,6 +139,31 @@ def test_windows_equal_dense_rows(
     assert any(layout is not None for layout in used)
     np.testing.assert_allclose(windowed.lower, dense.lower, rtol=1e-11, atol=1e-11)
     np.testing.assert_allclose(windowed.upper, dense.upper, rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.parametrize("rows", [1, 30])
+@pytest.mark.parametrize("case", ["residual", "pooled", "signal"])
+def test_pixels_in_chunks(case: str, rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of as many channels as there are at least; and only those pixels that need it."""
+    fn, shape = CASES[case]
+    x, chunks = image(*shape), []
+
+    def observed(bound: Any, box: Any, needed: jax.Array, size: int) -> Any:
+        chunks.append((len(needed), size))
+        return by_chunks(bound, box, needed, size)
+
+    monkeypatch.setattr(layers, "by_chunks", observed)
+    value, whole = fn(x), compiled(jaxlirpa.crown(fn, rows_per_chunk=10**6))(x, 0.1)
+    assert not chunks
+    lower, upper = compiled(jaxlirpa.crown(fn, rows_per_chunk=rows))(x, 0.1)
+    assert any(pixels > size for pixels, size in chunks)
+    assert (lower <= value).all() and (value <= upper).all()
+    assert (upper - lower <= 1.1 * (whole.upper - whole.lower) + 1e-9).all()
+    monkeypatch.setattr(Layers, "_open", lambda self, ref, box: jnp.ones(box.lower.shape, bool))
+    for mine, other in zip(
+        compiled(jaxlirpa.crown(fn, rows_per_chunk=rows))(x, 0.1), whole, strict=True
+    ):
+        np.testing.assert_allclose(mine, other, rtol=1e-11, atol=1e-11)
 
 
 def test_windows_have_the_gradient_of_dense_rows(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,6 +22,7 @@ from jaxlirpa._graph.graph import Graph, Node, Ref
 from jaxlirpa._ops.families import Affine, Bilinear, Elementwise
 from jaxlirpa._ops.registry import record
 from jaxlirpa._relax.lines import Lines, around
+from jaxlirpa._special.convolution import transpose_inside, turnable
 from jaxlirpa._typing import Array, Interval
 from jaxlirpa.sets import ArraySet
 
@@ -61,9 +62,8 @@ class WindowedLinear:
 
     def identity(self, target: Ref) -> Local:
         """The functional that is the value itself: a window of one pixel, a row a channel."""
-        shape = self.graph.aval(target).shape
-        channels = shape[self.layout.order[-1]]
-        at = self.layout.canonical(self.reference[target], shape).reshape(-1, channels)
+        at = self.layout.rows(self.reference[target])
+        channels = at.shape[-1]
         one, zero = (1,) * len(self.layout.grid), (0,) * len(self.layout.grid)
         eye = jnp.eye(channels, dtype=at.dtype).reshape(1, channels, *one, channels)
         side = Windows(eye, at)
@@ -108,10 +108,8 @@ class WindowedLinear:
         parts[1:] = [_each(p, lambda s: s._replace(offset=silent)) for p in parts[1:]]
         return list(zip(node.perturbed, parts, strict=True))
 
-    def box(
-        self, reached: Mapping[Ref, Local], sets: Mapping[Ref, ArraySet], target: Ref
-    ) -> Interval:
-        """Extrema over boxes, shaped like the target."""
+    def box(self, reached: Mapping[Ref, Local], sets: Mapping[Ref, ArraySet]) -> Interval:
+        """Extrema over boxes, `[pixels, channels]`."""
         lower = upper = jnp.zeros(())
         for ref, local in reached.items():
             hull = [limit - self.reference[ref] for limit in sets[ref].hull()]
@@ -125,12 +123,7 @@ class WindowedLinear:
             )
             lower = lower + local.lower.offset + _least(for_lower, least, most)
             upper = upper + local.upper.offset - _least(-for_upper, least, most)
-        return Interval(*(self._shaped(x, target) for x in (lower, upper)))
-
-    def _shaped(self, rows: Array, target: Ref) -> Array:
-        """From `[pixels, channels]` to the target's own shape."""
-        image = rows.reshape(*self.layout.grid, -1).astype(self.graph.aval(target).dtype)
-        return jnp.transpose(image, self.layout.inverse)
+        return Interval(lower, upper)
 
     def _scaled(self, local: Local, factor: Any, node: Node) -> Local:
         dtype = self.graph.aval(node.perturbed[0]).dtype
@@ -143,19 +136,23 @@ class WindowedLinear:
         """Through a convolution or pooling sum: its transpose, on the windows."""
         geometry = slide(node, self.layout, local.geometry)
         inside = self.layout.places(local.geometry, self.layout.sizes(node.outputs[0].shape))[1]
+        everywhere = self.layout.pixels is None and inside.all()
         out = local.geometry.size[1:]
         channels = self.graph.aval(node.perturbed[0]).shape[self.layout.order[-1]]
 
         def transpose(side: Windows) -> Windows:
             values, (_, rows) = side.values, side.values.shape[:2]
-            if not (local.geometry.clean or inside.all()):
+            if not (local.geometry.clean or everywhere):
                 keep = inside.reshape(-1, 1, *local.geometry.size, 1)
                 values = values * keep.astype(values.dtype)
             flat = values.reshape(-1, *out, values.shape[-1])
             operand = jax.ShapeDtypeStruct(
                 (flat.shape[0], *geometry.size[1:], channels), flat.dtype
             )
-            (pulled,) = jax.linear_transpose(_valid(node, self.layout.order), operand)(flat)
+            if turnable(node):
+                pulled = transpose_inside(node, operand)(flat)
+            else:
+                (pulled,) = jax.linear_transpose(_valid(node, self.layout.order), operand)(flat)
             return Windows(pulled.reshape(-1, rows, *geometry.size, channels), side.offset)
 
         return _each(local, transpose, geometry)

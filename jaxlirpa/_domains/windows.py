@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -46,11 +46,18 @@ class Geometry(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """Windows before anything is computed, and the entries that they and dense rows hold."""
+    """Windows before anything is computed.
+
+    Attributes:
+        geometry: where they lie.
+        windowed, dense: the entries that they hold up to here, and that dense rows would.
+        widest: the most that they hold at one place.
+    """
 
     geometry: Geometry
     windowed: int
     dense: int
+    widest: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,10 +67,14 @@ class Layout:
     Attributes:
         order: the batch, the spatial axes, the channels.
         grid: the target's batch and spatial sizes; a window per entry.
+        widest: the most coefficients that a row has.
+        pixels: the numbers of the entries of the grid that have a window; None for all.
     """
 
     order: tuple[int, ...]
     grid: tuple[int, ...]
+    widest: int = 0
+    pixels: Array | None = None
 
     @property
     def inverse(self) -> tuple[int, ...]:
@@ -78,6 +89,15 @@ class Layout:
         """An image `[batch, *space, channels]`, from one that broadcasts to `shape`."""
         return jnp.transpose(jnp.broadcast_to(x, shape), self.order)
 
+    def rows(self, x: Array) -> Array:
+        """A value of the target's shape as `[pixels, channels]`."""
+        rows = jnp.transpose(x, self.order).reshape(-1, x.shape[self.order[-1]])
+        return rows if self.pixels is None else rows[self.pixels]
+
+    def image(self, rows: Array) -> Array:
+        """Rows of all pixels, in the target's shape."""
+        return jnp.transpose(rows.reshape(*self.grid, -1), self.inverse)
+
     def gather(self, image: Array, geometry: Geometry) -> Array:
         """What a canonical image holds under every window, `[pixels, size * channels]`."""
         sizes = image.shape[:-1]
@@ -86,20 +106,22 @@ class Layout:
         values = jnp.where(inside.reshape(-1, 1), values, 0)
         return values.reshape(flat.shape[0], -1)
 
-    def places(self, geometry: Geometry, sizes: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    def places(self, geometry: Geometry, sizes: tuple[int, ...]) -> tuple[Any, Any]:
         """Flat indices `[pixels, window]` into an image, and whether they are inside it."""
-        count = len(sizes)
-        index, inside = np.zeros((), int), np.ones((), bool)
-        for axis, parts in enumerate(zip(self.grid, *geometry[:3], sizes, strict=True)):
-            pixels, start, stride, extent, size = parts
-            along = stride * np.arange(pixels)[:, None] + start + np.arange(extent)
-            shape = [1] * (2 * count)
-            shape[axis], shape[count + axis] = along.shape
-            along = along.reshape(shape)
-            index = index * size + np.clip(along, 0, size - 1)
-            inside = inside & (along >= 0) & (along < size)
-        rows = math.prod(self.grid)
-        return index.reshape(rows, -1), inside.reshape(rows, -1)
+        # The places of all pixels are constants.
+        numpy: Any = np if self.pixels is None else jnp
+        pixels = numpy.unravel_index(
+            np.arange(math.prod(self.grid)) if self.pixels is None else self.pixels, self.grid
+        )
+        rows = len(pixels[0])
+        index, inside = np.zeros((rows, 1), int), np.ones((rows, 1), bool)
+        for axis, at in enumerate(pixels):
+            start, stride = geometry.start[axis], geometry.stride[axis]
+            extent, size = geometry.size[axis], sizes[axis]
+            along = (stride * at[:, None] + start + np.arange(extent))[:, None]
+            index = (index[..., None] * size + along.clip(0, size - 1)).reshape(rows, -1)
+            inside = (inside[..., None] & (along >= 0) & (along < size)).reshape(rows, -1)
+        return index, inside
 
 
 def slide(node: Node, layout: Layout, geometry: Geometry) -> Geometry:
@@ -152,7 +174,8 @@ class _Planning:
     layout: Layout
 
     def add(self, a: Plan, b: Plan) -> Plan:
-        return Plan(union(a.geometry, b.geometry), a.windowed + b.windowed, a.dense + b.dense)
+        geometry, widest = union(a.geometry, b.geometry), max(a.widest, b.widest)
+        return Plan(geometry, a.windowed + b.windowed, a.dense + b.dense, widest)
 
     def pull(
         self, index: int, node: Node, outputs: tuple[Plan | None, ...]
@@ -178,8 +201,9 @@ class _Planning:
             channels = shape[self.layout.order[-1]]
             if math.prod(self.layout.grid) * math.prod(geometry.size) > _MOST_PLACES:
                 raise NotLocal
-            windowed = plan.windowed + math.prod(geometry.size) * channels
-            plans.append((ref, Plan(geometry, windowed, plan.dense + math.prod(shape))))
+            held = math.prod(geometry.size) * channels
+            dense, widest = plan.dense + math.prod(shape), max(plan.widest, held)
+            plans.append((ref, Plan(geometry, plan.windowed + held, dense, widest)))
         return plans
 
 
@@ -191,13 +215,15 @@ def layout_of(graph: Graph, sets: Mapping[Ref, ArraySet], target: Ref) -> Layout
     shape = graph.aval(target).shape
     layout = Layout(order, tuple(shape[i] for i in order[:-1]))
     one, zero = (1,) * len(layout.grid), (0,) * len(layout.grid)
-    plan = Plan(Geometry(zero, one, one, clean=True), 0, 0)
+    plan = Plan(Geometry(zero, one, one, clean=True), 0, 0, 0)
     try:
         found = backward(graph, _Planning(graph, layout), target, plan, sets.__contains__)
     except NotLocal:
         return None
-    windowed = sum(p.windowed for p in found.values())
-    return layout if 2 * windowed <= sum(p.dense for p in found.values()) else None
+    plans = found.values()
+    if 2 * sum(p.windowed for p in plans) > sum(p.dense for p in plans):
+        return None
+    return dataclasses.replace(layout, widest=max(p.widest for p in plans))
 
 
 def _image_axes(graph: Graph, target: Ref) -> tuple[int, ...] | None:

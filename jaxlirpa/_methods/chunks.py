@@ -22,8 +22,8 @@ def by_chunks(
     taken the loop has a fixed number of trips, and those beyond the last chunk do nothing.
 
     Args:
-        bound: the limits `[size]` of the entries with the given numbers.
-        box: `[entries]`, known before.
+        bound: the limits `[size, ...]` of the entries with the given numbers.
+        box: `[entries, ...]`, known before.
         needed: `[entries]`, truth values.
         size: of a chunk.
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable
 from typing import TypeAlias
@@ -10,7 +11,7 @@ import jax.numpy as jnp
 
 from jaxlirpa._domains.interval import IntervalDomain
 from jaxlirpa._domains.windowed_linear import WindowedLinear
-from jaxlirpa._domains.windows import layout_of
+from jaxlirpa._domains.windows import Layout, layout_of
 from jaxlirpa._graph.graph import INPUT, Ref
 from jaxlirpa._methods.chunks import by_chunks
 from jaxlirpa._methods.exactness import Quality, origins
@@ -77,9 +78,31 @@ class Layers:
         layout = layout_of(graph, sets, ref)
         if layout is None:
             return self._by_rows(ref, box)
-        local = WindowedLinear(graph, self.relaxed.domain.reference, self.relaxed.lines, layout)
-        reached = backward(graph, local, ref, local.identity(ref), sets.__contains__)
-        return vacuous_where_overflown(local.box(reached, sets, ref))
+        return self._by_windows(ref, box, layout)
+
+    def _by_windows(self, ref: Ref, box: Interval, layout: Layout) -> Interval:
+        """By rows that are windows, all channels of a pixel at once; pixels in chunks if many."""
+
+        def bound(pixels: Array | None) -> Interval:
+            own = dataclasses.replace(layout, pixels=pixels)
+            relaxed = self.relaxed
+            domain = WindowedLinear(self.graph, relaxed.domain.reference, relaxed.lines, own)
+            identity = domain.identity(ref)
+            reached = backward(self.graph, domain, ref, identity, self.sets.__contains__)
+            return vacuous_where_overflown(domain.box(reached, self.sets))
+
+        dtype = self.graph.aval(ref).dtype
+        rows = Interval(*map(layout.rows, box))
+        pixels, channels = rows.lower.shape
+        fitting = _BUDGET // (layout.widest * dtype.itemsize)
+        chunk = max(1, (self.rows_per_chunk or fitting) // channels)
+        if pixels <= chunk:
+            found = bound(None)
+        else:
+            self.relaxed.prepare(ref)
+            needed = jnp.any(layout.rows(self._open(ref, box)), -1)
+            found = by_chunks(bound, rows, needed, chunk)
+        return Interval(*(layout.image(limit).astype(dtype) for limit in found))
 
     def _by_rows(self, ref: Ref, box: Interval) -> Interval:
         """By dense rows, for the entries that need it; at once where they are few."""

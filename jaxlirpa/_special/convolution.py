@@ -57,6 +57,23 @@ def transpose(node: Node, avals: Sequence[Shaped]) -> Callable[..., tuple[Array,
     return pull
 
 
+def transpose_inside(node: Node, aval: Shaped) -> Callable[[Array], Array]:
+    """The transpose of a turnable convolution as one of images with channels last and no padding.
+
+    Args:
+        node: the convolution.
+        aval: of its operand then, `[images, *space, channels]`.
+    """
+    (kernel,) = node.known
+    params, space = node.params, aval.shape[1:-1]
+    lengths = [kernel.shape[i] for i in params["dimension_numbers"].rhs_spec[2:]]
+    steps = zip(space, lengths, params["window_strides"], params["rhs_dilation"], strict=True)
+    sizes = [(length - (k - 1) * d - 1) // s + 1 for length, k, s, d in steps]
+    window = _window(kernel, node)
+    blocks = jax.linear_transpose(lambda x: _blocks(x, node, sizes, [0] * len(sizes)), aval)
+    return lambda cotangent: blocks(_turned(cotangent, window, node))[0]
+
+
 def _reach(node: Node) -> list[int]:
     """How many blocks of pixels the kernel covers along every axis."""
     sizes = (node.known[0].shape[i] for i in node.params["dimension_numbers"].rhs_spec[2:])
@@ -65,26 +82,31 @@ def _reach(node: Node) -> list[int]:
 
 def _image(x: Array, node: Node) -> Array:
     """The image, padded, with channels last and blocks of pixels as channels."""
-    params = node.params
-    strides, numbers = params["window_strides"], params["dimension_numbers"]
+    numbers = node.params["dimension_numbers"]
     batch, features, *space = numbers.lhs_spec
-    image = jnp.transpose(x, (batch, *space, features))
     sizes = [node.outputs[0].shape[i] for i in numbers.out_spec[2:]]
+    low = [low for low, _ in node.params["padding"]]
+    return _blocks(jnp.transpose(x, (batch, *space, features)), node, sizes, low)
+
+
+def _blocks(image: Array, node: Node, sizes: Sequence[int], low: Sequence[int]) -> Array:
+    """What the convolution sees of an image with channels last, blocks of pixels as channels."""
+    strides = node.params["window_strides"]
+    steps = zip(
+        sizes,
+        _reach(node),
+        strides,
+        node.params["rhs_dilation"],
+        image.shape[1:-1],
+        low,
+        strict=True,
+    )
     pads = [
-        (low, (out + (r - 1) * d) * s - length - low, 0)
-        for (low, _), out, r, s, d, length in zip(
-            params["padding"],
-            sizes,
-            _reach(node),
-            strides,
-            params["rhs_dilation"],
-            image.shape[1:-1],
-            strict=True,
-        )
+        (before, (size + (r - 1) * d) * s - length - before, 0)
+        for size, r, s, d, length, before in steps
     ]
-    zero = jnp.zeros((), x.dtype)
-    image = jax.lax.pad(image, zero, [(0, 0, 0), *pads, (0, 0, 0)])
-    return _to_channels(image, strides, lead=1)
+    zero = jnp.zeros((), image.dtype)
+    return _to_channels(jax.lax.pad(image, zero, [(0, 0, 0), *pads, (0, 0, 0)]), strides, lead=1)
 
 
 def _window(kernel: Array, node: Node) -> Array:
