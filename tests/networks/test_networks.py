@@ -123,6 +123,30 @@ def test_long_network_by_every_method(name: str) -> None:
     check(NETWORKS[name]())
 
 
+@pytest.mark.parametrize("name", slowly(("mlp-tanh", "linen-resnet"), "linen-resnet"))
+def test_network_by_optimised_relaxations(name: str) -> None:
+    check_optimised(NETWORKS[name]())
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", NETWORKS)
+def test_every_network_by_optimised_relaxations(name: str) -> None:
+    check_optimised(NETWORKS[name]())
+
+
+def check_optimised(network: Network) -> None:
+    """Checks that alpha-CROWN is sound and nowhere looser than CROWN, inner boxes being by IBP."""
+    values, found = attained(network), []
+    for method in (jaxlirpa.crown, functools.partial(jaxlirpa.alpha_crown, steps=3)):
+        bound = jax.jit(method(network.fn, intermediate=jaxlirpa.ibp))
+        lower, upper = bound(network.params, network.box())
+        contains(values, lower, upper)
+        found.append((lower, upper))
+    (lower, upper), (better_lower, better_upper) = found
+    room = slack(lower, upper)
+    assert (better_lower >= lower - room).all() and (better_upper <= upper + room).all()
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("name", linen.LARGE)
 def test_large_network(name: str) -> None:
