@@ -105,6 +105,22 @@ def test_derivatives_are_the_same(act: str) -> None:
     np.testing.assert_allclose(forward, whole[1], rtol=1e-8)
 
 
+def test_values_that_several_functions_read() -> None:
+    """By one of its own, and beside another value: the latter reads all entries."""
+    rng = np.random.default_rng(3)
+    first, second = (jnp.asarray(rng.normal(size=(6, 24)) / 3) for _ in range(2))
+
+    def fn(x: jax.Array) -> jax.Array:
+        inner = jax.nn.relu(x @ first)
+        value = inner @ first.T @ second
+        return jnp.sum(value**2) + value * jnp.tanh(inner)
+
+    whole, part = (
+        jaxlirpa.crown(fn, rows_per_chunk=size)(jnp.linspace(-1, 1, 6), 0.2) for size in (ALL, 5)
+    )
+    np.testing.assert_allclose(part, whole, rtol=1e-9, atol=1e-9)
+
+
 def test_only_the_chunks_that_are_needed_are_computed() -> None:
     computed: list[int] = []
 

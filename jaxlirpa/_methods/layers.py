@@ -140,12 +140,12 @@ class Layers:
         """
         nodes = [self.graph.nodes[index] for index in self.nonlinear]
         found = [(node, record(node)) for node in nodes if ref in node.perturbed]
+        alone = all(isinstance(reader, Elementwise) for _, reader in found)
+        if ref in self.whole or not found or not alone:
+            return jnp.ones(box.lower.shape, bool)
         needed = jnp.zeros(box.lower.shape, bool)
-        if ref in self.whole or not found:
-            return ~needed
         for node, reader in found:
-            if not isinstance(reader, Elementwise):
-                return ~needed
+            assert isinstance(reader, Elementwise)
             lines = relax(reader.relaxation(node), box)
             straight = lines.lower_slope == lines.upper_slope
             needed |= ~(straight & (lines.lower_offset == lines.upper_offset))
