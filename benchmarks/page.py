@@ -1,6 +1,7 @@
-"""Write the tables of ``docs/performance.md``: ``python -m benchmarks.page FILE``.
+"""Write the tables of ``docs/performance.md``: ``python -m benchmarks.page FILE FLAGGED``.
 
-FILE is what ``python -m benchmarks.run --json FILE`` has written. The text around the tables stays.
+FILE is what ``python -m benchmarks.run --json FILE`` has written, and FLAGGED what it has written
+with ``--xla-flags``. The text around the tables stays.
 """
 
 import argparse
@@ -39,10 +40,11 @@ def failures(report: Mapping[str, Any]) -> str:
     return "".join(["\n"] * bool(found) + [f"\n* `{name}`: {error}" for name, error in found])
 
 
-def fill(page: str, report: Mapping[str, Any]) -> str:
-    """The page with the tables of a report."""
+def fill(page: str, report: Mapping[str, Any], flagged: Mapping[str, Any]) -> str:
+    """The page with the tables of two reports, the second one of a run with XLA's flags set."""
     records, peak = report["rows"], report["peak"]
     parts = {
+        "flagged": table.markdown(flagged["rows"], flagged["peak"], table.TIMES),
         "conditions": conditions(report),
         "times": table.markdown(records, peak, table.TIMES) + failures(report),
         "needed": table.markdown(records, peak, table.NEEDED),
@@ -62,8 +64,10 @@ def main() -> None:
     """Fill the page."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("file", type=Path, help="written by benchmarks.run --json")
+    parser.add_argument("flagged", type=Path, help="the same, with --xla-flags")
     options = parser.parse_args()
-    PAGE.write_text(fill(PAGE.read_text(), json.loads(options.file.read_text())))
+    report, flagged = (json.loads(file.read_text()) for file in (options.file, options.flagged))
+    PAGE.write_text(fill(PAGE.read_text(), report, flagged))
 
 
 if __name__ == "__main__":

@@ -92,7 +92,7 @@ def test_the_page_is_filled_anew() -> None:
         "repeats": 7,
         "rows": [record],
     }
-    filled = page.fill(page.PAGE.read_text(), report)
-    assert page.fill(filled, report) == filled
+    filled = page.fill(page.PAGE.read_text(), report, report)
+    assert page.fill(filled, report, report) == filled
     assert "| `any` | other | 0.5 | 2 | 4.00 | 1.0000 | 0e+00 | - |" in filled
     assert "| `any` | other | 1 | 0.1 | 20.0% | 5.0% |" in filled
