@@ -20,7 +20,6 @@ CASES = (
     *reference.JOINT,
     *reference.JOINT_LARGE,
     "weights_mlp_l2_first_layer",
-    *reference.WIDER,
 )
 
 

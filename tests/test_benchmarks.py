@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import jax
@@ -9,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks import needed, page, table
+from benchmarks import needed, page, table, tightness
 from benchmarks.compare import compare
 from benchmarks.jax_network import relu_operands
 from benchmarks.measure import Measurement
@@ -96,3 +97,9 @@ def test_the_page_is_filled_anew() -> None:
     assert page.fill(filled, report, report) == filled
     assert "| `any` | other | 0.5 | 2 | 4.00 | 1.0000 | 0e+00 | - |" in filled
     assert "| `any` | other | 1 | 0.1 | 20.0% | 5.0% |" in filled
+
+
+def test_the_page_of_widths_has_its_cases() -> None:
+    assert len(set(tightness.CASES)) == len(tightness.CASES) > 40
+    width = re.compile(r"\| `mlp_relu_linf_a` \| ibp \| \S+ \| \S+ \| 1\.0000 \| \S+ \|")
+    assert width.fullmatch(tightness.row("mlp_relu_linf_a", "ibp"))
