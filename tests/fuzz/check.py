@@ -13,7 +13,7 @@ import oracles
 
 import jaxlirpa
 from fuzz.programs import OPERATIONS, SHAPES, Operation, Program, random_program
-from fuzz.sets import Batch, between, convert, farthest, members, pick, random_batch
+from fuzz.sets import Batch, between, convert, farthest, into_hull, members, pick, random_batch
 from jaxlirpa._graph.graph import INPUT, Graph, Ref
 from jaxlirpa._graph.trace import trace
 from jaxlirpa._typing import is_floating
@@ -289,7 +289,8 @@ def _rounded(case: Case, violation: Violation, points: Sequence[np.ndarray]) -> 
     # All sets are computed again, of which one is wanted: other shapes would be compiled anew.
     chosen, *entry = violation.place
     position = graph.targets.index(violation.ref)
-    points64 = [x.astype(double.dtype) for x in points]
+    pairs = zip(double.inputs, points, strict=True)
+    points64 = [into_hull(batch, x.astype(double.dtype)) for batch, x in pairs]
     truth = values_at(double, points64)[precise.targets[position]]
     truth = truth[(chosen, slice(None), *entry)].astype(float)
 

@@ -112,6 +112,14 @@ def between(batch: Batch, a: np.ndarray, b: np.ndarray, share: np.ndarray) -> np
     return np.clip(found, np.minimum(a, b), np.maximum(a, b))
 
 
+def into_hull(batch: Batch, points: np.ndarray) -> np.ndarray:
+    """Points that rounding in another precision has put outside of the sets' boxes, put back."""
+    if isinstance(batch, jaxlirpa.Box):
+        return points
+    lower, upper = batch.center - batch.radius, batch.center + batch.radius
+    return np.clip(points, lower[:, None], upper[:, None])
+
+
 def members(batch: Batch, rng: np.random.Generator, count: int) -> np.ndarray:
     """Members of every set, `[sets, count, *shape]`: corners, points between, zeros, the middle."""
     leaf = jax.tree.leaves(batch)[0]
