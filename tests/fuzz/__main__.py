@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import collections
-import concurrent.futures
+import functools
 import multiprocessing
 import pathlib
 import sys
@@ -35,16 +35,12 @@ def main() -> int:
     verdicts: collections.Counter[str] = collections.Counter()
     last = options.seed + options.programs
     batches = [range(a, min(a + _BATCH, last)) for a in range(options.seed, last, _BATCH)]
-    with concurrent.futures.ProcessPoolExecutor(
-        options.jobs,
-        multiprocessing.get_context("spawn"),
-        configure,
-        max_tasks_per_child=_REPORTS,
-    ) as pool:
-        jobs = [pool.submit(batch, seeds, options.dtype) for seeds in batches]
+    work = functools.partial(batch, dtype=options.dtype)
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(options.jobs, configure, maxtasksperchild=_REPORTS) as pool:
         bar = tqdm(total=options.programs, unit="program")
-        for job in concurrent.futures.as_completed(jobs):
-            for outcome in job.result():
+        for outcomes in pool.imap_unordered(work, batches):
+            for outcome in outcomes:
                 verdicts[outcome.verdict] += 1
                 bar.update()
                 if outcome.verdict in ("wrong", "refused"):
