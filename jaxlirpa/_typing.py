@@ -73,6 +73,11 @@ def inner(rows: Array, value: Array) -> Array:
     return jnp.matmul(matrix(rows), value.reshape(-1), precision=jax.lax.Precision.HIGHEST)
 
 
+def dual(ord: float) -> float:
+    """The order of the norm that bounds inner products with the unit ball of `ord` (Hölder)."""
+    return ord / (ord - 1) if ord > 1 else math.inf
+
+
 def norm(x: Array, ord: float) -> Array:
     """Norm over the last axis, without overflow, and with a derivative of zero at zero.
 

@@ -73,10 +73,9 @@ def _trips(node: Node, boxes: Sequence[Interval]) -> tuple[Interval, ...]:
     """The boxes of a loop's outputs: a trip after the other, in a loop over boxes."""
     loop: Loop = node.params["loop"]
     supply = iter(boxes)
-    unknown = (*[False] * loop.first, *loop.perturbed)
     operands = [
         next(supply) if isinstance(x, Ref) else _point(x) if point else x
-        for x, point in zip(node.operands, unknown, strict=True)
+        for x, point in zip(node.operands, loop.unknown, strict=True)
     ]
 
     def trip(graph: Graph, inputs: Sequence[Interval]) -> list[Interval | Array]:

@@ -91,7 +91,7 @@ class Layout:
 
     def rows(self, x: Array) -> Array:
         """A value of the target's shape as `[pixels, channels]`."""
-        rows = jnp.transpose(x, self.order).reshape(-1, x.shape[self.order[-1]])
+        rows = self.canonical(x, x.shape).reshape(-1, x.shape[self.order[-1]])
         return rows if self.pixels is None else rows[self.pixels]
 
     def image(self, rows: Array) -> Array:

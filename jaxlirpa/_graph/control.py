@@ -16,8 +16,9 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxlirpa._errors import ControlFlowError
+from jaxlirpa._graph import loops
 from jaxlirpa._graph.graph import Graph, Node, Ref, Value, is_same
-from jaxlirpa._graph.jaxpr import Branches, Equation, Program, Scan, While
+from jaxlirpa._graph.jaxpr import Branches, Equation, Scan, While
 from jaxlirpa._graph.loops import unknown_trips, whole
 from jaxlirpa._graph.source import Source
 from jaxlirpa._typing import Array, PyTree, Shaped
@@ -30,13 +31,8 @@ MOST_NODES = 2**16
 Number = TypeVar("Number", int, bool)
 
 
-class Builder(Protocol):
+class Builder(loops.Builder, Protocol):
     """The graph while it grows."""
-
-    nodes: list[Node]
-
-    def run(self, code: Program, arguments: Sequence[Value], source: Source) -> list[Value]:
-        """Appends a program's nodes."""
 
     def definition(self, value: Value) -> Node | None:
         """The node that computes a perturbed value."""
@@ -57,9 +53,6 @@ class Builder(Protocol):
         source: Source,
     ) -> list[Value]:
         """Appends a node."""
-
-    def input(self, aval: Shaped) -> Ref:
-        """Appends an input."""
 
     def forget(self, since: int) -> None:
         """Removes the nodes from a number on."""
@@ -149,8 +142,7 @@ def _whole(
     loop, reached = whole(control, operands, equation.operand_avals, builder.empty, source)
     results: list[Any] = [None] * len(reached)
     if not all(reached):
-        flags = [*[False] * loop.first, *loop.perturbed]
-        known = [None if unknown else x for x, unknown in zip(operands, flags, strict=True)]
+        known = [None if unknown else x for x, unknown in zip(operands, loop.unknown, strict=True)]
         results = loop.run(known, _known_outputs, lambda x: None)
 
     def bind(*values: Array) -> tuple[Array, ...]:

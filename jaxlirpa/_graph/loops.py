@@ -60,6 +60,11 @@ class Loop:
         return self.control.condition_constants if isinstance(self.control, While) else 0
 
     @property
+    def unknown(self) -> tuple[bool, ...]:
+        """Which operands of the loop are perturbed; those of the condition alone never are."""
+        return (*[False] * self.first, *self.perturbed)
+
+    @property
     def carried(self) -> slice:
         """The operands of the body that are carries."""
         loop = self.control

@@ -13,13 +13,12 @@ in the place of a norm.
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Sequence
 
 import jax.numpy as jnp
 
 from jaxlirpa._relax.planes import Plane, Planes
-from jaxlirpa._typing import Array, Interval, norm
+from jaxlirpa._typing import Array, Interval, dual, norm
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,4 +54,4 @@ class Inner:
 
     def _largest(self, x: Array) -> Array:
         """The largest inner product of a member of the ball around zero and `x >= 0`."""
-        return norm(self.radius * x, self.ord / (self.ord - 1) if self.ord > 1 else math.inf)
+        return norm(self.radius * x, dual(self.ord))

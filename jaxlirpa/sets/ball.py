@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxlirpa._errors import SetError
-from jaxlirpa._typing import Array, ArrayLike, Interval, PyTree, Shaped, inner, matrix, norm
+from jaxlirpa._typing import Array, ArrayLike, Interval, PyTree, Shaped, dual, inner, matrix, norm
 from jaxlirpa.sets.base import (
     PerturbationSet,
     broadcast_prefix,
@@ -112,7 +112,7 @@ class LpBall(PerturbationSet):
         order = (0, *(i + 1 for i in kept), *(i + 1 for i in normed))
         balls, each = (math.prod(self.center.shape[i] for i in axes) for axes in (kept, normed))
         scaled = (coefficients * radius).transpose(order).reshape(rows, balls, each)
-        return jnp.sum(norm(scaled, self.ord / (self.ord - 1) if self.ord > 1 else math.inf), 1)
+        return jnp.sum(norm(scaled, dual(self.ord)), 1)
 
     def batch_axes(self, axis: int) -> LpBall:
         """The centre is mapped; the radius too where every entry has its own."""

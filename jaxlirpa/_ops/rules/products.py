@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxlirpa._graph.graph import Node, Ref, Value
+from jaxlirpa._graph.graph import INPUT, Node, Ref, Value
 from jaxlirpa._graph.source import Source
 from jaxlirpa._graph.trace import Builder, Rule
 from jaxlirpa._ops.rules.dataflow import as_rows, placed, placement, sole
@@ -119,7 +119,7 @@ def _ball(build: Builder, value: Ref) -> tuple[Array, Array, float] | None:
     root, chain = placement(build, value)
     node = build.definition(root)
     assert node is not None
-    ball = node.params.get("ball")
+    ball = node.params.get("ball") if node.primitive == INPUT else None
     sizes = (math.prod(build.aval(ref).shape) for ref in (root, value))
     if ball is None or len({*sizes}) > 1:
         return None
