@@ -80,7 +80,7 @@ UNSUPPORTED = {
         lambda x: X.at[x.astype(int)].multiply(2.0),
         "its indices known while the function is traced",
     ),
-    "rem": (lambda x: X % x, "its divisor is perturbed"),
+    "rem": (lambda x: X % x, "its divisor is perturbed, or it acts on integers"),
     "round_to": (lambda x: (x.astype(jnp.bfloat16) * 2).astype(x.dtype), "computes in bfloat16"),
     "scatter": (lambda x: x.at[jnp.array([0, 0])].set(X[:2]), "written twice"),
 }

@@ -130,7 +130,7 @@ class ForwardLinear:
             return value.box
         lower, upper = self.extrema(value.lower), self.extrema(value.upper)
         box = vacuous_where_overflown(Interval(lower.lower, upper.upper))
-        return intersect(box, value.box)
+        return intersect(vacuous_where_nan(box), value.box)
 
     def extrema(self, form: Form) -> Interval:
         """Minimum and maximum of a form over the sets."""

@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 
+from jaxlirpa._domains.integers import without_overflow
 from jaxlirpa._domains.ordered import image
 from jaxlirpa._graph.graph import Graph, Node, Ref
 from jaxlirpa._graph.loops import Loop
 from jaxlirpa._ops.families import Elementwise, Joint, Nonlinear, Opaque, Repeated, Within
 from jaxlirpa._ops.registry import check, check_domain, record
+from jaxlirpa._relax.integers import by_reals, is_integer
 from jaxlirpa._typing import (
     Array,
     Interval,
@@ -45,20 +47,25 @@ class IntervalDomain:
             improve = self.recall if isinstance(found, Within) else self.tighten
             boxes = list(map(improve, node.perturbed, operands))
             return nonlinear_image(node, found, boxes)
-        pairs = image(node, found, operands, _act)
-        return tuple(vacuous_where_overflown(Interval(*pair)) for pair in pairs)
+        images = [Interval(*pair) for pair in image(node, found, operands, _act)]
+        return tuple(map(vacuous_where_overflown, without_overflow(node, found, operands, images)))
 
 
 def nonlinear_image(
     node: Node, found: Nonlinear, boxes: Sequence[Interval]
 ) -> tuple[Interval, ...]:
     """The range of a nonlinear node over the boxes of its operands."""
+    dtype = node.outputs[0].dtype
     match found:
         case Elementwise():
             (box,) = boxes
             check_domain(node, found, box)
+            if is_integer(node.outputs[0]):
+                return (by_reals(lambda real: found.relaxation(node).image(*real), boxes, dtype),)
             return (found.relaxation(node).image(box),)
         case Joint():
+            if is_integer(node.outputs[0]):
+                return (by_reals(found.relaxation(node).image, boxes, dtype),)
             return (found.relaxation(node).image(boxes),)
         case Opaque():
             return found.image(node, boxes)

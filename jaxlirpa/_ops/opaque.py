@@ -11,6 +11,7 @@ from jax import lax
 
 from jaxlirpa._graph.graph import Graph, Node
 from jaxlirpa._ops.families import Opaque, Record, Repeated, operand_boxes
+from jaxlirpa._relax.integers import converted, is_integer
 from jaxlirpa._typing import Array, Interval, vacuous_where_nan
 
 Image = Callable[[Node, Sequence[Interval]], tuple[Interval, ...]]
@@ -23,8 +24,14 @@ def _rising(node: Node, boxes: Sequence[Interval]) -> tuple[Interval, ...]:
 
 
 def _truncated(node: Node, boxes: Sequence[Interval]) -> tuple[Interval, ...]:
-    """To a whole number. A limit that is NaN would become one like any other, and is no limit."""
-    return _rising(node, [vacuous_where_nan(box) for box in boxes])
+    """To a whole number. A limit that is NaN would become one like any other, and is no limit.
+
+    Reals out of the format's range become its largest or smallest integer; integers wrap around.
+    """
+    (box,) = boxes
+    (image,) = _rising(node, [vacuous_where_nan(box)])
+    between_integers = is_integer(box.lower) and is_integer(image.lower)
+    return (converted(image, box) if between_integers else image,)
 
 
 def _falling(node: Node, boxes: Sequence[Interval]) -> tuple[Interval, ...]:

@@ -95,8 +95,10 @@ def largest(build: Builder, value: Value, mask: np.ndarray, source: Source) -> l
     aval = build.aval(value)
     result = (jax.ShapeDtypeStruct(aval.shape[1:], aval.dtype),)
 
+    least = -jnp.inf if jnp.issubdtype(aval.dtype, jnp.floating) else jnp.iinfo(aval.dtype).min
+
     def bind(x: Array, *masks: Any) -> tuple[Array, ...]:
-        return (jnp.max(jnp.where(mask, x, -jnp.inf), 0),)
+        return (jnp.max(jnp.where(mask, x, jnp.asarray(least, x.dtype)), 0),)
 
     operands = (value,) if mask.all() else (value, jnp.asarray(mask))
     return build.append("reduce_max", operands, {"axes": (0,)}, bind, result, source)
