@@ -314,3 +314,19 @@ def test_long_chains_are_no_deep_recursion(combine: Callable[[Any, Any], Any]):
         return z * slope * jnp.sin(x)
 
     assert {"tanh_derivative", "tanh_second_derivative"} & set(primitives(function, BOX))
+
+
+@pytest.mark.parametrize("extreme", [jnp.maximum, jnp.minimum])
+@pytest.mark.parametrize("name", oracles.METHODS)
+def test_which_of_two_is_the_largest_is_no_matter_of_rounding(name: str, extreme: Any):
+    """The maximum of values of very different sizes is off by units of the larger one."""
+    small = jnp.asarray([-1.71907, 1.71907], jnp.float32)
+
+    def fn(x: jax.Array, y: jax.Array) -> jax.Array:
+        return jax.grad(lambda x: jnp.sum(extreme(x, y) ** 2))(x)
+
+    sets = LpBall(small, 1e-5), LpBall(jnp.asarray([-2001.2288, 2001.2288], jnp.float32), 0.1)
+    lower, upper = oracles.METHODS[name](fn)(*sets)
+    expected = jnp.where(extreme(small, 1e4 * small) == small, 2 * small, 0)
+    room = 2001 * np.finfo(np.float32).eps if name.startswith("forward") else 0
+    assert (lower <= expected + room).all() and (expected <= upper + room).all()

@@ -12,7 +12,7 @@ from jax import lax
 from jaxlirpa._graph.graph import Graph, Node
 from jaxlirpa._ops.families import Opaque, Record, Repeated, operand_boxes
 from jaxlirpa._relax.integers import converted, is_integer
-from jaxlirpa._typing import Array, Interval, vacuous_where_nan
+from jaxlirpa._typing import Array, Interval, is_floating, vacuous_where_nan
 
 Image = Callable[[Node, Sequence[Interval]], tuple[Interval, ...]]
 
@@ -55,8 +55,18 @@ def _comparison(
     return Opaque(image)
 
 
+# Limits of two values that are equal may miss each other by so many units in the last place.
+_MISS = 8
+
+
 def _less(x: Interval, y: Interval) -> Array:
-    return x.upper < y.lower
+    """By more than rounding: one value may have been bounded in two ways."""
+    below, above = x.upper, y.lower
+    if not is_floating(below):
+        return below < above
+    eps = jnp.finfo(below.dtype).eps
+    sizes = (jnp.where(jnp.isinf(limit), 0, jnp.abs(limit)) for limit in (below, above))
+    return above - below > _MISS * eps * sum(sizes)
 
 
 def _less_or_equal(x: Interval, y: Interval) -> Array:
@@ -68,7 +78,7 @@ def _swapped(test: Callable[[Interval, Interval], Array]) -> Callable[[Interval,
 
 
 def _apart(x: Interval, y: Interval) -> Array:
-    return (x.upper < y.lower) | (y.upper < x.lower)
+    return _less(x, y) | _less(y, x)
 
 
 def _equal(x: Interval, y: Interval) -> Array:

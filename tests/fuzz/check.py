@@ -272,13 +272,13 @@ def _check_constants(case: Case, values: Mapping[Ref | int, np.ndarray]) -> None
 
 
 def _rounded(case: Case, violation: Violation, points: Sequence[np.ndarray]) -> bool:
-    """Whether a violation is rounding: of the program, and of nothing else.
+    """Whether a violation is rounding, and nothing else.
 
     The true values are those in double precision. They may be outside of the bounds by no more
     than what the values of the program move if everything before them is off by as many units in
-    the last place as `oracles.contains` allows, in the graph or, for an output, as it is written;
-    and the same must be true of the bounds that are computed in double precision, whose units are
-    smaller.
+    the last place as `oracles.contains` allows, in the graph or, for an output, as it is written.
+    In the graph, these are units of the limits of a value, with which bounds are computed. And the
+    same must be true of the bounds that are computed in double precision, whose units are smaller.
     """
     if not np.isfinite([violation.value, violation.lower, violation.upper]).all():
         return False
@@ -295,31 +295,45 @@ def _rounded(case: Case, violation: Violation, points: Sequence[np.ndarray]) -> 
     truth = truth[(chosen, slice(None), *entry)].astype(float)
 
     def explained(graph: Graph, case: Case, points: Sequence[np.ndarray]) -> bool:
-        lower, upper = (
-            float(x[violation.place]) for x in bounded(graph, case, violation.method)[position]
-        )
+        bounds = bounded(graph, case, violation.method)
+        lower, upper = (float(x[violation.place]) for x in bounds[position])
+        sizes = {
+            ref: np.fmax(*(np.nan_to_num(np.abs(x[chosen]), posinf=0) for x in box))
+            for ref, box in zip(graph.targets, bounds, strict=True)
+            if is_floating(graph.aval(ref))
+        }
         outside = np.nanmax(np.maximum(lower - truth, truth - upper))
         written = case.written()
         outputs = zip(case.traced().outputs, written.outputs, strict=True)
         computed = [(written, own) for out, own in outputs if out == graph.targets[position]]
         return any(
-            outside <= _spread(way, ref, violation.place, points, case.seed)
-            for way, ref in [(graph, violation.ref), *computed]
-            if isinstance(ref, Ref)
+            outside <= _spread(way, ref, own, violation.place, points, case.seed)
+            for way, ref, own in [
+                (graph, violation.ref, sizes),
+                *((way, ref, {}) for way, ref in computed if isinstance(ref, Ref)),
+            ]
         )
 
     return explained(graph, case, points) and explained(precise, double, points64)
 
 
 def _spread(
-    graph: Graph, ref: Ref, place: tuple[int, ...], points: Sequence[np.ndarray], seed: int
+    graph: Graph,
+    ref: Ref,
+    sizes: Mapping[Ref, np.ndarray],
+    place: tuple[int, ...],
+    points: Sequence[np.ndarray],
+    seed: int,
 ) -> float:
-    """How much one entry of a value moves if all values before it are off a little."""
+    """How much one entry of a value moves if all values before it are off a little.
+
+    By units in the last place of what they are themselves, or of `sizes` where that is larger.
+    """
     rng = np.random.default_rng(seed)
 
-    def off(x: jax.Array | np.ndarray, units: int) -> jax.Array:
+    def off(x: jax.Array | np.ndarray, units: int, size: np.ndarray | float = 0.0) -> jax.Array:
         step = units * float(np.finfo(x.dtype).eps) * rng.choice([-1, 0, 1], x.shape)
-        return jnp.asarray(x * (1 + step).astype(x.dtype))
+        return jnp.asarray(x + (step * np.maximum(np.abs(x), size)).astype(x.dtype))
 
     chosen, *entry = place
     base = np.asarray(_values(graph.returning([ref]), points)[0])[(chosen, slice(None), *entry)]
@@ -333,6 +347,7 @@ def _spread(
             continue
         evaluate = _each(_each(node.__call__))
         for k, y in enumerate(evaluate(*(values[r] for r in node.perturbed))):
-            values[Ref(index, k)] = off(y, oracles.ULPS) if is_floating(y) else y
+            own = Ref(index, k)
+            values[own] = off(y, oracles.ULPS, sizes.get(own, 0.0)) if is_floating(y) else y
     moved = np.asarray(values[ref])[(slice(None), slice(None), *entry)]
     return float(np.nanmax(np.abs(moved.astype(float) - base.astype(float))))

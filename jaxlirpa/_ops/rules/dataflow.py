@@ -137,13 +137,19 @@ def within(
     others: Sequence[Ref],
     image: Callable[[Sequence[Interval]], Interval],
     source: Source,
+    of: Node | None = None,
 ) -> list[Value]:
-    """`value`, of which it is known as well that it lies in `image` of the boxes of `others`."""
+    """`value`, of which it is known as well that it lies in `image` of the boxes of `others`.
+
+    Where it is what the node `of` computes from those, it is evaluated so: what stands for a value
+    may be rounded more than the value itself. Rules to come see the node's primitive.
+    """
     if not isinstance(value, Ref):
         return [value]
 
-    def bind(value: Array, *_: Array) -> tuple[Array, ...]:
-        return (value,)
+    def bind(value: Array, *others: Array) -> tuple[Array, ...]:
+        return (value,) if of is None else of(*others)
 
-    params, avals = {"image": image}, (build.aval(value),)
+    params = {"image": image, "of": None if of is None else of.primitive}
+    avals = (build.aval(value),)
     return build.append("within", (value, *others), params, bind, avals, source)

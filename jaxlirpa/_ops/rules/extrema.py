@@ -38,9 +38,25 @@ def _between_two(kinked: Callable[[Array, Array], Array]) -> Rule:
             return Interval(node(a.lower, b.lower)[0], node(a.upper, b.upper)[0])
 
         (value,) = build.apply(kinked, node.source, x, y)
-        return within(build, value, (x, y), image, node.source)
+        return within(build, value, (x, y), image, node.source, of=node)
 
     return rule
+
+
+def _is_extreme(build: Builder, node: Node) -> Sequence[Value] | None:
+    """`x == max(x, y)` is `x >= y`, which the rounding of a maximum cannot turn around."""
+    for x, extreme in (node.operands, node.operands[::-1]):
+        found = build.definition(extreme)
+        if found is None or found.primitive != "within" or not isinstance(x, Ref):
+            continue
+        if x in found.perturbed[1:]:
+            _, a, b = found.perturbed
+            y = b if x == a else a
+            if found.params["of"] == "max":
+                return build.apply(lax.ge, node.source, x, y)
+            if found.params["of"] == "min":
+                return build.apply(lax.le, node.source, x, y)
+    return None
 
 
 def _never(build: Builder, node: Node) -> Sequence[Value] | None:
@@ -151,6 +167,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
     "clamp": (_clamp,),
     "cummax": (_running_largest,),
     "cummin": (_running_smallest,),
+    "eq": (_is_extreme,),
     "max": (
         _never,
         _between_two(lambda x, y: y + jnp.maximum(x - y, 0)),
