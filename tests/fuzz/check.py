@@ -13,7 +13,7 @@ import oracles
 
 import jaxlirpa
 from fuzz.programs import OPERATIONS, SHAPES, Operation, Program, random_program
-from fuzz.sets import Batch, between, convert, farthest, into_hull, members, pick, random_batch
+from fuzz.sets import Batch, between, convert, farthest, members, pick, put_back, random_batch
 from jaxlirpa._graph.graph import INPUT, Graph, Ref
 from jaxlirpa._graph.trace import trace
 from jaxlirpa._typing import is_floating
@@ -290,7 +290,7 @@ def _rounded(case: Case, violation: Violation, points: Sequence[np.ndarray]) -> 
     chosen, *entry = violation.place
     position = graph.targets.index(violation.ref)
     pairs = zip(double.inputs, points, strict=True)
-    points64 = [into_hull(batch, x.astype(double.dtype)) for batch, x in pairs]
+    points64 = [put_back(batch, x.astype(double.dtype)) for batch, x in pairs]
     truth = values_at(double, points64)[precise.targets[position]]
     truth = truth[(chosen, slice(None), *entry)].astype(float)
 
@@ -327,13 +327,15 @@ def _spread(
 ) -> float:
     """How much one entry of a value moves if all values before it are off a little.
 
-    By units in the last place of what they are themselves, or of `sizes` where that is larger.
+    By units in the last place of what they are themselves, or of `sizes` where that is larger;
+    and by what is lost of numbers below the normal ones.
     """
     rng = np.random.default_rng(seed)
 
     def off(x: jax.Array | np.ndarray, units: int, size: np.ndarray | float = 0.0) -> jax.Array:
-        step = units * float(np.finfo(x.dtype).eps) * rng.choice([-1, 0, 1], x.shape)
-        return jnp.asarray(x + (step * np.maximum(np.abs(x), size)).astype(x.dtype))
+        info, sign = np.finfo(x.dtype), rng.choice([-1, 0, 1], x.shape)
+        step = units * float(info.eps) * np.maximum(np.abs(x), size) + float(info.tiny)
+        return jnp.asarray(x + (sign * step).astype(x.dtype))
 
     chosen, *entry = place
     base = np.asarray(_values(graph.returning([ref]), points)[0])[(chosen, slice(None), *entry)]

@@ -112,12 +112,19 @@ def between(batch: Batch, a: np.ndarray, b: np.ndarray, share: np.ndarray) -> np
     return np.clip(found, np.minimum(a, b), np.maximum(a, b))
 
 
-def into_hull(batch: Batch, points: np.ndarray) -> np.ndarray:
-    """Points that rounding in another precision has put outside of the sets' boxes, put back."""
+def put_back(batch: Batch, points: np.ndarray) -> np.ndarray:
+    """Members of the sets, from points that rounding in another precision has put outside."""
     if isinstance(batch, jaxlirpa.Box):
         return points
-    lower, upper = batch.center - batch.radius, batch.center + batch.radius
-    return np.clip(points, lower[:, None], upper[:, None])
+    center, radius = np.asarray(batch.center)[:, None], np.asarray(batch.radius)
+    radius = np.broadcast_to(radius.reshape(len(radius), 1, *radius.shape[1:]), center.shape)
+    size = np.clip(points - center, -radius, radius) / np.where(radius > 0, radius, 1)
+    if not np.isinf(batch.ord):
+        axis = range(points.ndim - 2) if batch.axis is None else np.atleast_1d(batch.axis)
+        normed = tuple(int(i) % (points.ndim - 2) + 2 for i in axis)
+        norm = np.sum(np.abs(size) ** batch.ord, normed, keepdims=True) ** (1 / batch.ord)
+        size = size / np.maximum(norm, 1)
+    return center + radius * size
 
 
 def members(batch: Batch, rng: np.random.Generator, count: int) -> np.ndarray:
