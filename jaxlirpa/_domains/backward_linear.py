@@ -29,7 +29,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import jax
 import jax.numpy as jnp
 
-from jaxlirpa._domains.rows import Side
+from jaxlirpa._domains.rows import Side, inner_products, numbered
 from jaxlirpa._graph.graph import Graph, Node, Ref
 from jaxlirpa._ops.families import Elementwise, Joint, Nonlinear, Within
 from jaxlirpa._ops.registry import record
@@ -38,7 +38,7 @@ from jaxlirpa._relax.planes import Plane, Planes
 from jaxlirpa._relax.planes import around as planes_around
 from jaxlirpa._special.convolution import transpose
 from jaxlirpa._special.dense import behind_dense
-from jaxlirpa._typing import Array, inner, matrix
+from jaxlirpa._typing import Array, matrix
 
 Relaxed = TypeVar("Relaxed")
 
@@ -81,22 +81,33 @@ class BackwardLinear:
 
         Args:
             target: the value.
-            rows: the numbers of the entries; None for all of them.
+            rows: the numbers of the entries, `[rows]`; None for all of them. Where examples are
+                independent, `[rows, examples]` numbers of entries of each.
 
         Returns:
             The functional, and the value that it is one of: `target`, or one before it.
         """
-        aval = self.graph.aval(target)
-        size = math.prod(aval.shape)
-        offset = self.reference[target].reshape(-1)
+        offset = numbered(self.reference[target], self.graph.examples.get(target))
         value, coefficients = behind_dense(self.graph, target) or (target, None)
-        if coefficients is None:
-            eye = jnp.eye(size, dtype=aval.dtype)
-            coefficients = eye if rows is None else jax.nn.one_hot(rows, size, dtype=aval.dtype)
-            coefficients = coefficients.reshape(len(coefficients), *aval.shape)
-        elif rows is not None:
-            coefficients = coefficients[rows]
-        side = Side(coefficients, offset if rows is None else offset[rows])
+        shape, axis = self.graph.aval(value).shape, self.graph.examples.get(value)
+        if rows is not None:
+            offset = jnp.take_along_axis(offset, rows, 0)
+            if coefficients is None:
+                own = math.prod(shape) // (1 if axis is None else shape[axis])
+                coefficients = jax.nn.one_hot(rows, own, dtype=offset.dtype)
+            else:
+                coefficients = coefficients[rows]
+        elif coefficients is None:
+            coefficients = jnp.eye(len(offset), dtype=offset.dtype)
+        if axis is None:
+            coefficients = coefficients.reshape(len(offset), *shape)
+        else:
+            others = (*shape[:axis], *shape[axis + 1 :])
+            each = (1,) if rows is None else offset.shape[1:]
+            coefficients = coefficients.reshape(len(offset), *each, *others)
+            coefficients = jnp.moveaxis(coefficients, 1, axis + 1)
+            coefficients = jnp.broadcast_to(coefficients, (len(offset), *shape))
+        side = Side(coefficients, offset)
         return value, Functional(side, side)
 
     def add(self, a: Functional, b: Functional) -> Functional:
@@ -139,10 +150,15 @@ class BackwardLinear:
         else:
             lines = around(self.lines(index), x, y)
             pair = Sided(lines, lines)
+        axis = self._examples(functional, Ref(index, 0))
         return Functional(
-            _substitute(functional.lower, positive=pair.lower[:2], negative=pair.lower[2:]),
-            _substitute(functional.upper, positive=pair.upper[2:], negative=pair.upper[:2]),
+            _substitute(functional.lower, pair.lower[:2], pair.lower[2:], axis),
+            _substitute(functional.upper, pair.upper[2:], pair.upper[:2], axis),
         )
+
+    def _examples(self, functional: Functional, ref: Ref) -> int | None:
+        """The axis of a value that numbers what each row has a functional of."""
+        return self.graph.examples[ref] if functional.lower.by_example else None
 
     def _joint(
         self,
@@ -161,8 +177,9 @@ class BackwardLinear:
             planes = planes_around(self.planes(index)[k], xs, y, axes)
             pair = Sided(planes, planes)
         (below, above), (below_, above_) = pair
-        rows, offset = _substitute_jointly(functional.lower, below, above, axes)
-        rows_, offset_ = _substitute_jointly(functional.upper, above_, below_, axes)
+        axis = self._examples(functional, ref)
+        rows, offset = _substitute_jointly(functional.lower, below, above, axes, axis)
+        rows_, offset_ = _substitute_jointly(functional.upper, above_, below_, axes, axis)
         pairs = []
         for ref, a, b in zip(node.perturbed, rows, rows_, strict=True):
             if a is not None and b is not None:
@@ -203,7 +220,9 @@ def _planes_around(planes: Planes, xs: Sequence[Array], y: Array, axes: tuple[in
     return jax.vmap(lambda own: planes_around(own, xs, y, axes))(planes)
 
 
-def _substitute(side: Side, positive: tuple[Array, ...], negative: tuple[Array, ...]) -> Side:
+def _substitute(
+    side: Side, positive: tuple[Array, ...], negative: tuple[Array, ...], examples: int | None
+) -> Side:
     """Puts one line where the coefficient is positive and another where it is negative.
 
     Works on flattened entries: selecting on arrays of high rank is several times slower. The
@@ -216,10 +235,11 @@ def _substitute(side: Side, positive: tuple[Array, ...], negative: tuple[Array, 
     (slope, offset), (slope_, offset_) = (
         [matrix(_by_row(x, shape)) for x in line] for line in (positive, negative)
     )
-    return Side(
-        (up * slope + down * slope_).reshape(shape),
-        side.offset + _inner(up, offset) + _inner(down, offset_),
+    gaps = (
+        inner_products(part.reshape(shape), gap.reshape(-1, *shape[1:]), examples)
+        for part, gap in ((up, offset), (down, offset_))
     )
+    return Side((up * slope + down * slope_).reshape(shape), sum(gaps, start=side.offset))
 
 
 def _by_row(x: Array, shape: tuple[int, ...]) -> Array:
@@ -232,15 +252,8 @@ def _by_row(x: Array, shape: tuple[int, ...]) -> Array:
     return x if x.ndim == len(shape) else x[None]
 
 
-def _inner(rows: Array, values: Array) -> Array:
-    """The inner product of every row with its values, or with the same for all."""
-    if len(values) == 1:
-        return inner(rows, values[0])
-    return jnp.einsum("rn,rn->r", matrix(rows), matrix(values), precision=jax.lax.Precision.HIGHEST)
-
-
 def _substitute_jointly(
-    side: Side, positive: Plane, negative: Plane, axes: tuple[int, ...]
+    side: Side, positive: Plane, negative: Plane, axes: tuple[int, ...], examples: int | None
 ) -> tuple[list[Array | None], Array]:
     """Coefficients on every operand, and the offset; as `_substitute`."""
     rows = side.coefficients
@@ -248,7 +261,7 @@ def _substitute_jointly(
     down = rows - up
     offset = side.offset
     for part, plane in ((up, positive), (down, negative)):
-        offset = offset + _inner(part, _by_row(plane.offset, rows.shape))
+        offset = offset + inner_products(part, _by_row(plane.offset, rows.shape), examples)
     behind_rows = tuple(axis + 1 for axis in axes)
     up, down = jnp.expand_dims(up, behind_rows), jnp.expand_dims(down, behind_rows)
     coefficients: list[Array | None] = []

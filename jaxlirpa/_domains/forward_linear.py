@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -12,8 +13,8 @@ import jax.numpy as jnp
 
 from jaxlirpa._domains.interval import IntervalDomain, nonlinear_image
 from jaxlirpa._domains.ordered import image
-from jaxlirpa._domains.rows import Side
-from jaxlirpa._graph.graph import Node, Ref
+from jaxlirpa._domains.rows import Side, arranged, inner_products, numbered
+from jaxlirpa._graph.graph import Graph, Node, Ref
 from jaxlirpa._ops.families import Elementwise, Joint, Nonlinear, Within
 from jaxlirpa._ops.registry import record
 from jaxlirpa._relax.lines import Lines, relax
@@ -21,7 +22,6 @@ from jaxlirpa._relax.planes import Plane, relax_jointly
 from jaxlirpa._typing import (
     Array,
     Interval,
-    inner,
     intersect,
     is_floating,
     matrix,
@@ -29,13 +29,15 @@ from jaxlirpa._typing import (
     vacuous_where_overflown,
 )
 from jaxlirpa.sets import ArraySet
+from jaxlirpa.sets.base import extrema_by_example
 
 
 class Form(NamedTuple):
     """An affine function of the inputs, entry by entry of a value, around the sets' points.
 
     Attributes:
-        coefficients: for each input of `n` entries, `[n, *shape]`.
+        coefficients: for each input of `n` entries, `[n, *shape]`. Where the value has an axis of
+            independent examples, `n` is that of one of them, on whose own entries they are.
         offset: `[*shape]`, the value where every input is its set's `point()`.
     """
 
@@ -56,8 +58,14 @@ class Enclosure(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class ForwardLinear:
-    """The forward domain of linear forms over given sets."""
+    """The forward domain of linear forms over given sets.
 
+    Attributes:
+        graph: for the axes of independent examples.
+        sets: of its inputs.
+    """
+
+    graph: Graph
     sets: Mapping[Ref, ArraySet]
 
     def inputs(self) -> dict[Ref, Enclosure]:
@@ -65,16 +73,51 @@ class ForwardLinear:
         states = {}
         for ref, own in self.sets.items():
             shape, dtype = own.aval.shape, own.aval.dtype
-            coefficients = tuple(
-                jnp.eye(n, dtype=dtype).reshape(n, *shape)
-                if s is own
-                else jnp.zeros((n, *shape), dtype)
-                for s in self.sets.values()
-                for n in [math.prod(s.aval.shape)]
+            form = Form(
+                tuple(
+                    self._identity(ref) if r == ref else jnp.zeros((n, *shape), dtype)
+                    for r, n in self._entries(ref).items()
+                ),
+                own.point(),
             )
-            form = Form(coefficients, own.point())
             states[ref] = Enclosure(form, form, own.hull())
         return states
+
+    def _entries(self, ref: Ref) -> dict[Ref, int]:
+        """Of each input, how many coefficients an entry of a value has."""
+        if ref in self.graph.examples:
+            return {r: self.graph.size(r) for r in self.sets}
+        return {r: math.prod(s.aval.shape) for r, s in self.sets.items()}
+
+    def _identity(self, ref: Ref) -> Array:
+        """Coefficients of an input on itself."""
+        aval, n = self.graph.aval(ref), self._entries(ref)[ref]
+        eye, axis = jnp.eye(n, dtype=aval.dtype), self.graph.examples.get(ref)
+        if axis is None:
+            return eye.reshape(n, *aval.shape)
+        others = (*aval.shape[:axis], *aval.shape[axis + 1 :])
+        each = jnp.expand_dims(eye.reshape(n, *others), axis + 1)
+        return jnp.broadcast_to(each, (n, *aval.shape))
+
+    def joined(self, ref: Ref, value: Enclosure) -> Enclosure:
+        """A value whose examples are independent, with coefficients on the entries of all."""
+        axis = self.graph.examples.get(ref)
+        if axis is None or value.lower is None or value.upper is None:
+            return value
+
+        def on_all(coefficients: Array) -> Array:
+            """The inputs' examples are along their leading axes."""
+            shape = [1] * (coefficients.ndim + 1)
+            count = shape[0] = shape[axis + 2] = coefficients.shape[axis + 1]
+            same = jnp.eye(count, dtype=coefficients.dtype).reshape(shape)
+            return (same * coefficients).reshape(-1, *coefficients.shape[1:])
+
+        def joint(form: Form) -> Form:
+            return Form(tuple(map(on_all, form.coefficients)), form.offset)
+
+        lower = joint(value.lower)
+        shared = value.lower is value.upper
+        return Enclosure(lower, lower if shared else joint(value.upper), value.box)
 
     def step(
         self, index: int, node: Node, operands: tuple[Enclosure, ...]
@@ -82,23 +125,35 @@ class ForwardLinear:
         """Forms and boxes of a node's outputs."""
         found = record(node)
         if isinstance(found, Nonlinear):
-            return self._nonlinear(node, found, operands)
+            return self._nonlinear(index, node, found, operands)
         boxes = IntervalDomain().step(index, node, tuple(e.box for e in operands))
         if not is_floating(node.outputs[0]):
-            return tuple(self._constant(box) for box in boxes)
+            return tuple(self._constant(index, box) for box in boxes)
+        operands = self._alike(index, node, operands)
         forms = image(node, found, [(e.lower, e.upper) for e in operands], _act)
         return tuple(Enclosure(*pair, box) for pair, box in zip(forms, boxes, strict=True))
 
+    def _alike(
+        self, index: int, node: Node, operands: tuple[Enclosure, ...]
+    ) -> tuple[Enclosure, ...]:
+        """The operands, with coefficients on all examples where the node mixes them."""
+        if Ref(index, 0) in self.graph.examples:
+            return operands
+        return tuple(map(self.joined, node.perturbed, operands))
+
     def _nonlinear(
-        self, node: Node, found: Nonlinear, operands: tuple[Enclosure, ...]
+        self, index: int, node: Node, found: Nonlinear, operands: tuple[Enclosure, ...]
     ) -> tuple[Enclosure, ...]:
         """Forms from lines or planes, and boxes from the range over the operands' boxes."""
-        boxes = [self.box(operand) for operand in operands]
+        boxes = list(map(self.box, node.perturbed, operands))
         images = nonlinear_image(node, found, boxes)
         if isinstance(found, Within):
-            return (operands[0]._replace(box=images[0]),)
+            (operand, *_) = self._alike(index, node, operands)
+            return (operand._replace(box=images[0]),)
         if not is_floating(node.outputs[0]):
-            return tuple(self._constant(box) for box in images)
+            return tuple(self._constant(index, box) for box in images)
+        if isinstance(found, Elementwise | Joint):
+            operands = self._alike(index, node, operands)
         if isinstance(found, Elementwise):
             relaxation = (found.beside_box or found.relaxation)(node)
             forms = _between(operands[0], relax(relaxation, boxes[0]))
@@ -111,37 +166,57 @@ class ForwardLinear:
             above = _compose([(e.upper, e.lower) for e in operands], planes.upper, axes)
             if below is not None and above is not None:
                 return (Enclosure(below, above, images[0]),)
-        return tuple(self._constant(box) for box in images)
+        return tuple(self._constant(index, box) for box in images)
 
-    def _constant(self, box: Interval) -> Enclosure:
+    def _constant(self, index: int, box: Interval) -> Enclosure:
         """A value of which nothing but a box is known; of one without forms, as it is no number."""
         if not is_floating(box.lower):
             return Enclosure(None, None, box)
         box = vacuous_where_nan(box)
         coefficients = tuple(
-            jnp.zeros((math.prod(s.aval.shape), *box.lower.shape), box.lower.dtype)
-            for s in self.sets.values()
+            jnp.zeros((n, *box.lower.shape), box.lower.dtype)
+            for n in self._entries(Ref(index, 0)).values()
         )
         return Enclosure(Form(coefficients, box.lower), Form(coefficients, box.upper), box)
 
-    def box(self, value: Enclosure) -> Interval:
+    def box(self, ref: Ref, value: Enclosure) -> Interval:
         """The box of a value: from its forms over the sets, and from its own box."""
         if value.lower is None or value.upper is None:
             return value.box
-        lower, upper = self.extrema(value.lower), self.extrema(value.upper)
+        lower, upper = self.extrema(ref, value.lower), self.extrema(ref, value.upper)
         box = vacuous_where_overflown(Interval(lower.lower, upper.upper))
         return intersect(vacuous_where_nan(box), value.box)
 
-    def extrema(self, form: Form) -> Interval:
-        """Minimum and maximum of a form over the sets."""
-        shape = form.offset.shape
-        lower = upper = form.offset.reshape(-1)
-        for s, coefficients in zip(self.sets.values(), form.coefficients, strict=True):
-            rows = matrix(coefficients).T
-            part = s.extrema(rows.reshape(len(rows), *s.aval.shape), s.point())
+    def extrema(self, ref: Ref, form: Form) -> Interval:
+        """Minimum and maximum of a value's form over the sets."""
+        axis = self.graph.examples.get(ref)
+        lower = upper = numbered(form.offset, axis)
+        for own, coefficients in self.rows(ref, form).items():
+            s = self.sets[own]
+            if axis is None:
+                part = s.extrema(coefficients, s.point())
+            else:
+                part = extrema_by_example(s, coefficients, s.point(), self.graph.examples[own])
             lower, upper = lower + part.lower, upper + part.upper
-        dtype = form.offset.dtype  # may be shorter than that of the inputs
-        return Interval(*(x.reshape(shape).astype(dtype) for x in (lower, upper)))
+        dtype, shape = form.offset.dtype, form.offset.shape  # may be shorter than the inputs' type
+        return Interval(*(arranged(x, shape, axis).astype(dtype) for x in (lower, upper)))
+
+    def rows(self, ref: Ref, form: Form) -> dict[Ref, Array]:
+        """A form's coefficients with its rows first: from `[n, *shape]` to `[rows, *input.shape]`.
+
+        The inputs' examples are along their leading axes.
+        """
+        axis, shape = self.graph.examples.get(ref), form.offset.shape
+        pairs = zip(self.sets.items(), form.coefficients, strict=True)
+        if axis is None:
+            size = math.prod(shape)
+            return {r: matrix(c).T.reshape(size, *s.aval.shape) for (r, s), c in pairs}
+        size = math.prod(shape) // shape[axis]
+        found = {}
+        for (own, s), c in pairs:
+            by_example = jnp.moveaxis(c, axis + 1, -1).reshape(len(c), size, -1)
+            found[own] = jnp.transpose(by_example, (1, 2, 0)).reshape(size, *s.aval.shape)
+        return found
 
 
 def _between(value: Enclosure, lines: Lines) -> tuple[Form, Form]:
@@ -185,7 +260,11 @@ def _compose(
 
 
 def compose(
-    rows: Side, reference: Array, value: Enclosure, shape: tuple[int, ...]
+    rows: Side,
+    reference: Array,
+    value: Enclosure,
+    shape: tuple[int, ...],
+    axes: tuple[int | None, int | None],
 ) -> tuple[Form, Form]:
     """Affine rows of a value, between two forms: where a coefficient is negative, the upper form
     of the value bounds from below.
@@ -195,17 +274,18 @@ def compose(
         reference: shaped like the value.
         value: what is known of it.
         shape: of the result, one entry a row.
+        axes: of the value and of the result, that number examples.
     """
-    flat = matrix(rows.coefficients)
-    up, down = jnp.maximum(flat, 0), jnp.minimum(flat, 0)
+    up, down = jnp.maximum(rows.coefficients, 0), jnp.minimum(rows.coefficients, 0)
 
     def side(rising: Form, falling: Form) -> Form:
         def mix(a: Array, b: Array) -> Array:
-            return (inner(up, a) + inner(down, b)).reshape(shape)
+            products = (inner_products(c, x[None], axes[0]) for c, x in ((up, a), (down, b)))
+            return arranged(functools.reduce(jnp.add, products), shape, axes[1])
 
         coefficients = tuple(map(jax.vmap(mix), rising.coefficients, falling.coefficients))
         offset = mix(rising.offset - reference, falling.offset - reference)
-        return Form(coefficients, offset + rows.offset.reshape(shape))
+        return Form(coefficients, offset + arranged(rows.offset, shape, axes[1]))
 
     assert value.lower is not None and value.upper is not None
     return side(value.lower, value.upper), side(value.upper, value.lower)

@@ -1,14 +1,68 @@
-"""Rows of affine functions of one value, which both linear domains speak of."""
+"""Rows of affine functions of one value, which both linear domains speak of.
+
+Where a value has an axis of independent examples, a row holds one functional of each of them. It is
+one array of coefficients, as no functional has any on another example, and a number an example.
+"""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
-from jaxlirpa._typing import Array
+import jax
+import jax.numpy as jnp
+
+from jaxlirpa._typing import Array, inner, matrix
+
+HIGHEST = jax.lax.Precision.HIGHEST
 
 
 class Side(NamedTuple):
-    """Affine rows: coefficients `[rows, *shape]` and offset `[rows]`."""
+    """Affine rows: coefficients `[rows, *shape]` and offset `[rows]`, or `[rows, examples]`."""
 
     coefficients: Array
     offset: Array
+
+    @property
+    def by_example(self) -> bool:
+        """Whether a row is a functional of each example."""
+        return self.offset.ndim > 1
+
+
+def numbered(x: Array, axis: int | None) -> Array:
+    """The entries of a value as rows: `[entries]`, or `[entries of one example, examples]`."""
+    if axis is None:
+        return x.reshape(-1)
+    return jnp.moveaxis(x, axis, -1).reshape(-1, x.shape[axis])
+
+
+def arranged(rows: Array, shape: Sequence[int], axis: int | None) -> Array:
+    """The value whose entries are the rows; the inverse of `numbered`."""
+    if axis is None:
+        return rows.reshape(shape)
+    others = (*shape[:axis], *shape[axis + 1 :])
+    return jnp.moveaxis(rows.reshape(*others, shape[axis]), -1, axis)
+
+
+def inner_products(rows: Array, values: Array, axis: int | None) -> Array:
+    """The inner product of every row with its values, or with the same for all.
+
+    Args:
+        rows: `[rows, *shape]`.
+        values: of the same shape, or with one row for all.
+        axis: of `shape`, that numbers examples, each of which has a product of its own.
+
+    Returns:
+        `[rows]` or `[rows, examples]`.
+    """
+    if axis is not None:
+        shape = rows.shape[1:]
+        split = math.prod(shape[:axis]), shape[axis], math.prod(shape[axis + 1 :])
+        rows, values = rows.reshape(-1, *split), values.reshape(-1, *split)
+        if len(values) == 1:
+            return jnp.einsum("rbna,bna->rn", rows, values[0], precision=HIGHEST)
+        return jnp.einsum("rbna,rbna->rn", rows, values, precision=HIGHEST)
+    if len(values) == 1:
+        return inner(rows, values[0])
+    return jnp.einsum("rn,rn->r", matrix(rows), matrix(values), precision=HIGHEST)

@@ -202,7 +202,7 @@ class _Planning:
             if math.prod(self.layout.grid) * math.prod(geometry.size) > _MOST_PLACES:
                 raise NotLocal
             held = math.prod(geometry.size) * channels
-            dense, widest = plan.dense + math.prod(shape), max(plan.widest, held)
+            dense, widest = plan.dense + self.graph.size(ref), max(plan.widest, held)
             plans.append((ref, Plan(geometry, plan.windowed + held, dense, widest)))
         return plans
 

@@ -103,11 +103,13 @@ class Graph:
         nodes: in topological order; the inputs come first.
         outputs: a `Ref`, or an array where the output does not depend on the inputs.
         names: of the values.
+        examples: the axes of values that number examples, none of which depends on another.
     """
 
     nodes: tuple[Node, ...]
     outputs: tuple[Ref | Array, ...]
     names: Names = Names()
+    examples: Mapping[Ref, int] = dataclasses.field(default_factory=dict)
 
     @property
     def inputs(self) -> tuple[Ref, ...]:
@@ -122,6 +124,11 @@ class Graph:
     def aval(self, ref: Ref) -> Shaped:
         """Shape and dtype of a value."""
         return self.nodes[ref.node].outputs[ref.output]
+
+    def size(self, ref: Ref) -> int:
+        """Entries of a value that number rows: those of one example, where there are such."""
+        shape = self.aval(ref).shape
+        return math.prod(shape) // (shape[self.examples[ref]] if ref in self.examples else 1)
 
     def returning(self, outputs: Iterable[Ref | Array]) -> Graph:
         """The same program with other outputs."""

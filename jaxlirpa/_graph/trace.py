@@ -303,10 +303,11 @@ class Builder:
         """A perturbed scalar as an array, so that its coefficients have the shape of the output."""
         if not isinstance(operand, Ref) or shape == aval.shape:
             return operand
+        dimensions = tuple(range(len(aval.shape) - len(shape), len(aval.shape)))
         (spread,) = self.append(
             "broadcast_in_dim",
             (operand,),
-            {},
+            {"shape": tuple(aval.shape), "broadcast_dimensions": dimensions},
             lambda x: (jnp.broadcast_to(x, aval.shape),),
             (aval,),
             source,

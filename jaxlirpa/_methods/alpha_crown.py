@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxlirpa._domains.backward_linear import Sided
+from jaxlirpa._domains.rows import numbered
 from jaxlirpa._graph.graph import Graph, Ref
 from jaxlirpa._methods.crown import cost, solve
 from jaxlirpa._methods.given import Named, strategy
@@ -120,7 +121,8 @@ def _search(
     families: dict[int, list[Any]] = {i: relaxed.families(i) for i in relaxed.nonlinear(target)}
     tables = {i: relaxed.table(i, own) for i, own in families.items()}
     start = {i: [f.start for f in own] for i, own in families.items()}
-    rows = 1 if shared else relaxed.graph.aval(target).size
+    rows = 1 if shared else relaxed.graph.size(target)
+    along = {i: [_along(relaxed.graph, i, x) for x in start[i]] for i in start}
     start = jax.tree.map(lambda x: jnp.broadcast_to(x, (rows, *x.shape)), start)
 
     def at(families: Mapping[int, Sequence[Family[Any]]], position: Sided[PyTree]) -> Solution:
@@ -137,7 +139,12 @@ def _search(
     default = plain(relaxed, target)
     if not jax.tree.leaves(start):
         return default
-    descend = functools.partial(_descend, functools.partial(at, tables), steps, optimizer)
+
+    def limits(position: Sided[PyTree]) -> Interval:
+        box, axis = at(tables, position).box, relaxed.graph.examples.get(target)
+        return Interval(*(numbered(limit, axis) for limit in box))
+
+    descend = functools.partial(_descend, limits, along, steps, optimizer)
     position = Sided(start, start)
     if unroll:
         best = descend(position)
@@ -181,24 +188,42 @@ class _Best(NamedTuple):
     position: Sided[PyTree]
 
 
+def _along(graph: Graph, index: int, start: PyTree) -> PyTree:
+    """The axis that numbers examples in each array of a position; -1 where there is none.
+
+    The arrays have the shape of an operand, or that of the output.
+    """
+    refs = (*graph.nodes[index].perturbed, Ref(index, 0))
+    axes = {graph.aval(ref).shape: graph.examples.get(ref, -1) for ref in refs}
+    return jax.tree.map(lambda x: axes.get(x.shape, -1), start)
+
+
 def _descend(
-    at: Callable[[Sided[PyTree]], Solution],
+    limits_at: Callable[[Sided[PyTree]], Interval],
+    axes: PyTree,
     steps: int,
     optimizer: optax.GradientTransformation,
     start: Sided[PyTree],
 ) -> Sided[PyTree]:
-    """The best position for every row among those that gradient descent comes by."""
+    """The best position for every row among those that gradient descent comes by.
+
+    Args:
+        limits_at: the limits at a position, `[rows]` or `[rows, examples]`.
+        axes: those of the position's arrays that number examples, or -1.
+        steps: how many positions.
+        optimizer: goes from one to the next.
+        start: the first.
+    """
 
     def width(position: Sided[PyTree]) -> tuple[Array, Interval]:
-        box = at(position).box
-        difference = box.upper - box.lower
-        total = jnp.sum(jnp.where(jnp.isfinite(difference), difference, 0))
-        return total, Interval(*(x.reshape(-1) for x in box))
+        limits = limits_at(position)
+        difference = limits.upper - limits.lower
+        return jnp.sum(jnp.where(jnp.isfinite(difference), difference, 0)), limits
 
     def step(carry: tuple[Any, Any, _Best], _: None) -> tuple[tuple[Any, Any, _Best], None]:
         position, state, best = carry
         (_, limits), slopes = jax.value_and_grad(width, has_aux=True)(position)
-        best = _better(best, limits, position)
+        best = _better(best, limits, position, axes)
         slopes = jax.tree.map(lambda x: jnp.where(jnp.isfinite(x), x, 0), slopes)
         updates, state = optimizer.update(slopes, state, position)
         moved = optax.apply_updates(position, updates)
@@ -214,19 +239,24 @@ def _descend(
     return best.position
 
 
-def _better(best: _Best, limits: Interval, position: Sided[PyTree]) -> _Best:
+def _better(best: _Best, limits: Interval, position: Sided[PyTree], axes: PyTree) -> _Best:
     """Keeps for every row, or for all that share their parameters, what is best."""
-
-    def keep(better: Array, new: PyTree, old: PyTree) -> PyTree:
-        def choose(x: Array, y: Array) -> Array:
-            return jnp.where(better.reshape(-1, *[1] * (x.ndim - 1)), x, y)
-
-        return jax.tree.map(choose, new, old)
-
     gains = limits.lower - best.limits.lower, best.limits.upper - limits.upper
     rows = len(jax.tree.leaves(position)[0])
     if rows < len(gains[0]):
-        gains = jnp.sum(gains[0], keepdims=True), jnp.sum(gains[1], keepdims=True)
+        gains = jnp.sum(gains[0], 0, keepdims=True), jnp.sum(gains[1], 0, keepdims=True)
+
+    def keep(gain: Array, new: PyTree, old: PyTree) -> PyTree:
+        def choose(axis: int, x: Array, y: Array) -> Array:
+            shape = [1] * x.ndim
+            shape[0] = len(gain)
+            if gain.ndim > 1 and axis >= 0:
+                shape[axis + 1] = gain.shape[1]
+                return jnp.where(gain.reshape(shape) > 0, x, y)
+            return jnp.where(gain.reshape(len(gain), -1).sum(1).reshape(shape) > 0, x, y)
+
+        return jax.tree.map(choose, axes, new, old)
+
     lower, upper = (gain > 0 for gain in gains)
     return _Best(
         Interval(
@@ -234,7 +264,7 @@ def _better(best: _Best, limits: Interval, position: Sided[PyTree]) -> _Best:
             jnp.where(upper, limits.upper, best.limits.upper),
         ),
         Sided(
-            keep(lower, position.lower, best.position.lower),
-            keep(upper, position.upper, best.position.upper),
+            keep(gains[0], position.lower, best.position.lower),
+            keep(gains[1], position.upper, best.position.upper),
         ),
     )

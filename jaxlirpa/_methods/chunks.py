@@ -24,23 +24,27 @@ def by_chunks(
     Args:
         bound: the limits `[size, ...]` of the entries with the given numbers.
         box: `[entries, ...]`, known before.
-        needed: `[entries]`, truth values.
+        needed: truth values, `[entries]`; or `[entries, examples]`, and so the numbers, where each
+            example has entries of its own.
         size: of a chunk.
     """
     entries = len(needed)
-    count = jnp.sum(needed)
+    count = jnp.max(jnp.sum(needed, 0))
     trips = math.ceil(entries / size)
-    order = jnp.argsort(~needed, stable=True)
-    order = jnp.pad(order, (0, trips * size - entries), constant_values=entries)
+    order = jnp.argsort(~needed, axis=0, stable=True)
+    padding = [(0, trips * size - entries), *[(0, 0)] * (needed.ndim - 1)]
+    order = jnp.pad(order, padding, constant_values=entries)
     closed, constants = jax.closure_convert(bound, order[:size])
 
     def improve(trip: Array, box: Interval, order: Array, constants: Any) -> Interval:
         number = jax.lax.dynamic_slice_in_dim(order, trip * size, size)
         at = jnp.minimum(number, entries - 1)
         found = vacuous_where_nan(closed(at, *constants))
-        better = intersect(Interval(*(limit[at] for limit in box)), found)
+        places = (number, *jnp.indices(number.shape, sparse=True)[1:])
+        known = (limit.at[places].get(mode="clip") for limit in box)
+        better = intersect(Interval(*known), found)
         pairs = zip(box, better, strict=True)
-        return Interval(*(limit.at[number].set(x, mode="drop") for limit, x in pairs))
+        return Interval(*(limit.at[places].set(x, mode="drop") for limit, x in pairs))
 
     @jax.custom_jvp
     def run(count: Array, order: Array, box: Interval, constants: Any) -> Interval:

@@ -200,4 +200,5 @@ def _around(value: Array, box: Interval, found: Interval) -> Interval:
 def cost(graph: Graph, sets: Mapping[Ref, ArraySet]) -> int:
     """Coefficients of a row an entry, on the widest value."""
     del sets
-    return graph.width() ** 2
+    values = [Ref(i, k) for i in graph.live() for k in range(len(graph.nodes[i].outputs))]
+    return max(map(graph.size, values), default=0) * graph.width()

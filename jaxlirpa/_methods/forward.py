@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Callable, Mapping
 
-from jaxlirpa._domains.forward_linear import Enclosure, Form, ForwardLinear, add, compose
+from jaxlirpa._domains.forward_linear import Enclosure, ForwardLinear, add, compose
+from jaxlirpa._domains.rows import numbered
 from jaxlirpa._graph.graph import Graph, Ref
 from jaxlirpa._methods.chain import affine, merged, starts
 from jaxlirpa._methods.solution import AffineRows, Solution, only_box
 from jaxlirpa._methods.transform import transform
-from jaxlirpa._typing import Bounds, LinearBounds, PyTree, matrix
+from jaxlirpa._typing import Bounds, LinearBounds, PyTree
 from jaxlirpa._walk import backward, forward
 from jaxlirpa.sets import ArraySet
 
@@ -62,22 +62,30 @@ def solve(graph: Graph, sets: Mapping[Ref, ArraySet], merge_output: bool) -> lis
         sets: of its inputs.
         merge_output: see `jaxlirpa._methods.ibp.solve`.
     """
-    domain = ForwardLinear(sets)
-    values = forward(graph, domain, domain.inputs())
+    forms = ForwardLinear(graph, sets)
+    values = forward(graph, forms, forms.inputs())
     if merge_output:
-        values.update(_merged(graph, sets, values))
-    return [_solution(domain, values[ref]) for ref in graph.targets]
+        values.update(_merged(graph, sets, forms, values))
+    return [_solution(forms, ref, values[ref]) for ref in graph.targets]
 
 
-def _solution(domain: ForwardLinear, value: Enclosure) -> Solution:
-    box = domain.box(value)
+def _solution(forms: ForwardLinear, ref: Ref, value: Enclosure) -> Solution:
+    box = forms.box(ref, value)
     if value.lower is None or value.upper is None:
         return only_box(box)
-    return Solution(box, _rows(value.lower, domain.sets), _rows(value.upper, domain.sets))
+    axis = forms.graph.examples.get(ref)
+    lower, upper = (
+        AffineRows(forms.rows(ref, form), numbered(form.offset, axis))
+        for form in (value.lower, value.upper)
+    )
+    return Solution(box, lower, upper)
 
 
 def _merged(
-    graph: Graph, sets: Mapping[Ref, ArraySet], values: Mapping[Ref, Enclosure]
+    graph: Graph,
+    sets: Mapping[Ref, ArraySet],
+    forms: ForwardLinear,
+    values: Mapping[Ref, Enclosure],
 ) -> dict[Ref, Enclosure]:
     """Better enclosures of the outputs whose affine chain has several links."""
     domain = affine(graph, sets)
@@ -86,8 +94,17 @@ def _merged(
     for ref, box in boxes.items():
         stop = functools.partial(starts, graph)
         reached = backward(graph, domain, *domain.start(ref), stop)
+        axis, own = graph.examples.get(ref), dict(values)
+        if axis is None:
+            own.update({r: forms.joined(r, values[r]) for r in reached})
         parts = [
-            compose(f.lower, domain.reference[r], values[r], graph.aval(ref).shape)
+            compose(
+                f.lower,
+                domain.reference[r],
+                own[r],
+                graph.aval(ref).shape,
+                (None if axis is None else graph.examples[r], axis),
+            )
             for r, f in reached.items()
         ]
         lower, upper = (functools.reduce(add, forms) for forms in zip(*parts, strict=True))
@@ -95,16 +112,6 @@ def _merged(
     return found
 
 
-def _rows(form: Form, sets: Mapping[Ref, ArraySet]) -> AffineRows:
-    """A form with its rows first: from `[n, *shape]` to `[rows, *input.shape]`."""
-    coefficients = {
-        ref: matrix(c).T.reshape(form.offset.size, *s.aval.shape)
-        for (ref, s), c in zip(sets.items(), form.coefficients, strict=True)
-    }
-    return AffineRows(coefficients, form.offset.reshape(-1))
-
-
 def _cost(graph: Graph, sets: Mapping[Ref, ArraySet]) -> int:
     """Coefficients of the widest value."""
-    inputs = sum(math.prod(s.aval.shape) for s in sets.values())
-    return inputs * graph.width()
+    return sum(map(graph.size, sets)) * graph.width()

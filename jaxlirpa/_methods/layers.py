@@ -10,6 +10,7 @@ from typing import TypeAlias
 import jax.numpy as jnp
 
 from jaxlirpa._domains.interval import IntervalDomain
+from jaxlirpa._domains.rows import arranged, numbered
 from jaxlirpa._domains.windowed_linear import WindowedLinear
 from jaxlirpa._domains.windows import Layout, layout_of
 from jaxlirpa._graph.graph import INPUT, Ref
@@ -106,18 +107,18 @@ class Layers:
 
     def _by_rows(self, ref: Ref, box: Interval) -> Interval:
         """By dense rows, for the entries that need it; at once where they are few."""
-        size, shape = self._size(ref), box.lower.shape
+        shape, axis = box.lower.shape, self.graph.examples.get(ref)
         chunk = self.rows_per_chunk or self._default_chunk(ref)
-        if size <= chunk:
+        if self.graph.size(ref) <= chunk:
             return plain(self.relaxed, ref).box
 
         def bound(rows: Array) -> Interval:
             return enclose(self.graph, self.sets, self.relaxed.domain, ref, rows).box
 
         self.relaxed.prepare(ref)
-        flat = Interval(*(limit.reshape(-1) for limit in box))
-        found = by_chunks(bound, flat, self._open(ref, box).reshape(-1), chunk)
-        return Interval(*(limit.reshape(shape) for limit in found))
+        entries = Interval(*(numbered(limit, axis) for limit in box))
+        found = by_chunks(bound, entries, numbered(self._open(ref, box), axis), chunk)
+        return Interval(*(arranged(limit, shape, axis) for limit in found))
 
     def _default_chunk(self, ref: Ref) -> int:
         """As many rows as fit into memory, and a part of all, so that few are computed in vain.
@@ -125,7 +126,7 @@ class Layers:
         The second not where rows pass convolutions in groups, say, whose transposes XLA computes
         slowly in a loop on CPUs.
         """
-        size = self._size(ref)
+        size = self.graph.size(ref)
         behind = self.graph.returning((ref,))
         fitting = max(1, _BUDGET // (behind.width() * self.graph.aval(ref).dtype.itemsize))
         nodes = [self.graph.nodes[index] for index in behind.live()]
@@ -173,7 +174,8 @@ class Layers:
         if isinstance(found, Move):
             return len(node.perturbed) == 1 and size >= self._size(node.perturbed[0])
         if isinstance(found, Affine | Bilinear) and not found.mixes:
-            return size > _MOST_PAIRS and all(self._spread(operand) for operand in node.perturbed)
+            many = self.graph.size(ref) > _MOST_PAIRS
+            return many and all(self._spread(operand) for operand in node.perturbed)
         return False
 
     def _spread(self, ref: Ref) -> bool:

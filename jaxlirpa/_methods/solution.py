@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Callable, Mapping
 from typing import NamedTuple, TypeAlias
 
 from jaxlirpa._domains.backward_linear import BackwardLinear
-from jaxlirpa._domains.rows import Side
+from jaxlirpa._domains.rows import Side, arranged
 from jaxlirpa._graph.graph import Graph, Ref
 from jaxlirpa._typing import Array, Interval, vacuous_where_overflown
 from jaxlirpa._walk import backward
 from jaxlirpa.sets import ArraySet
+from jaxlirpa.sets.base import extrema_by_example
 
 
 class AffineRows(NamedTuple):
@@ -20,7 +20,8 @@ class AffineRows(NamedTuple):
 
     Attributes:
         coefficients: `[rows, *input.shape]` for every input that matters.
-        offset: `[rows]`, the value where every input is its set's `point()`.
+        offset: `[rows]`, or `[rows, examples]` where a row holds a function of each example: the
+            value where every input is its set's `point()`.
     """
 
     coefficients: dict[Ref, Array]
@@ -58,30 +59,41 @@ def enclose(
         sets: what is known of the values at which to stop; must contain the inputs.
         domain: relaxes the nonlinear nodes in between.
         target: the value.
-        rows: the numbers of the entries that are bounded, so that the box is a vector; None for
-            all of them.
+        rows: the numbers of the entries that are bounded, shaped as the box will be; None for all
+            of them. See `BackwardLinear.start`.
     """
     reached = backward(graph, domain, *domain.start(target, rows), sets.__contains__)
     lower = _rows({ref: f.lower for ref, f in reached.items()})
     shared = all(f.lower is f.upper for f in reached.values())
     upper = lower if shared else _rows({ref: f.upper for ref, f in reached.items()})
     aval = graph.aval(target)
-    extrema = functools.partial(_extrema, sets, domain.reference)
+    extrema = functools.partial(_extrema, graph, sets, domain.reference)
     limits = extrema(lower).lower, extrema(upper).upper
     # A value of a shorter format than the inputs' has limits of that format: rounding keeps order.
-    shape = aval.shape if rows is None else rows.shape
-    box = Interval(*(x.reshape(shape).astype(aval.dtype) for x in limits))
+    if rows is None:
+        axis = graph.examples.get(target)
+        limits = arranged(limits[0], aval.shape, axis), arranged(limits[1], aval.shape, axis)
+    box = Interval(*(x.astype(aval.dtype) for x in limits))
     box = vacuous_where_overflown(box)
     return Solution(box, lower, upper)
 
 
 def _extrema(
-    sets: Mapping[Ref, ArraySet], reference: Mapping[Ref, Array], rows: AffineRows
+    graph: Graph,
+    sets: Mapping[Ref, ArraySet],
+    reference: Mapping[Ref, Array],
+    rows: AffineRows,
 ) -> Interval:
     """Minimum and maximum of affine functions over sets that vary independently."""
-    parts = [sets[ref].extrema(a, reference[ref]) for ref, a in rows.coefficients.items()]
-    lower = sum((p.lower for p in parts), start=rows.offset)
-    return Interval(lower, sum((p.upper for p in parts), start=rows.offset))
+    lower = upper = rows.offset
+    for ref, coefficients in rows.coefficients.items():
+        if rows.offset.ndim == 1:
+            part = sets[ref].extrema(coefficients, reference[ref])
+        else:
+            axis = graph.examples[ref]
+            part = extrema_by_example(sets[ref], coefficients, reference[ref], axis)
+        lower, upper = lower + part.lower, upper + part.upper
+    return Interval(lower, upper)
 
 
 def _rows(sides: dict[Ref, Side]) -> AffineRows:
@@ -97,5 +109,4 @@ def reference(graph: Graph, sets: Mapping[Ref, ArraySet]) -> dict[Ref, Array]:
 def output_cost(graph: Graph, sets: Mapping[Ref, ArraySet]) -> int:
     """Coefficients of a row an output, on the widest value."""
     del sets
-    rows = max((math.prod(graph.aval(ref).shape) for ref in graph.targets), default=0)
-    return rows * graph.width()
+    return max(map(graph.size, graph.targets), default=0) * graph.width()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 import warnings
@@ -16,6 +17,7 @@ from jaxlirpa._graph.graph import Graph, Ref
 from jaxlirpa._graph.trace import trace
 from jaxlirpa._methods.arguments import Arguments, arguments
 from jaxlirpa._methods.batching import map_examples
+from jaxlirpa._methods.independence import examples
 from jaxlirpa._methods.solution import AffineRows, Method, Solution
 from jaxlirpa._ops import declared
 from jaxlirpa._ops.registry import check
@@ -58,6 +60,8 @@ def transform(
 
     def joint(call: Arguments, given: PyTree) -> Bounds | LinearBounds:
         graph, shape = trace_call(fn, call)
+        if linear:  # Its coefficients are those on all examples.
+            graph = dataclasses.replace(graph, examples={})
         if in_axes is None:
             warn_if_expensive(graph, cost(graph, named_sets(graph, call.sets)))
         solutions = _solve(graph, call.sets, told(given))
@@ -101,7 +105,7 @@ def call_of(
 
 
 def trace_call(fn: Callable[..., PyTree], call: Arguments) -> tuple[Graph, PyTree]:
-    """The graph of `fn` as a function of its perturbed leaves alone."""
+    """The graph of `fn` as a function of its perturbed leaves alone; with what is independent."""
 
     def perturbed(*arrays: Any) -> PyTree:
         return fn(*call.fill(arrays))
@@ -111,7 +115,8 @@ def trace_call(fn: Callable[..., PyTree], call: Arguments) -> tuple[Graph, PyTre
     vocabulary, primitives = declared.vocabulary(), declared.PRIMITIVES
     graph, shape = trace(perturbed, avals, vocabulary, RULES, primitives, balls)
     check(graph)
-    return graph, shape
+    proved = examples(graph, named_sets(graph, call.sets))
+    return dataclasses.replace(graph, examples=proved), shape
 
 
 def _is_one_ball(s: ArraySet) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import jax.numpy as jnp
 
 from jaxlirpa._graph.graph import Graph, Node
+from jaxlirpa._ops import axes
 from jaxlirpa._ops.families import Affine, Bilinear, Record
 
 
@@ -24,16 +25,20 @@ def _narrowing(graph: Graph, node: Node) -> str | None:
 RECORDS: dict[str, Record] = {
     "add": Affine((+1, +1), mixes=False),
     "add_any": Affine((+1, +1), mixes=False),
-    "conv_general_dilated": Bilinear(mixes=True, together=False, objection=_narrowing),
+    "conv_general_dilated": Bilinear(
+        mixes=True, along=axes.convolved, together=False, objection=_narrowing
+    ),
     "convert_element_type": Affine((+1,), mixes=False),
-    "cumsum": Affine((+1,), mixes=True),
+    "cumsum": Affine((+1,), mixes=True, along=axes.unless_in("axis")),
     "div": Bilinear(mixes=False, operands=(0,), together=False),
-    "dot_general": Bilinear(mixes=True, together=False, objection=_narrowing),
+    "dot_general": Bilinear(
+        mixes=True, along=axes.contracted, together=False, objection=_narrowing
+    ),
     "mul": Bilinear(mixes=False, together=False),
     "neg": Affine((-1,), mixes=False),
-    "reduce_sum": Affine((+1,), mixes=True),
-    "reduce_window_sum": Affine((+1,), mixes=True),
-    "scatter-add": Affine((+1, 0, +1), mixes=True, operands=(0, 2)),
-    "scatter-sub": Affine((+1, 0, -1), mixes=True, operands=(0, 2)),
+    "reduce_sum": Affine((+1,), mixes=True, along=axes.reduced),
+    "reduce_window_sum": Affine((+1,), mixes=True, along=axes.pooled),
+    "scatter-add": Affine((+1, 0, +1), mixes=True, along=axes.scattered, operands=(0, 2)),
+    "scatter-sub": Affine((+1, 0, -1), mixes=True, along=axes.scattered, operands=(0, 2)),
     "sub": Affine((+1, -1), mixes=False),
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
 import jax.numpy as jnp
 
@@ -15,6 +16,17 @@ from jaxlirpa._typing import Array, Interval
 
 def _none(graph: Graph, node: Node) -> None:
     del graph, node
+
+
+Along: TypeAlias = Callable[[Graph, Node, int, int], int | None]
+"""Follows an axis through a node: from the position of an operand and one of its axes to the axis
+of every output whose places depend, as far as this operand goes, on the same places alone; None
+where no axis is known to."""
+
+
+def nowhere(graph: Graph, node: Node, position: int, axis: int) -> None:
+    """No axis is known."""
+    del graph, node, position, axis
 
 
 def operand_boxes(operands: Sequence[Value], boxes: Sequence[Interval]) -> list[Interval]:
@@ -47,9 +59,11 @@ class Move(Family):
 
     Attributes:
         repeats: whether an entry may appear more than once.
+        along: follows an axis.
     """
 
     repeats: bool = False
+    along: Along = nowhere
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,10 +73,12 @@ class Affine(Family):
     Attributes:
         signs: +1 where it increases and -1 where it decreases, by operand.
         mixes: whether an entry of the output depends on several entries of one operand.
+        along: follows an axis, if it does.
     """
 
     signs: tuple[int, ...]
     mixes: bool
+    along: Along = nowhere
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,9 +87,11 @@ class Bilinear(Family):
 
     Attributes:
         mixes: whether an entry of the output is a sum of several products.
+        along: follows an axis, if it is.
     """
 
     mixes: bool
+    along: Along = nowhere
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 from jaxlirpa._graph.graph import Graph, Node
+from jaxlirpa._ops import axes
 from jaxlirpa._ops.families import Move, Record
 
 
@@ -16,21 +17,21 @@ def _unique(graph: Graph, node: Node) -> str | None:
 
 
 RECORDS: dict[str, Record] = {
-    "broadcast_in_dim": Move(repeats=True, operands=(0,)),
-    "concatenate": Move(),
-    "dynamic_slice": Move(operands=(0,)),
-    "dynamic_update_slice": Move(operands=(0, 1)),
-    "gather": Move(repeats=True, operands=(0,)),
-    "pad": Move(repeats=True),
-    "reshape": Move(operands=(0,)),
-    "rev": Move(),
-    "scatter": Move(operands=(0, 2), objection=_unique),
-    "select_n": Move(operands=range(1, sys.maxsize)),
-    "slice": Move(),
-    "split": Move(),
-    "squeeze": Move(),
-    "stack": Move(),
-    "tile": Move(repeats=True),
-    "transpose": Move(),
-    "unstack": Move(),
+    "broadcast_in_dim": Move(repeats=True, along=axes.broadcast, operands=(0,)),
+    "concatenate": Move(along=axes.unless_in("dimension")),
+    "dynamic_slice": Move(along=axes.stays, operands=(0,)),
+    "dynamic_update_slice": Move(along=axes.stays, operands=(0, 1)),
+    "gather": Move(repeats=True, along=axes.gathered, operands=(0,)),
+    "pad": Move(repeats=True, along=axes.padded),
+    "reshape": Move(along=axes.reshaped, operands=(0,)),
+    "rev": Move(along=axes.unless_in("dimensions")),
+    "scatter": Move(along=axes.scattered, operands=(0, 2), objection=_unique),
+    "select_n": Move(along=axes.stays, operands=range(1, sys.maxsize)),
+    "slice": Move(along=axes.stays),
+    "split": Move(along=axes.unless_in("axis")),
+    "squeeze": Move(along=axes.squeezed),
+    "stack": Move(along=axes.stacked),
+    "tile": Move(repeats=True, along=axes.tiled),
+    "transpose": Move(along=axes.transposed),
+    "unstack": Move(along=axes.unstacked),
 }

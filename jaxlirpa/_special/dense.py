@@ -23,7 +23,8 @@ def behind_dense(graph: Graph, target: Ref) -> tuple[Ref, Array] | None:
 
     Returns:
         The operand and coefficients `[entries of target, *operand.shape]`, or None where the value
-        is nothing of the kind, or a product with several vectors at once.
+        is nothing of the kind, or a product with several vectors at once. A vector an example is
+        one vector: entries and operand then are those of an example.
     """
     node = graph.nodes[target.node]
     if node.primitive in ("add", "sub") and node.positions == (0,):
@@ -33,18 +34,23 @@ def behind_dense(graph: Graph, target: Ref) -> tuple[Ref, Array] | None:
     if node.primitive != "dot_general" or len(node.perturbed) != 1:
         return None
     (operand,) = node.perturbed
-    return _matrix(node, graph.aval(operand).shape, operand)
+    examples = (graph.examples[operand],) if target in graph.examples else ()
+    return _matrix(node, graph.aval(operand).shape, operand, examples)
 
 
-def _matrix(node: Node, shape: tuple[int, ...], operand: Ref) -> tuple[Ref, Array] | None:
+def _matrix(
+    node: Node, shape: tuple[int, ...], operand: Ref, examples: tuple[int, ...]
+) -> tuple[Ref, Array] | None:
     (contracted, batched) = node.params["dimension_numbers"]
     (position,) = node.positions
     own, other = contracted[position], contracted[1 - position]
     (known,) = node.known
-    single = math.prod(shape) == math.prod(shape[i] for i in own)
+    single = math.prod(shape) == math.prod(shape[i] for i in (*own, *examples))
     if any(batched) or not single or known.dtype != node.outputs[0].dtype:
         return None
     free = [i for i in range(known.ndim) if i not in other]
+    # The operand has axes of length one besides, and that of the examples is no entry's.
     order = [b for _, b in sorted(zip(own, other, strict=True))]
     matrix = jnp.transpose(known, (*free, *order))
-    return operand, matrix.reshape(math.prod(node.outputs[0].shape), *shape)
+    entries = math.prod(known.shape[i] for i in free)
+    return operand, matrix.reshape(entries, *(n for i, n in enumerate(shape) if i not in examples))

@@ -122,6 +122,29 @@ def box_extrema(box: Interval, coefficients: Array, origin: Array | None) -> Int
     )
 
 
+def extrema_by_example(s: ArraySet, coefficients: Array, origin: Array, axis: int) -> Interval:
+    """Extrema of linear forms that have coefficients on one example of a batch alone.
+
+    Args:
+        s: a box or a norm ball of batches.
+        coefficients: `[rows, *shape]`: of every example, its own.
+        origin: as of `extrema`.
+        axis: of the shape, that numbers the examples.
+
+    Returns:
+        `[rows, examples]` minima and maxima.
+    """
+    centred = origin is s.point()
+
+    def extrema(s: ArraySet, coefficients: Array, origin: Array) -> Interval:
+        own = s.expand(axis)
+        origin = own.point() if centred else jnp.expand_dims(origin, axis)
+        return own.extrema(jnp.expand_dims(coefficients, axis + 1), origin)
+
+    mapped = jax.vmap(extrema, in_axes=(s.batch_axes(axis), axis + 1, axis), out_axes=1)
+    return mapped(s, coefficients, origin)
+
+
 def broadcast_prefix(prefix: PyTree, tree: PyTree, what: str) -> list[Any]:
     """The leaves of `prefix`, repeated for every leaf of `tree` below them."""
     try:

@@ -280,8 +280,10 @@ def _rounded(case: Case, violation: Violation, points: Sequence[np.ndarray]) -> 
     In the graph, these are units of the limits of a value, with which bounds are computed. And the
     same must be true of the bounds that are computed in double precision, whose units are smaller.
     """
-    if not np.isfinite([violation.value, violation.lower, violation.upper]).all():
+    if not np.isfinite([violation.lower, violation.upper]).all():
         return False
+    if not np.isfinite(violation.value) and case.dtype == np.float64:
+        return False  # else what overflowed may be a number in double precision
     double = case.within(np.dtype(np.float64))
     graph, precise = case.graph(), double.graph()
     if [n.primitive for n in graph.nodes] != [n.primitive for n in precise.nodes]:
@@ -303,6 +305,8 @@ def _rounded(case: Case, violation: Violation, points: Sequence[np.ndarray]) -> 
             if is_floating(graph.aval(ref))
         }
         outside = np.nanmax(np.maximum(lower - truth, truth - upper))
+        if outside <= 0:
+            return True
         written = case.written()
         outputs = zip(case.traced().outputs, written.outputs, strict=True)
         computed = [(written, own) for out, own in outputs if out == graph.targets[position]]

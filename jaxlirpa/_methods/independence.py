@@ -1,0 +1,82 @@
+"""Independent examples, proved on the graph.
+
+What a batched function computes from one example usually depends on that example alone. Then no
+functional of one example has a coefficient on another, and the linear domains may carry a
+functional of every example in one row. Here an axis that numbers the examples is followed from the
+inputs through every node; where a node mixes examples, the values behind it have no such axis, and
+are bounded as one vector.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import TypeAlias, cast
+
+from jaxlirpa._graph.graph import Graph, Node, Ref
+from jaxlirpa._ops.axes import without
+from jaxlirpa._ops.families import Affine, Bilinear, Joint, Move, Opaque, Repeated, Within
+from jaxlirpa._ops.registry import record
+from jaxlirpa._walk import forward
+from jaxlirpa.sets import ArraySet, LpBall
+
+Axis: TypeAlias = int | None
+
+
+def examples(graph: Graph, sets: Mapping[Ref, ArraySet]) -> dict[Ref, int]:
+    """The axis of each value that numbers independent examples, for all values that have one.
+
+    At the inputs it is the leading axis, of the same length for all. Each set must be known to
+    be, as seen from one example, the same kind of set: of a box and of a norm ball that is so (a
+    functional of one example has its dual norm over that example's entries).
+    """
+    shapes = [s.aval.shape for s in sets.values()]
+    lengths = {shape[0] if shape else 1 for shape in shapes}
+    known = all(s.is_box or isinstance(s, LpBall) for s in sets.values())
+    if len(lengths) != 1 or not known or max(lengths) < 2:
+        return {}
+    states: dict[Ref, Axis] = dict.fromkeys(sets, 0)
+    found = forward(graph, _Following(graph, *lengths), states)
+    return {ref: axis for ref, axis in found.items() if axis is not None}
+
+
+@dataclasses.dataclass(frozen=True)
+class _Following:
+    """The forward domain of axes.
+
+    Attributes:
+        graph: for the shapes of operands.
+        count: of the examples.
+    """
+
+    graph: Graph
+    count: int
+
+    def step(self, index: int, node: Node, operands: tuple[Axis, ...]) -> tuple[Axis, ...]:
+        """The axes of a node's outputs, on which all operands must agree."""
+        del index
+        positions = zip(node.positions, operands, strict=True)
+        found = {None if axis is None else self._follow(node, p, axis) for p, axis in positions}
+        axis = operands[0] if isinstance(record(node), Within) else found.pop()
+        agreed = not found or isinstance(record(node), Within)
+        fits = all(self._fits(axis, y.shape) for y in node.outputs)
+        return (axis if agreed and fits else None,) * len(node.outputs)
+
+    def _follow(self, node: Node, position: int, axis: int) -> Axis:
+        """Where an axis of one operand ends up.
+
+        Of functions that are not linear here nor relaxed the linear domains use the range alone.
+        No coefficient passes those, so that any axis may be said to number the examples.
+        """
+        found = record(node)
+        if isinstance(found, Move) or (isinstance(found, Affine | Bilinear) and found.mixes):
+            return found.along(self.graph, node, position, axis)
+        removed = found.axes(node) if isinstance(found, Joint) else ()
+        shape = self.graph.aval(cast(Ref, node.operands[position])).shape
+        kept = tuple(n for i, n in enumerate(shape) if i not in removed)
+        if not isinstance(found, Opaque | Repeated) and kept != tuple(node.outputs[0].shape):
+            return None
+        return without(axis, removed)
+
+    def _fits(self, axis: int | None, shape: tuple[int, ...]) -> bool:
+        return axis is not None and axis < len(shape) and shape[axis] == self.count
