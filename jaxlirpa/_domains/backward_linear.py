@@ -89,7 +89,8 @@ class BackwardLinear:
         """
         offset = numbered(self.reference[target], self.graph.examples.get(target))
         value, coefficients = behind_dense(self.graph, target) or (target, None)
-        shape, axis = self.graph.aval(value).shape, self.graph.examples.get(value)
+        shape = self.graph.aval(value).shape
+        axis = self.graph.examples[value] if target in self.graph.examples else None
         if rows is not None:
             offset = jnp.take_along_axis(offset, rows, 0)
             if coefficients is None:

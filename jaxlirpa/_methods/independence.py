@@ -40,6 +40,15 @@ def examples(graph: Graph, sets: Mapping[Ref, ArraySet]) -> dict[Ref, int]:
     return {ref: axis for ref, axis in found.items() if axis is not None}
 
 
+def mixing(graph: Graph) -> Node | None:
+    """The first node that mixes examples, if it is one."""
+    for index in graph.live():
+        node, inside = graph.nodes[index], Ref(index, 0) in graph.examples
+        if node.perturbed and not inside and all(r in graph.examples for r in node.perturbed):
+            return node
+    return None
+
+
 @dataclasses.dataclass(frozen=True)
 class _Following:
     """The forward domain of axes.

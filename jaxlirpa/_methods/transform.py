@@ -17,7 +17,7 @@ from jaxlirpa._graph.graph import Graph, Ref
 from jaxlirpa._graph.trace import trace
 from jaxlirpa._methods.arguments import Arguments, arguments
 from jaxlirpa._methods.batching import map_examples
-from jaxlirpa._methods.independence import examples
+from jaxlirpa._methods.independence import examples, mixing
 from jaxlirpa._methods.solution import AffineRows, Method, Solution
 from jaxlirpa._ops import declared
 from jaxlirpa._ops.registry import check
@@ -190,10 +190,13 @@ def warn_if_expensive(graph: Graph, cost: int) -> None:
     leading |= {shape[0] if shape else 1 for shape in outputs}
     if cost > _EXPENSIVE and len(leading) == 1 and leading != {1}:
         size = math.ceil(cost / _EXPENSIVE) / 4
+        found = mixing(graph)
+        where = f": `{found.primitive}` at {found.source} seems to mix them" if found else ""
         warnings.warn(
             f"A batch of {leading.pop()} is bounded as one joint vector, which takes {cost} "
-            f"coefficients (about {size:g} GiB) at once. If its rows are independent, say so: "
-            "in_axes=(None, 0), as in jax.vmap, gives the same bounds at the cost of the rows.",
+            f"coefficients (about {size:g} GiB) at once, as its rows could not be proved "
+            f"independent{where}. If they are, say so: in_axes=(None, 0), as in jax.vmap, gives "
+            "the same bounds at the cost of the rows.",
             ExpensiveJointCallWarning,
             stacklevel=4,
         )
