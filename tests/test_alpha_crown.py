@@ -149,6 +149,7 @@ def test_any_optimizer() -> None:
         assert width(bound(params, CENTER, 0.4)) < width(crown)
 
 
+@pytest.mark.slow
 def test_compiled_and_mapped() -> None:
     params, network = weights(5), NETWORKS["relu"]
     batch = jnp.stack([CENTER, -CENTER, 0 * CENTER])
@@ -200,6 +201,7 @@ def test_intermediate_bounds_from_another_transform() -> None:
     assert width(found) < width(loose)
 
 
+@pytest.mark.slow
 def test_weights_may_be_the_perturbed_ones() -> None:
     params, network = weights(9), NETWORKS["relu"]
     ball = LpBall(params, 0.01)

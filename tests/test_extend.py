@@ -128,7 +128,7 @@ def test_known_bends_are_as_tight_as_the_range_and_the_chord():
     oracles.equal(upper, [1, np.exp(-1), 1])
 
 
-@pytest.mark.parametrize("name", ["wells", "abs, unknown"])
+@pytest.mark.parametrize("name", [pytest.param("wells", marks=pytest.mark.slow), "abs, unknown"])
 def test_derivatives_with_respect_to_the_box_are_finite(name: str):
     _, relaxation = RELAXATIONS[name]
 
@@ -161,6 +161,7 @@ def test_a_function_is_whole_wherever_it_appears(fn: Callable[[Any], Any]):
     assert "extend" in primitives(fn, x) and "exp" not in primitives(fn, x)
 
 
+@pytest.mark.slow
 def test_a_function_is_one_node_and_sound_in_every_method():
     def fn(x: Any) -> Any:
         return jax.vmap(WHOLE)(2 * x) - 0.3 * WHOLE(x + 1)

@@ -196,7 +196,7 @@ SETS = {
 
 
 @pytest.mark.parametrize("fn", [small, loss])
-@pytest.mark.parametrize("name", MORE)
+@pytest.mark.parametrize("name", slowly(MORE, "alpha", "forward_backward"))
 def test_bounds_are_those_of_a_joint_call(
     name: str, fn: Function, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -239,6 +239,7 @@ def test_saved_bounds_serve_either_way(monkeypatch: pytest.MonkeyPatch) -> None:
     close(jaxlirpa.crown(small, intermediate=saved)(X, 0.2), jaxlirpa.crown(small)(X, 0.2))
 
 
+@pytest.mark.slow
 def test_derivatives_and_maps(monkeypatch: pytest.MonkeyPatch) -> None:
     def width(eps: jax.Array) -> jax.Array:
         lower, upper = jaxlirpa.crown(small, rows_per_chunk=2)(X, eps)

@@ -114,7 +114,9 @@ def test_the_range_is_exact_for_one_window():
     oracles.equal(upper, [3, 3, 0])
 
 
-@pytest.mark.parametrize("derivative", [jax.grad, jax.hessian])
+@pytest.mark.parametrize(
+    "derivative", [jax.grad, pytest.param(jax.hessian, marks=pytest.mark.slow)]
+)
 def test_derivatives_of_a_network(derivative: Any):
     class Network(nn.Module):
         @nn.compact
