@@ -6,6 +6,7 @@ seconds as JSON and as plots (needs matplotlib); prints by which power of the nu
 
 import argparse
 import functools
+import itertools
 import json
 import statistics
 import time
@@ -61,7 +62,7 @@ def seconds(case: Case, method: Callable[..., Any]) -> float:
     """The median of some calls that are compiled already."""
     random = np.random.default_rng(0)
     sizes = [INPUTS, *[case.width] * case.depth, case.rows]
-    shapes = zip(sizes, sizes[1:], strict=False)
+    shapes = itertools.pairwise(sizes)
     weights = [jnp.asarray(random.normal(size=s) * (2 / s[0]) ** 0.5, "float32") for s in shapes]
     x = jnp.asarray(random.normal(size=(case.batch, INPUTS)), "float32")
     bound = jax.jit(functools.partial(method(network), weights))
@@ -105,9 +106,8 @@ def main() -> None:
     parser.add_argument("--plot", type=Path, default=Path("docs/scaling.png"))
     options = parser.parse_args()
     table: dict[str, dict[str, list[float]]] = {}
-    print(
-        "| varied | values | method | seconds | grows by the power |\n| --- | --- | --- | --- | --- |"
-    )
+    print("| varied | values | method | seconds | grows by the power |")
+    print("| --- | --- | --- | --- | --- |")
     for name, values in SWEEPS.items():
         cases = [replace(Case(), **{name: value}) for value in values]
         table[name] = {m: [seconds(case, f) for case in cases] for m, f in METHODS.items()}
