@@ -76,7 +76,7 @@ KEPT: dict[str, Function] = {
     "attention": lambda x: jax.nn.softmax(jnp.einsum("nij,nkj->nik", x, x)) @ x,
     "joined": lambda x: jnp.concatenate([x, jnp.ones((BATCH, 1, 5)), -x], 1),
     "stacked": lambda x: jnp.stack([x, 2 * x]).sum(0),
-    "split": lambda x: jnp.split(x, 2, 1)[1],
+    "split": lambda x: jnp.split(x, [1], 1)[1],
     "padded": lambda x: jnp.pad(x, ((0, 0), (1, 2), (0, 0))),
     "turned": lambda x: x[:, ::-1],
     "repeated": lambda x: jnp.tile(x, (1, 2, 1)),
@@ -111,6 +111,9 @@ MIXED: dict[str, Function] = {
     "the first two": lambda x: x[:2],
     "in another order": lambda x: x[jnp.asarray([1, 0, 2])] - x,
     "windows over the batch": lambda x: nn.avg_pool(x.transpose(1, 0, 2), (2,), (1,), "SAME"),
+    "windows that are shifted": lambda x: jax.lax.reduce_window(
+        x, 0.0, jax.lax.add, (1, 2, 1), (1, 1, 1), ((1, -1), (0, 0), (0, 0))
+    ),
     "taken as channels": lambda x: jax.lax.conv_general_dilated(
         x, jnp.ones((2, 3, 4)), (1,), "SAME", dimension_numbers=("CNW", "WIO", "NWC")
     ),

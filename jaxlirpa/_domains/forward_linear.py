@@ -109,8 +109,8 @@ class ForwardLinear:
             """The inputs' examples are along their leading axes."""
             shape = [1] * (coefficients.ndim + 1)
             count = shape[0] = shape[axis + 2] = coefficients.shape[axis + 1]
-            same = jnp.eye(count, dtype=coefficients.dtype).reshape(shape)
-            return (same * coefficients).reshape(-1, *coefficients.shape[1:])
+            same = jnp.eye(count, dtype=bool).reshape(shape)
+            return jnp.where(same, coefficients, 0).reshape(-1, *coefficients.shape[1:])
 
         def joint(form: Form) -> Form:
             return Form(tuple(map(on_all, form.coefficients)), form.offset)

@@ -21,10 +21,8 @@ def stays(graph: Graph, node: Node, position: int, axis: int) -> int | None:
 
     A slice, or an update by one, that is as long as the axis can only begin at its beginning.
     """
-    shapes = {tuple(aval.shape) for aval in node.outputs}
     length = _shape(graph, node, position)[axis]
-    same = all(len(s) > axis and s[axis] == length for s in shapes)
-    return axis if same and len(shapes) == 1 else None
+    return axis if all(aval.shape[axis] == length for aval in node.outputs) else None
 
 
 def unless_in(name: str) -> Along:
@@ -167,10 +165,11 @@ def convolved(graph: Graph, node: Node, position: int, axis: int) -> int | None:
 
 
 def pooled(graph: Graph, node: Node, position: int, axis: int) -> int | None:
-    """An axis along which windows have length one."""
+    """An axis along which windows have length one, and nothing is padded or cut off."""
     names = "window_dimensions", "window_strides", "window_dilation", "base_dilation"
     single = all(node.params[name][axis] == 1 for name in names)
-    return stays(graph, node, position, axis) if single else None
+    apart = single and tuple(node.params["padding"][axis]) == (0, 0)
+    return stays(graph, node, position, axis) if apart else None
 
 
 def _shape(graph: Graph, node: Node, position: int) -> tuple[int, ...]:
