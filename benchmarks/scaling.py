@@ -86,7 +86,9 @@ def plot(table: dict[str, dict[str, list[float]]], path: Path) -> None:
         for method, values in lines.items():
             panel.loglog(SWEEPS[name], values, marker="o", markersize=4, label=method)
         panel.set_xlabel(name)
-        panel.grid(alpha=0.3, which="both")
+        panel.set_xticks(SWEEPS[name], [f"{value:g}" for value in SWEEPS[name]])
+        panel.minorticks_off()
+        panel.grid(alpha=0.3)
     panels[0].set_ylabel("seconds a call")
     panels[0].legend()
     figure.tight_layout()

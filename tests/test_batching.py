@@ -168,7 +168,7 @@ def test_wrong_axes(fn: Callable[..., Any], in_axes: Any, args: Any, message: st
 
 
 @pytest.mark.parametrize("mixes", [False, True])
-@pytest.mark.parametrize("count", [2, 80])
+@pytest.mark.parametrize("count", [2, 80, 2000])
 def test_an_expensive_joint_call_warns(count: int, mixes: bool) -> None:
     def wide(x: jax.Array) -> jax.Array:
         hidden = x @ jnp.ones((2, 200))
@@ -179,7 +179,7 @@ def test_an_expensive_joint_call_warns(count: int, mixes: bool) -> None:
         jax.eval_shape(jaxlirpa.crown(wide), jnp.zeros((count, 2)), 0.1)
         jax.eval_shape(jaxlirpa.crown(wide, in_axes=0), jnp.zeros((count, 2)), 0.1)
     found = [w for w in caught if w.category is jaxlirpa.ExpensiveJointCallWarning]
-    assert len(found) == (mixes and count == 80)
+    assert len(found) == (mixes and count > 2)
     for warning in found:
         assert "in_axes" in str(warning.message)
         assert "`reduce_sum` at" in str(warning.message)

@@ -184,6 +184,8 @@ def _linear_bounds(
 
 def warn_if_expensive(graph: Graph, cost: int) -> None:
     """Warns where a batch seems to be bounded as one vector, at the square of its size."""
+    if graph.examples and not mixing(graph):
+        return
     inputs = [graph.aval(ref).shape for ref in graph.inputs]
     outputs = [graph.aval(ref).shape for ref in graph.targets]
     leading = {shape[0] if len(shape) > 1 else 1 for shape in inputs}
