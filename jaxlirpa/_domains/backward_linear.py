@@ -22,14 +22,13 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 
-from jaxlirpa._domains.rows import Side, inner_products, numbered
+from jaxlirpa._domains.rows import Side, inner_products, numbered, placed
 from jaxlirpa._graph.graph import Graph, Node, Ref
 from jaxlirpa._ops.families import Elementwise, Joint, Nonlinear, Within
 from jaxlirpa._ops.registry import record
@@ -91,24 +90,18 @@ class BackwardLinear:
         value, coefficients = behind_dense(self.graph, target) or (target, None)
         shape = self.graph.aval(value).shape
         axis = self.graph.examples[value] if target in self.graph.examples else None
-        if rows is not None:
+        if rows is None:
+            if coefficients is None:
+                coefficients = jnp.eye(len(offset), dtype=offset.dtype)
+            coefficients = coefficients[:, None]
+        else:
             offset = jnp.take_along_axis(offset, rows, 0)
             if coefficients is None:
-                own = math.prod(shape) // (1 if axis is None else shape[axis])
-                coefficients = jax.nn.one_hot(rows, own, dtype=offset.dtype)
+                size = self.graph.size(target)
+                coefficients = jax.nn.one_hot(rows, size, dtype=offset.dtype)
             else:
                 coefficients = coefficients[rows]
-        elif coefficients is None:
-            coefficients = jnp.eye(len(offset), dtype=offset.dtype)
-        if axis is None:
-            coefficients = coefficients.reshape(len(offset), *shape)
-        else:
-            others = (*shape[:axis], *shape[axis + 1 :])
-            each = (1,) if rows is None else offset.shape[1:]
-            coefficients = coefficients.reshape(len(offset), *each, *others)
-            coefficients = jnp.moveaxis(coefficients, 1, axis + 1)
-            coefficients = jnp.broadcast_to(coefficients, (len(offset), *shape))
-        side = Side(coefficients, offset)
+        side = Side(placed(coefficients, shape, axis), offset)
         return value, Functional(side, side)
 
     def add(self, a: Functional, b: Functional) -> Functional:

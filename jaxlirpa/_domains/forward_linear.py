@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from jaxlirpa._domains.interval import IntervalDomain, nonlinear_image
 from jaxlirpa._domains.ordered import image
-from jaxlirpa._domains.rows import Side, arranged, inner_products, numbered
+from jaxlirpa._domains.rows import Side, arranged, inner_products, numbered, placed
 from jaxlirpa._graph.graph import Graph, Node, Ref
 from jaxlirpa._ops.families import Elementwise, Joint, Nonlinear, Within
 from jaxlirpa._ops.registry import record
@@ -92,12 +92,8 @@ class ForwardLinear:
     def _identity(self, ref: Ref) -> Array:
         """Coefficients of an input on itself."""
         aval, n = self.graph.aval(ref), self._entries(ref)[ref]
-        eye, axis = jnp.eye(n, dtype=aval.dtype), self.graph.examples.get(ref)
-        if axis is None:
-            return eye.reshape(n, *aval.shape)
-        others = (*aval.shape[:axis], *aval.shape[axis + 1 :])
-        each = jnp.expand_dims(eye.reshape(n, *others), axis + 1)
-        return jnp.broadcast_to(each, (n, *aval.shape))
+        eye = jnp.eye(n, dtype=aval.dtype)[:, None]
+        return placed(eye, aval.shape, self.graph.examples.get(ref))
 
     def joined(self, ref: Ref, value: Enclosure) -> Enclosure:
         """A value whose examples are independent, with coefficients on the entries of all."""

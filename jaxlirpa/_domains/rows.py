@@ -45,6 +45,22 @@ def arranged(rows: Array, shape: Sequence[int], axis: int | None) -> Array:
     return jnp.moveaxis(rows.reshape(*others, shape[axis]), -1, axis)
 
 
+def placed(rows: Array, shape: Sequence[int], axis: int | None) -> Array:
+    """Coefficients `[rows, *shape]` from those on the entries that `numbered` numbers.
+
+    Args:
+        rows: `[rows, ...entries]`; with examples, `[rows, examples, ...entries]`, or with one in
+            the place of examples where they are the same for all.
+        shape: of the value.
+        axis: that numbers examples.
+    """
+    if axis is None:
+        return rows.reshape(len(rows), *shape)
+    others = (*shape[:axis], *shape[axis + 1 :])
+    each = jnp.moveaxis(rows.reshape(*rows.shape[:2], *others), 1, axis + 1)
+    return jnp.broadcast_to(each, (len(rows), *shape))
+
+
 def inner_products(rows: Array, values: Array, axis: int | None) -> Array:
     """The inner product of every row with its values, or with the same for all.
 

@@ -248,12 +248,12 @@ def _better(best: _Best, limits: Interval, position: Sided[PyTree], axes: PyTree
 
     def keep(gain: Array, new: PyTree, old: PyTree) -> PyTree:
         def choose(axis: int, x: Array, y: Array) -> Array:
-            shape = [1] * x.ndim
-            shape[0] = len(gain)
-            if gain.ndim > 1 and axis >= 0:
+            apart = gain.ndim > 1 and axis >= 0
+            own = gain if apart else gain.reshape(len(gain), -1).sum(1)
+            shape = [len(gain), *[1] * (x.ndim - 1)]
+            if apart:
                 shape[axis + 1] = gain.shape[1]
-                return jnp.where(gain.reshape(shape) > 0, x, y)
-            return jnp.where(gain.reshape(len(gain), -1).sum(1).reshape(shape) > 0, x, y)
+            return jnp.where(own.reshape(shape) > 0, x, y)
 
         return jax.tree.map(choose, axes, new, old)
 

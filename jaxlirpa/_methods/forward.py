@@ -94,14 +94,12 @@ def _merged(
     for ref, box in boxes.items():
         stop = functools.partial(starts, graph)
         reached = backward(graph, domain, *domain.start(ref), stop)
-        axis, own = graph.examples.get(ref), dict(values)
-        if axis is None:
-            own.update({r: forms.joined(r, values[r]) for r in reached})
+        axis = graph.examples.get(ref)
         parts = [
             compose(
                 f.lower,
                 domain.reference[r],
-                own[r],
+                forms.joined(r, values[r]) if axis is None else values[r],
                 graph.aval(ref).shape,
                 (None if axis is None else graph.examples[r], axis),
             )

@@ -64,18 +64,19 @@ class _Following:
     def step(self, index: int, node: Node, operands: tuple[Axis, ...]) -> tuple[Axis, ...]:
         """The axes of a node's outputs, on which all operands must agree."""
         del index
+        if isinstance(record(node), Within):
+            return operands[:1]
         positions = zip(node.positions, operands, strict=True)
         found = {None if axis is None else self._follow(node, p, axis) for p, axis in positions}
-        axis = operands[0] if isinstance(record(node), Within) else found.pop()
-        agreed = not found or isinstance(record(node), Within)
+        axis = found.pop() if len(found) == 1 else None
         fits = all(self._fits(axis, y.shape) for y in node.outputs)
-        return (axis if agreed and fits else None,) * len(node.outputs)
+        return (axis if fits else None,) * len(node.outputs)
 
     def _follow(self, node: Node, position: int, axis: int) -> Axis:
         """Where an axis of one operand ends up.
 
-        Of functions that are not linear here nor relaxed the linear domains use the range alone.
-        No coefficient passes those, so that any axis may be said to number the examples.
+        Of an opaque function the linear domains use the range alone. No coefficient passes it, so
+        that any axis may be said to number the examples.
         """
         found = record(node)
         if isinstance(found, Move) or (isinstance(found, Affine | Bilinear) and found.mixes):

@@ -184,15 +184,15 @@ def _linear_bounds(
 
 def warn_if_expensive(graph: Graph, cost: int) -> None:
     """Warns where a batch seems to be bounded as one vector, at the square of its size."""
-    if graph.examples and not mixing(graph):
-        return
     inputs = [graph.aval(ref).shape for ref in graph.inputs]
     outputs = [graph.aval(ref).shape for ref in graph.targets]
     leading = {shape[0] if len(shape) > 1 else 1 for shape in inputs}
     leading |= {shape[0] if shape else 1 for shape in outputs}
-    if cost > _EXPENSIVE and len(leading) == 1 and leading != {1}:
+    if cost <= _EXPENSIVE or len(leading) != 1 or leading == {1}:
+        return
+    found = mixing(graph)
+    if found or not graph.examples:
         size = math.ceil(cost / _EXPENSIVE) / 4
-        found = mixing(graph)
         where = f": `{found.primitive}` at {found.source} seems to mix them" if found else ""
         warnings.warn(
             f"A batch of {leading.pop()} is bounded as one joint vector, which takes {cost} "
