@@ -73,6 +73,27 @@ def inner(rows: Array, value: Array) -> Array:
     return jnp.matmul(matrix(rows), value.reshape(-1), precision=jax.lax.Precision.HIGHEST)
 
 
+def sums(entries: Array, axis: int | None = None) -> Array:
+    """The sum of the entries of every row `[rows, *shape]`, or of those of every example in it.
+
+    It is a product with ones: along the last axis XLA adds up several times slower on a CPU.
+
+    Args:
+        entries: `[rows, *shape]`.
+        axis: of `shape`, that numbers the examples.
+
+    Returns:
+        `[rows]` or `[rows, examples]`.
+    """
+    shape = entries.shape[1:]
+    if axis is None:
+        return inner(entries, jnp.ones(shape, entries.dtype))
+    before, behind = math.prod(shape[:axis]), math.prod(shape[axis + 1 :])
+    rows = entries.reshape(len(entries) * before * shape[axis], behind)
+    found = inner(rows, jnp.ones(behind, entries.dtype))
+    return found.reshape(len(entries), before, shape[axis]).sum(1)
+
+
 def dual(ord: float) -> float:
     """The order of the norm that bounds inner products with the unit ball of `ord` (Hölder)."""
     return ord / (ord - 1) if ord > 1 else math.inf

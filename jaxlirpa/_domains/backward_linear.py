@@ -219,21 +219,20 @@ def _substitute(
 ) -> Side:
     """Puts one line where the coefficient is positive and another where it is negative.
 
-    Works on flattened entries: selecting on arrays of high rank is several times slower. The
-    offset is a matrix product rather than a sum of products, which XLA would store in full.
+    Works on flattened entries: selecting on arrays of high rank is several times slower.
     """
     shape = side.coefficients.shape
     rows = matrix(side.coefficients)
     up = jnp.maximum(rows, 0)
     down = rows - up
-    (slope, offset), (slope_, offset_) = (
+    (slope, gap), (slope_, gap_) = (
         [matrix(_by_row(x, shape)) for x in line] for line in (positive, negative)
     )
-    gaps = (
-        inner_products(part.reshape(shape), gap.reshape(-1, *shape[1:]), examples)
-        for part, gap in ((up, offset), (down, offset_))
-    )
-    return Side((up * slope + down * slope_).reshape(shape), sum(gaps, start=side.offset))
+    gaps = [
+        (part.reshape(shape), x.reshape(-1, *shape[1:])) for part, x in ((up, gap), (down, gap_))
+    ]
+    offset = side.offset + inner_products(gaps, examples)
+    return Side((up * slope + down * slope_).reshape(shape), offset)
 
 
 def _by_row(x: Array, shape: tuple[int, ...]) -> Array:
@@ -253,9 +252,11 @@ def _substitute_jointly(
     rows = side.coefficients
     up = jnp.maximum(rows, 0)
     down = rows - up
-    offset = side.offset
-    for part, plane in ((up, positive), (down, negative)):
-        offset = offset + inner_products(part, _by_row(plane.offset, rows.shape), examples)
+    gaps = [
+        (part, _by_row(plane.offset, rows.shape))
+        for part, plane in ((up, positive), (down, negative))
+    ]
+    offset = side.offset + inner_products(gaps, examples)
     behind_rows = tuple(axis + 1 for axis in axes)
     up, down = jnp.expand_dims(up, behind_rows), jnp.expand_dims(down, behind_rows)
     coefficients: list[Array | None] = []

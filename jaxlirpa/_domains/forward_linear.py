@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -29,7 +28,7 @@ from jaxlirpa._typing import (
     vacuous_where_overflown,
 )
 from jaxlirpa.sets import ArraySet
-from jaxlirpa.sets.base import extrema_by_example
+from jaxlirpa.sets.examples import extrema_by_example
 
 
 class Form(NamedTuple):
@@ -276,8 +275,8 @@ def compose(
 
     def side(rising: Form, falling: Form) -> Form:
         def mix(a: Array, b: Array) -> Array:
-            products = (inner_products(c, x[None], axes[0]) for c, x in ((up, a), (down, b)))
-            return arranged(functools.reduce(jnp.add, products), shape, axes[1])
+            products = inner_products([(up, a[None]), (down, b[None])], axes[0])
+            return arranged(products, shape, axes[1])
 
         coefficients = tuple(map(jax.vmap(mix), rising.coefficients, falling.coefficients))
         offset = mix(rising.offset - reference, falling.offset - reference)

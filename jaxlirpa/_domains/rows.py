@@ -6,16 +6,13 @@ one array of coefficients, as no functional has any on another example, and a nu
 
 from __future__ import annotations
 
-import math
+import functools
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 
-from jaxlirpa._typing import Array, inner, matrix
-
-HIGHEST = jax.lax.Precision.HIGHEST
+from jaxlirpa._typing import Array, inner, sums
 
 
 class Side(NamedTuple):
@@ -61,24 +58,16 @@ def placed(rows: Array, shape: Sequence[int], axis: int | None) -> Array:
     return jnp.broadcast_to(each, (len(rows), *shape))
 
 
-def inner_products(rows: Array, values: Array, axis: int | None) -> Array:
-    """The inner product of every row with its values, or with the same for all.
+def inner_products(pairs: Sequence[tuple[Array, Array]], axis: int | None) -> Array:
+    """The inner products of rows with their values, or with the same for all; summed over pairs.
 
     Args:
-        rows: `[rows, *shape]`.
-        values: of the same shape, or with one row for all.
+        pairs: of rows `[rows, *shape]` and values of the same shape, or with one row for all.
         axis: of `shape`, that numbers examples, each of which has a product of its own.
 
     Returns:
         `[rows]` or `[rows, examples]`.
     """
-    if axis is not None:
-        shape = rows.shape[1:]
-        split = math.prod(shape[:axis]), shape[axis], math.prod(shape[axis + 1 :])
-        rows, values = rows.reshape(-1, *split), values.reshape(-1, *split)
-        if len(values) == 1:
-            return jnp.einsum("rbna,bna->rn", rows, values[0], precision=HIGHEST)
-        return jnp.einsum("rbna,rbna->rn", rows, values, precision=HIGHEST)
-    if len(values) == 1:
-        return inner(rows, values[0])
-    return jnp.einsum("rn,rn->r", matrix(rows), matrix(values), precision=HIGHEST)
+    if axis is None and all(len(values) == 1 for _, values in pairs):
+        return functools.reduce(jnp.add, (inner(rows, values[0]) for rows, values in pairs))
+    return sums(functools.reduce(jnp.add, (rows * values for rows, values in pairs)), axis)

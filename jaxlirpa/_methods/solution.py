@@ -12,7 +12,7 @@ from jaxlirpa._graph.graph import Graph, Ref
 from jaxlirpa._typing import Array, Interval, vacuous_where_overflown
 from jaxlirpa._walk import backward
 from jaxlirpa.sets import ArraySet
-from jaxlirpa.sets.base import extrema_by_example
+from jaxlirpa.sets.examples import extrema_by_example
 
 
 class AffineRows(NamedTuple):

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxlirpa._errors import SetError
-from jaxlirpa._typing import Array, ArrayLike, Interval, PyTree, Shaped, dual, inner, matrix, norm
+from jaxlirpa._typing import Array, ArrayLike, Interval, PyTree, Shaped, dual, inner, norm
 from jaxlirpa.sets.base import (
     PerturbationSet,
     broadcast_prefix,
@@ -104,7 +104,7 @@ class LpBall(PerturbationSet):
         """The largest value of each linear form over the ball around zero."""
         radius = jnp.broadcast_to(self.radius, self.center.shape)[None]
         if self.is_box:
-            return jnp.sum(jnp.abs(matrix(coefficients)) * matrix(radius), axis=1)
+            return inner(jnp.abs(coefficients), radius[0])
         rows = coefficients.shape[0]
         ndim = self.center.ndim
         normed = _axes(self.axis, ndim)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxlirpa._errors import SetError
-from jaxlirpa._typing import Array, ArrayLike, Interval, PyTree, Shaped, matrix
+from jaxlirpa._typing import Array, ArrayLike, Interval, PyTree, Shaped, matrix, sums
 
 
 class ArraySet(Protocol):
@@ -107,42 +107,22 @@ def poison(x: Array, condition: Array) -> Array:
     return jnp.where(condition, x, jnp.nan)
 
 
-def box_extrema(box: Interval, coefficients: Array, origin: Array | None) -> Interval:
-    """Extrema of linear forms over a box.
+def box_extrema(
+    box: Interval, coefficients: Array, origin: Array | None, axis: int | None = None
+) -> Interval:
+    """Extrema of linear forms over a box; with `axis`, those of every example.
 
     `min a x` is `a l` where `a >= 0` and `a u` elsewhere, for `l <= x <= u`, and the entries are
     independent.
     """
+    # Flat, as selecting on arrays of high rank is slow.
     rows = matrix(coefficients)
     lower, upper = ((limit if origin is None else limit - origin).reshape(1, -1) for limit in box)
-    rising = rows >= 0
+    rising, shape = rows >= 0, coefficients.shape
     return Interval(
-        jnp.sum(rows * jnp.where(rising, lower, upper), axis=1),
-        jnp.sum(rows * jnp.where(rising, upper, lower), axis=1),
+        sums((rows * jnp.where(rising, lower, upper)).reshape(shape), axis),
+        sums((rows * jnp.where(rising, upper, lower)).reshape(shape), axis),
     )
-
-
-def extrema_by_example(s: ArraySet, coefficients: Array, origin: Array, axis: int) -> Interval:
-    """Extrema of linear forms that have coefficients on one example of a batch alone.
-
-    Args:
-        s: a box or a norm ball of batches.
-        coefficients: `[rows, *shape]`: of every example, its own.
-        origin: as of `extrema`.
-        axis: of the shape, that numbers the examples.
-
-    Returns:
-        `[rows, examples]` minima and maxima.
-    """
-    centred = origin is s.point()
-
-    def extrema(s: ArraySet, coefficients: Array, origin: Array) -> Interval:
-        own = s.expand(axis)
-        origin = own.point() if centred else jnp.expand_dims(origin, axis)
-        return own.extrema(jnp.expand_dims(coefficients, axis + 1), origin)
-
-    mapped = jax.vmap(extrema, in_axes=(s.batch_axes(axis), axis + 1, axis), out_axes=1)
-    return mapped(s, coefficients, origin)
 
 
 def broadcast_prefix(prefix: PyTree, tree: PyTree, what: str) -> list[Any]:

@@ -8,6 +8,7 @@ import tempfile
 import traceback
 from collections.abc import Sequence
 
+import compiling
 import jax
 import numpy as np
 import oracles
@@ -70,13 +71,9 @@ def describe(case: Case, violation: Violation) -> str:
 
 
 def configure() -> None:
-    """Sets JAX up for many small programs; as the tests do, but for a cache of what is compiled."""
+    """Sets JAX up for many small programs, as for the tests."""
     jax.config.update("jax_enable_x64", True)
-    jax.config.update("jax_disable_most_optimizations", True)
-    cache = pathlib.Path(tempfile.gettempdir(), "jaxlirpa-fuzz")
-    jax.config.update("jax_compilation_cache_dir", str(cache))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+    compiling.configure(pathlib.Path(tempfile.gettempdir(), "jaxlirpa-fuzz"))
 
 
 def in_turn(seed: int) -> tuple[str, ...]:
