@@ -595,6 +595,23 @@ def test_outputs_of_any_structure(method: Any) -> None:
 
 
 @every_method
+def test_a_value_without_entries_is_known(method: Any) -> None:
+    def channels(x: jax.Array, before: int, after: int) -> jax.Array:
+        kernel = jnp.ones((3, 3, before, after))
+        numbers = ("NHWC", "HWIO", "NHWC")
+        return jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=numbers)
+
+    def fn(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        nothing = jax.nn.relu(channels(jax.nn.relu(channels(x, 2, 4)), 4, 0))
+        return nothing, jnp.concatenate([channels(jax.nn.softplus(nothing), 0, 2), x], -1)
+
+    x = jnp.ones((1, 3, 3, 2))
+    lower, upper = method(fn)(x, 0.5)
+    same(lower, (*fn(x)[:1], jnp.concatenate([jnp.zeros_like(x), x - 0.5], -1)))
+    same(upper, (*fn(x)[:1], jnp.concatenate([jnp.zeros_like(x), x + 0.5], -1)))
+
+
+@every_method
 def test_nothing_depends_on_the_input(method: Any) -> None:
     for fn in (lambda x: jnp.ones(2), lambda x: (), lambda x: jax.lax.stop_gradient(0.0)):
         same(method(fn)(A, 0.1), Bounds(fn(A), fn(A)))

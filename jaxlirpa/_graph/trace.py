@@ -194,7 +194,9 @@ class Builder:
         return values
 
     def added(self, node: Node) -> list[Value]:
-        """The outputs of a node, or what stands for them."""
+        """The outputs of a node, or what stands for them: of what has no entries, itself."""
+        if node.outputs and all(0 in aval.shape for aval in node.outputs):
+            return [jnp.zeros(aval.shape, aval.dtype) for aval in node.outputs]
         for rule in self.rules.get(node.primitive, ()):
             values = rule(self, node)
             if values is not None:
@@ -224,7 +226,7 @@ class Builder:
         The function's own nodes are appended; who computes the same later finds them there, and
         in place of the last one the whole.
         """
-        if self.equating or (primitive, x) in self.equated:
+        if self.equating or (primitive, x) in self.equated or 0 in self.aval(x).shape:
             return
         self.equated.add((primitive, x))
         self.equating = True

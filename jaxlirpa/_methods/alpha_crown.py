@@ -249,7 +249,7 @@ def _better(best: _Best, limits: Interval, position: Sided[PyTree], axes: PyTree
     def keep(gain: Array, new: PyTree, old: PyTree) -> PyTree:
         def choose(axis: int, x: Array, y: Array) -> Array:
             apart = gain.ndim > 1 and axis >= 0
-            own = gain if apart else gain.reshape(len(gain), -1).sum(1)
+            own = gain if apart else gain.sum(tuple(range(1, gain.ndim)))
             shape = [len(gain), *[1] * (x.ndim - 1)]
             if apart:
                 shape[axis + 1] = gain.shape[1]
