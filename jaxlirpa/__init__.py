@@ -21,6 +21,7 @@ from jaxlirpa._methods.intermediate import intermediate_bounds as intermediate_b
 from jaxlirpa._typing import Bounds as Bounds
 from jaxlirpa._typing import LinearBounds as LinearBounds
 from jaxlirpa.sets import Box as Box
+from jaxlirpa.sets import JointBall as JointBall
 from jaxlirpa.sets import LpBall as LpBall
 
 try:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 Array: TypeAlias = jax.Array
 ArrayLike: TypeAlias = jax.typing.ArrayLike
@@ -92,6 +94,29 @@ def sums(entries: Array, axis: int | None = None) -> Array:
     rows = entries.reshape(len(entries) * before * shape[axis], behind)
     found = inner(rows, jnp.ones(behind, entries.dtype))
     return found.reshape(len(entries), before, shape[axis]).sum(1)
+
+
+def summed_product(a: Array, b: Array, shape: Sequence[int]) -> Array:
+    """`a * b`, summed over the axes along which `shape` has length one.
+
+    Where the two repeat each other's entries along an axis, this is a matrix product, and their
+    entry-by-entry product is never stored.
+
+    Args:
+        a, b: arrays that broadcast, of as many axes as `shape`.
+        shape: of the result.
+    """
+    full = np.broadcast_shapes(a.shape, b.shape)
+    axes = tuple(i for i, n in enumerate(full) if n != 1 and shape[i] == 1)
+    if not axes or all(x.shape[i] != 1 for x in (a, b) for i in range(len(full)) if full[i] != 1):
+        return jnp.sum(a * b, axes, keepdims=True) if axes else a * b
+    varying = [[i for i, n in enumerate(x.shape) if n != 1] for x in (a, b)]
+    kept = [i for i, n in enumerate(full) if n != 1 and i not in axes]
+    squeezed = [
+        x.reshape([x.shape[i] for i in own]) for x, own in zip((a, b), varying, strict=True)
+    ]
+    pairs = (part for pair in zip(squeezed, varying, strict=True) for part in pair)
+    return jnp.einsum(*pairs, kept, precision=jax.lax.Precision.HIGHEST).reshape(shape)
 
 
 def dual(ord: float) -> float:

@@ -53,7 +53,7 @@ def sample(perturbed: PerturbationSet, seed: int, count: int) -> PyTree:
     """
     sets, structure = perturbed.split()
     draws = [_sample(s, np.random.default_rng([seed, i]), count) for i, s in enumerate(sets)]
-    return jax.tree.unflatten(structure, draws)
+    return structure.unflatten(draws)
 
 
 def _sample(array_set: ArraySet, rng: np.random.Generator, count: int) -> np.ndarray:

@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jax.test_util import check_grads
 
-from jaxlirpa import Box, LpBall
+from jaxlirpa import Box, JointBall, LpBall
+from jaxlirpa import sets as kinds
 from jaxlirpa.sets import ArraySet, PerturbationSet
 
 ORDERS = (1, 1.5, 2, 3.5, math.inf)
@@ -207,6 +208,82 @@ def test_gradients(ord: float) -> None:
     check_grads(reach, args, order=1, modes=["rev"], atol=1e-6, rtol=1e-6)
 
 
+# ---- one ball over several arrays ------------------------------------------------------------
+
+PAIR = {"a": jnp.array([[3.0, -1.0]]), "b": (jnp.array(2.0), jnp.zeros((0, 2)), jnp.ones(3))}
+
+
+@pytest.mark.parametrize("ord", ORDERS)
+@pytest.mark.parametrize("radius", [0.5, {"a": jnp.array([0.5, 0]), "b": 2.0}])
+def test_joint_extrema(ord: float, radius: Any) -> None:
+    """The dual norm is that of all leaves together, and is attained by a member."""
+    ball = JointBall(PAIR, radius, ord)
+    (own,), structure = ball.split()
+    rng = np.random.default_rng(0)
+    form = jax.tree.map(lambda x: jnp.asarray(rng.normal(size=x.shape)), PAIR)
+    flat, _ = jax.flatten_util.ravel_pytree(form)
+    lower, upper = (x[0] for x in own.extrema(flat[None]))
+
+    def value(member: Any) -> Any:
+        return sum(jax.tree.leaves(jax.tree.map(lambda a, x: jnp.sum(a * x), form, member)))
+
+    widths = jax.tree.map(jnp.broadcast_to, *_prefixed(radius))
+    scaled = np.concatenate(
+        [np.ravel(a * r) for a, r in zip(*map(jax.tree.leaves, (form, widths)), strict=True)]
+    )
+    dual = {1: math.inf, math.inf: 1}.get(ord) or ord / (ord - 1)
+    np.testing.assert_allclose(upper, value(PAIR) + np.linalg.norm(scaled, dual))
+    np.testing.assert_allclose(lower, value(PAIR) - np.linalg.norm(scaled, dual))
+    worst = jax.grad(lambda a: own.extrema(a[None]).upper[0])(flat)
+    steps = np.asarray(worst - own.center) / np.where(own.radius > 0, own.radius, 1)
+    assert np.linalg.norm(steps, ord) <= 1 + 1e-12
+    np.testing.assert_allclose(value(structure.unflatten([worst])), upper)
+    for member in jax.vmap(value)(oracles.sample(ball, 0, 50)):
+        assert lower - 1e-12 <= member <= upper + 1e-12
+
+
+def _prefixed(radius: Any) -> tuple[Any, Any]:
+    full = (
+        jax.tree.map(lambda r, sub: jax.tree.map(lambda _: r, sub), radius, PAIR)
+        if isinstance(radius, dict)
+        else jax.tree.map(lambda _: radius, PAIR)
+    )
+    return full, jax.tree.map(jnp.shape, PAIR)
+
+
+def test_joint_hull_is_that_of_every_leaf() -> None:
+    (own,), structure = JointBall(PAIR, 0.5).split()
+    for side, sign in zip(own.hull(), (-1, 1), strict=True):
+        expected = jax.tree.map(lambda x, sign=sign: x + sign * 0.5, PAIR)
+        jax.tree.map(np.testing.assert_allclose, structure.unflatten([side]), expected)
+
+
+def test_a_joint_ball_of_one_leaf_is_a_ball() -> None:
+    (joint,), _ = JointBall(PAIR["a"], 0.5).split()
+    (ball,), _ = LpBall(PAIR["a"], 0.5, 2).split()
+    np.testing.assert_allclose(joint.extrema(jnp.ones((1, 2))), ball.extrema(jnp.ones((1, 1, 2))))
+
+
+def test_relative_radii() -> None:
+    """Fractions of norms and of entries; they have derivatives, also where a leaf is zero."""
+    tree = {"a": jnp.array([3.0, 4.0]), "b": jnp.zeros(2)}
+    assert kinds.relative_to_norm(tree, 0.1).radius == {"a": pytest.approx(0.5), "b": 0}
+    assert kinds.relative_to_norm(tree, 0.1, ord=1).radius["a"] == pytest.approx(0.7)
+    entries = kinds.relative_to_entries(tree, 0.1)
+    np.testing.assert_allclose(entries.radius["a"], [0.3, 0.4])
+    assert entries.ord == math.inf
+    joint, _ = JointBall(tree, kinds.relative_to_norm(tree, 0.1).radius).split()
+    np.testing.assert_allclose(joint[0].radius, [0.5, 0.5, 0, 0])
+
+    def reach(tree: Any) -> Any:
+        sets, _ = kinds.relative_to_norm(tree, 0.1).split()
+        return sum(s.extrema(jnp.ones((1, 2))).upper[0] for s in sets)
+
+    gradient = jax.grad(reach)(tree)
+    np.testing.assert_allclose(gradient["b"], 1)
+    np.testing.assert_allclose(gradient["a"], 1 + math.sqrt(2) * np.array([0.06, 0.08]))
+
+
 # ---- as pytrees ----------------------------------------------------------------------------
 
 
@@ -215,10 +292,11 @@ def test_gradients(ord: float) -> None:
     [
         LpBall(jnp.ones(3), jnp.array(0.1), 2, (0,)),
         LpBall({"a": jnp.ones(3), "b": [jnp.zeros(())]}, 0.1),
+        JointBall({"a": jnp.ones(3), "b": jnp.zeros(())}, 0.1, 1),
         Box(jnp.zeros(3), jnp.ones(3)),
         Box((jnp.zeros(3), jnp.zeros(1)), (jnp.ones(3), jnp.ones(1))),
     ],
-    ids=["ball", "balls", "box", "boxes"],
+    ids=["ball", "balls", "joint ball", "box", "boxes"],
 )
 def test_round_trip(perturbed: Any) -> None:
     """Through flattening, jit, and a map over the leaves; what is static stays."""

@@ -37,7 +37,7 @@ from jaxlirpa._relax.planes import Plane, Planes
 from jaxlirpa._relax.planes import around as planes_around
 from jaxlirpa._special.convolution import transpose
 from jaxlirpa._special.dense import behind_dense
-from jaxlirpa._typing import Array, matrix
+from jaxlirpa._typing import Array, matrix, summed_product
 
 Relaxed = TypeVar("Relaxed")
 
@@ -172,8 +172,9 @@ class BackwardLinear:
             pair = Sided(planes, planes)
         (below, above), (below_, above_) = pair
         axis = self._examples(functional, ref)
-        rows, offset = _substitute_jointly(functional.lower, below, above, axes, axis)
-        rows_, offset_ = _substitute_jointly(functional.upper, above_, below_, axes, axis)
+        shapes = [x.shape for x in xs]
+        rows, offset = _substitute_jointly(functional.lower, below, above, axes, axis, shapes)
+        rows_, offset_ = _substitute_jointly(functional.upper, above_, below_, axes, axis, shapes)
         pairs = []
         for ref, a, b in zip(node.perturbed, rows, rows_, strict=True):
             if a is not None and b is not None:
@@ -246,9 +247,14 @@ def _by_row(x: Array, shape: tuple[int, ...]) -> Array:
 
 
 def _substitute_jointly(
-    side: Side, positive: Plane, negative: Plane, axes: tuple[int, ...], examples: int | None
+    side: Side,
+    positive: Plane,
+    negative: Plane,
+    axes: tuple[int, ...],
+    examples: int | None,
+    shapes: Sequence[tuple[int, ...]],
 ) -> tuple[list[Array | None], Array]:
-    """Coefficients on every operand, and the offset; as `_substitute`."""
+    """Coefficients on every operand, of these shapes, and the offset; as `_substitute`."""
     rows = side.coefficients
     up = jnp.maximum(rows, 0)
     down = rows - up
@@ -260,8 +266,10 @@ def _substitute_jointly(
     behind_rows = tuple(axis + 1 for axis in axes)
     up, down = jnp.expand_dims(up, behind_rows), jnp.expand_dims(down, behind_rows)
     coefficients: list[Array | None] = []
-    for slope, slope_ in zip(positive.slopes, negative.slopes, strict=True):
-        pairs = (up, slope), (down, slope_)
-        terms = [x * _by_row(s, x.shape) for x, s in pairs if s is not None]
+    for slope, slope_, shape in zip(positive.slopes, negative.slopes, shapes, strict=True):
+        pairs = (
+            (x, _by_row(s, x.shape)) for x, s in ((up, slope), (down, slope_)) if s is not None
+        )
+        terms = [summed_product(x, s, (len(rows), *shape)) for x, s in pairs]
         coefficients.append(sum(terms[1:], start=terms[0]) if terms else None)
     return coefficients, offset

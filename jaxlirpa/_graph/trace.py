@@ -201,6 +201,10 @@ class Builder:
             values = rule(self, node)
             if values is not None:
                 return list(values)
+        return self.kept(node)
+
+    def kept(self, node: Node) -> list[Value]:
+        """The outputs of a node that no rule is asked about."""
         index = self.known.setdefault(_key(node), len(self.nodes))
         if index == len(self.nodes):
             self.nodes.append(node)

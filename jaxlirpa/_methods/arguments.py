@@ -36,7 +36,7 @@ class Arguments:
         filled, supply = list(self.leaves if leaves is None else leaves), iter(arrays)
         for position, structure in self.slots:
             parts = [next(supply) for _ in range(structure.num_leaves)]
-            filled[position] = jax.tree.unflatten(structure, parts)
+            filled[position] = structure.unflatten(parts)
         return jax.tree.unflatten(self.structure, filled)
 
 

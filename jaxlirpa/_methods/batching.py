@@ -13,6 +13,7 @@ from jaxlirpa._errors import ArgumentError
 from jaxlirpa._methods.arguments import Arguments
 from jaxlirpa._typing import Array, LinearBounds, PyTree
 from jaxlirpa.sets import ArraySet
+from jaxlirpa.sets.joint import Concatenation
 
 
 def map_examples(
@@ -38,6 +39,7 @@ def map_examples(
             of a batch of one has no axis of size one at out_axes.
     """
     axes = _leaf_axes(call, in_axes)
+    _check_joint(call, axes)
     set_axes = [axes[i] for i, structure in call.slots for _ in range(structure.num_leaves)]
     set_axes = [
         None if axis is None else _positive(axis, s.aval.shape)
@@ -59,7 +61,11 @@ def map_examples(
             filled[i] = jnp.expand_dims(leaf, known_axes[i])
         one = dataclasses.replace(call, leaves=tuple(filled), sets=expanded)
         result = joint(one, given)
-        return result if out_axes is None else _drop_example_axis(result, set_axes, out_axes)
+        return (
+            result
+            if out_axes is None
+            else _drop_example_axis(result, _coefficient_axes(call, set_axes), out_axes)
+        )
 
     pairs = zip(call.sets, set_axes, strict=True)
     mapped = [None if axis is None else s.batch_axes(axis) for s, axis in pairs]
@@ -67,6 +73,16 @@ def map_examples(
     if out_axes is None:
         return result
     return _each_output(result, lambda x, ndim: jnp.moveaxis(x, 0, out_axes % ndim))
+
+
+def _check_joint(call: Arguments, axes: list[int | None]) -> None:
+    """A ball over all leaves together is none of each example."""
+    for position, structure in call.slots:
+        if axes[position] is not None and isinstance(structure, Concatenation):
+            raise ArgumentError(
+                "in_axes maps a JointBall, which is no set of one example. Map its centre instead: "
+                "jax.vmap(lambda center: jaxlirpa.crown(fn)(jaxlirpa.JointBall(center, radius)))."
+            )
 
 
 def _leaf_axes(call: Arguments, in_axes: PyTree) -> list[int | None]:
@@ -115,6 +131,15 @@ def _check_sizes(
                 f"an array of shape {shape}, whose first axis is not that long. "
                 "jaxlirpa.intermediate_bounds(fn, in_axes=...)(...) returns bounds that fit."
             )
+
+
+def _coefficient_axes(call: Arguments, set_axes: list[int | None]) -> list[int | None]:
+    """The axes of the leaves of linear bounds, which has all leaves of a joint ball."""
+    supply, axes = iter(set_axes), []
+    for _, structure in call.slots:
+        own = [next(supply) for _ in range(structure.num_leaves)]
+        axes += own * len(structure.shapes) if isinstance(structure, Concatenation) else own
+    return axes
 
 
 def _drop_example_axis(result: Any, set_axes: list[int | None], out_axes: int) -> Any:

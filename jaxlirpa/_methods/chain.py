@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 from jaxlirpa._domains.backward_linear import BackwardLinear
 from jaxlirpa._graph.graph import INPUT, Graph, Ref
-from jaxlirpa._methods.exactness import Quality, origins
+from jaxlirpa._methods.exactness import Quality, is_exact, origins
 from jaxlirpa._methods.solution import enclose, output_cost, reference
 from jaxlirpa._ops.families import Nonlinear
 from jaxlirpa._ops.registry import record
@@ -36,7 +36,9 @@ def affine(graph: Graph, sets: Mapping[Ref, ArraySet]) -> BackwardLinear:
 def starts(graph: Graph, ref: Ref) -> bool:
     """Whether affine chains start at a value: at an input, or what a nonlinear node computes."""
     node = graph.nodes[ref.node]
-    return node.primitive == INPUT or isinstance(record(node), Nonlinear)
+    if node.primitive == INPUT:
+        return True
+    return isinstance(record(node), Nonlinear) and not is_exact(node)
 
 
 def loose_targets(graph: Graph, sets: Mapping[Ref, ArraySet]) -> tuple[Ref, ...]:

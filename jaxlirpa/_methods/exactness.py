@@ -13,7 +13,7 @@ import enum
 from collections.abc import Mapping
 
 from jaxlirpa._graph.graph import Graph, Node, Ref
-from jaxlirpa._ops.families import Move, Nonlinear
+from jaxlirpa._ops.families import Move, Nonlinear, Within
 from jaxlirpa._ops.registry import record
 from jaxlirpa._walk import forward
 from jaxlirpa.sets import ArraySet
@@ -40,12 +40,19 @@ class Origin:
     quality: Quality
 
 
+def is_exact(node: Node) -> bool:
+    """Whether a node knows the exact limits of a value that is affine in the sets."""
+    return isinstance(record(node), Within) and "exact" in node.params
+
+
 class _Exactness:
     """The forward domain of origins."""
 
     def step(self, index: int, node: Node, operands: tuple[Origin, ...]) -> tuple[Origin, ...]:
         refs = tuple(Ref(index, k) for k in range(len(node.outputs)))
         found = record(node)
+        if is_exact(node):
+            return (Origin(operands[0].sources, Quality.EXACT),)
         if isinstance(found, Nonlinear):
             return tuple(Origin(frozenset({r}), Quality.INDEPENDENT) for r in refs)
         sources = frozenset().union(*(o.sources for o in operands))

@@ -84,7 +84,10 @@ class _Following:
         removed = found.axes(node) if isinstance(found, Joint) else ()
         shape = self.graph.aval(cast(Ref, node.operands[position])).shape
         kept = tuple(n for i, n in enumerate(shape) if i not in removed)
-        if not isinstance(found, Opaque | Repeated) and kept != tuple(node.outputs[0].shape):
+        result = node.outputs[0].shape
+        alike = len(kept) == len(result)
+        alike = alike and all(n in (1, m) for n, m in zip(kept, result, strict=True))
+        if not isinstance(found, Opaque | Repeated) and not alike:
             return None
         return without(axis, removed)
 

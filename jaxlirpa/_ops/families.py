@@ -120,7 +120,7 @@ class Joint(Family):
     Attributes:
         relaxation: from the node.
         axes: the axes of the operands over which an entry of the output reads them; without these
-            axes, their shape is that of the output.
+            axes, their shapes broadcast to that of the output.
     """
 
     relaxation: Callable[[Node], JointRelaxation]
@@ -143,7 +143,9 @@ class Within(Family):
     """The first operand, which is known to be the value of a function of the others as well.
 
     Attributes:
-        image: the range of that function, from the node and the boxes of the others.
+        image: the range of that function, from the node and the boxes of the others. Where the
+            node has the parameter `exact`, every entry attains its limits while the sets that the
+            first operand is an affine function of range over their members.
     """
 
     image: Callable[[Node, Sequence[Interval]], Interval]

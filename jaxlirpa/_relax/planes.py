@@ -8,16 +8,17 @@ from typing import NamedTuple, Protocol
 import jax.numpy as jnp
 
 from jaxlirpa._relax.family import Family, mix, single
-from jaxlirpa._typing import Array, Interval, vacuous_where_nan
+from jaxlirpa._typing import Array, Interval, summed_product, vacuous_where_nan
 
 
 class Plane(NamedTuple):
     """`sum_k slopes[k] * x[k] + offset`, entry by entry.
 
-    Where a function reduces axes of its operands, the products are summed over these axes.
+    Where a function reduces axes of its operands, the products are summed over these axes. Operands
+    may repeat each other's entries along axes of length one, as NumPy's do; so may slopes.
 
     Attributes:
-        slopes: one array for every operand, of the operand's shape; None for zero.
+        slopes: one array for every operand, that broadcasts with it; None for zero.
         offset: of the output's shape.
     """
 
@@ -115,12 +116,30 @@ def _guarded(
     for each in [*bounded, *map(jnp.isfinite, slopes)]:
         ok = ok & jnp.all(each, axes)
 
+    spread = jnp.expand_dims(ok, axes)
+    if any(x.ndim and _repeats(x, spread) for x in slopes):  # of several entries: no plane is left
+        nothing = Interval(*(jnp.full_like(ok, x, image.lower.dtype) for x in (-jnp.inf, jnp.inf)))
+        finite = [
+            tuple(x if x is None else _where(jnp.isfinite(x), x) for x in plane.slopes)
+            for plane in planes
+        ]
+        return Planes(
+            *(
+                Plane(slopes, jnp.where(ok, plane.offset, limit))
+                for slopes, plane, limit in zip(finite, planes, nothing, strict=True)
+            )
+        )
+
     def guarded(plane: Plane, otherwise: Array) -> Plane:
-        spread = jnp.expand_dims(ok, axes)
         slopes = tuple(None if x is None else _where(spread, x) for x in plane.slopes)
         return Plane(slopes, jnp.where(ok, plane.offset, otherwise))
 
     return Planes(guarded(planes.lower, image.lower), guarded(planes.upper, image.upper))
+
+
+def _repeats(slope: Array, spread: Array) -> bool:
+    """Whether a slope is that of several entries of the output."""
+    return any(n == 1 != m for n, m in zip(slope.shape, spread.shape, strict=True))
 
 
 def _where(condition: Array, x: Array) -> Array:
@@ -131,10 +150,10 @@ def around(planes: Planes, xs: Sequence[Array], y: Array, axes: tuple[int, ...])
     """Planes around `f` as functions of the deviations from `xs`, with values `f - y`."""
 
     def moved(plane: Plane) -> Plane:
-        offset = plane.offset
+        offset, shape = plane.offset, jnp.expand_dims(plane.offset, axes).shape
         for slope, x in zip(plane.slopes, xs, strict=True):
             if slope is not None:
-                offset = offset + jnp.sum(slope * x, axes)
+                offset = offset + jnp.squeeze(summed_product(slope, x, shape), axes)
         return plane._replace(offset=offset - y)
 
     return Planes(moved(planes.lower), moved(planes.upper))

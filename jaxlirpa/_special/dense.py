@@ -31,6 +31,8 @@ def behind_dense(graph: Graph, target: Ref) -> tuple[Ref, Array] | None:
         (operand,) = node.perturbed
         same = graph.aval(operand).shape == graph.aval(target).shape
         return behind_dense(graph, operand) if same else None
+    if node.primitive == "within" and "exact" in node.params:
+        return behind_dense(graph, node.perturbed[0])
     if node.primitive != "dot_general" or len(node.perturbed) != 1:
         return None
     (operand,) = node.perturbed

@@ -16,7 +16,7 @@ from jaxlirpa.sets.base import (
     PerturbationSet,
     broadcast_prefix,
     fits,
-    floating,
+    floating_leaves,
     holds,
     poison,
 )
@@ -72,10 +72,10 @@ class LpBall(PerturbationSet):
         """
         if not (isinstance(self.ord, numbers.Real) and self.ord >= 1):
             raise SetError(f"LpBall: ord={self.ord!r} is no norm; take a number from 1 to inf.")
-        leaves, structure = jax.tree.flatten(self.center)
+        leaves = floating_leaves(self.center, "LpBall: center").values()
         radii = broadcast_prefix(self.radius, self.center, "LpBall: radius")
-        pairs = zip(leaves, radii, strict=True)
-        return [_checked(c, r, self.ord, self.axis) for c, r in pairs], structure
+        balls = [_checked(*pair, self.ord, self.axis) for pair in zip(leaves, radii, strict=True)]
+        return balls, jax.tree.structure(self.center)
 
     def hull(self) -> Interval:
         """Every entry alone can move by its radius, whatever the norm."""
@@ -125,9 +125,8 @@ class LpBall(PerturbationSet):
 
 
 def _checked(
-    center: ArrayLike, radius: ArrayLike, ord: float, axis: int | tuple[int, ...] | None
+    center: Array, radius: ArrayLike, ord: float, axis: int | tuple[int, ...] | None
 ) -> LpBall:
-    center = floating(center, "LpBall: center")
     radius = jnp.asarray(radius, center.dtype)
     fits(radius.shape, center.shape, "LpBall: radius")
     _axes(axis, center.ndim)

@@ -93,6 +93,19 @@ def floating(x: ArrayLike, what: str) -> Array:
     return jnp.asarray(x)
 
 
+def floating_leaves(tree: PyTree, what: str) -> dict[str, Array]:
+    """The leaves as arrays of float32 or float64, by names that say where they are.
+
+    Raises:
+        SetError: as `floating`.
+    """
+    named = {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        name = f"{what}{jax.tree_util.keystr(path)}"
+        named[name] = floating(leaf, name)
+    return named
+
+
 def holds(condition: ArrayLike) -> bool:
     """Whether a condition is true of every entry, as far as is known.
 

@@ -52,7 +52,7 @@ class Box(PerturbationSet):
             SetError: where lower > upper, a limit is NaN, or the two do not fit together.
         """
         try:
-            boxes = jax.tree.map(_checked, self.lower, self.upper)
+            boxes = jax.tree_util.tree_map_with_path(_checked, self.lower, self.upper)
         except SetError:
             raise
         except ValueError as error:
@@ -81,8 +81,9 @@ class Box(PerturbationSet):
         return Box(jnp.expand_dims(self.lower, axis), jnp.expand_dims(self.upper, axis))
 
 
-def _checked(lower: Any, upper: Any) -> Box:
-    lower, upper = floating(lower, "Box: lower"), floating(upper, "Box: upper")
+def _checked(path: Any, lower: Any, upper: Any) -> Box:
+    name = jax.tree_util.keystr(path)
+    lower, upper = floating(lower, f"Box: lower{name}"), floating(upper, f"Box: upper{name}")
     try:
         lower, upper = jnp.broadcast_arrays(lower, upper)
     except ValueError as error:

@@ -11,6 +11,7 @@ import itertools
 
 from jaxlirpa._graph.trace import Rule
 from jaxlirpa._ops.rules import (
+    balls,
     casts,
     derivatives,
     extrema,
@@ -38,6 +39,7 @@ _ORDER = (
     pooling,
     reductions,
     scatter,
+    balls,
     products,
 )
 _PAIRS = itertools.chain.from_iterable(module.RULES.items() for module in _ORDER)

@@ -16,7 +16,7 @@ from jaxlirpa._graph.trace import Builder
 from jaxlirpa._typing import Array, Interval
 
 # Primitives that place the entries of one operand, and nothing else.
-_PLACING = frozenset({"broadcast_in_dim", "reshape", "squeeze", "expand_dims", "transpose"})
+PLACING = frozenset({"broadcast_in_dim", "reshape", "squeeze", "expand_dims", "transpose"})
 # Larger arrays are not looked at, entry by entry, while tracing.
 _MOST = 2**22
 
@@ -52,7 +52,7 @@ def spread(build: Builder, value: Any) -> Spread | None:
 def placement(build: Builder, value: Ref) -> tuple[Ref, list[Node]]:
     """The value that `value` is placed from, and the nodes that do so, the last one first."""
     chain: list[Node] = []
-    while (node := build.definition(value)) and node.primitive in _PLACING:
+    while (node := build.definition(value)) and node.primitive in PLACING:
         chain.append(node)
         (value,) = node.perturbed
     return value, chain
@@ -138,6 +138,7 @@ def within(
     image: Callable[[Sequence[Interval]], Interval],
     source: Source,
     of: Node | None = None,
+    **params: Any,
 ) -> list[Value]:
     """`value`, of which it is known as well that it lies in `image` of the boxes of `others`.
 
@@ -150,6 +151,6 @@ def within(
     def bind(value: Array, *others: Array) -> tuple[Array, ...]:
         return (value,) if of is None else of(*others)
 
-    params = {"image": image, "of": None if of is None else of.primitive}
+    params = {"image": image, "of": None if of is None else of.primitive, **params}
     avals = (build.aval(value),)
     return build.append("within", (value, *others), params, bind, avals, source)

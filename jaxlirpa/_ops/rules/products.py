@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 
-from jaxlirpa._graph.graph import INPUT, Node, Ref, Value
-from jaxlirpa._graph.source import Source
+from jaxlirpa._graph.graph import Node, Ref, Value
 from jaxlirpa._graph.trace import Builder, Rule
 from jaxlirpa._ops.rules.dataflow import as_rows, placed, placement, sole
+from jaxlirpa._ops.rules.matrices import Patches, matrices
 from jaxlirpa._typing import Array
 
 
@@ -82,31 +80,7 @@ def _dot(build: Builder, node: Node) -> Sequence[Value] | None:
     """A matrix product of two perturbed operands: all products, summed."""
     if len(node.perturbed) < 2:
         return None
-    (left, right), (left_batch, right_batch) = node.params["dimension_numbers"]
-    (aval,) = node.outputs
-
-    def arranged(x: Array, batch: Sequence[int], contracted: Sequence[int]) -> Array:
-        """`[*batch, free, contracted]`, with the free axes as one and the contracted as one."""
-        free = [i for i in range(x.ndim) if i not in (*batch, *contracted)]
-        sizes = [math.prod(x.shape[i] for i in axes) for axes in (free, contracted)]
-        x = jnp.transpose(x, (*batch, *free, *contracted)).astype(aval.dtype)
-        return x.reshape(*x.shape[: len(batch)], *sizes)
-
-    def rows(x: Array) -> Array:
-        return arranged(x, left_batch, left)[..., :, None, :]
-
-    def columns(y: Array) -> Array:
-        return arranged(y, right_batch, right)[..., None, :, :]
-
-    x, y = node.perturbed
-    for one, other, of_one, of_other in ((x, y, rows, columns), (y, x, columns, rows)):
-        ball = _ball(build, one)
-        if ball is not None:
-            center, radius, ord = ball
-            arrangements = (of_one, of_other, of_one, of_one)
-            operands = _broadcast(build, (one, other, center, radius), arrangements, node.source)
-            found = _ball_product(build, operands, ord, node.source)
-            return build.apply(lambda z: z.reshape(aval.shape), node.source, found)
+    (aval,), (rows, columns) = node.outputs, matrices(node)
 
     def product(x: Array, y: Array) -> Array:
         return jnp.sum(rows(x) * columns(y), -1).reshape(aval.shape)
@@ -114,74 +88,15 @@ def _dot(build: Builder, node: Node) -> Sequence[Value] | None:
     return build.apply(product, node.source, *node.operands)
 
 
-def _ball(build: Builder, value: Ref) -> tuple[Array, Array, float] | None:
-    """Centre, radius and norm of the ball that all entries of a value are in, each once."""
-    root, chain = placement(build, value)
-    node = build.definition(root)
-    assert node is not None
-    ball = node.params.get("ball") if node.primitive == INPUT else None
-    sizes = (math.prod(build.aval(ref).shape) for ref in (root, value))
-    if ball is None or len({*sizes}) > 1:
-        return None
-    center, radius = (jnp.broadcast_to(k, ball.aval.shape) for k in (ball.center, ball.radius))
-    for step in reversed(chain):
-        (center,), (radius,) = step(center), step(radius)
-    return center, radius, ball.ord
-
-
-def _broadcast(
-    build: Builder,
-    values: Sequence[Value],
-    arrangements: Sequence[Callable[[Array], Array]],
-    source: Source,
-) -> list[Value]:
-    """Values, each in an arrangement of its own, as arrays of one shape."""
-    pairs = zip(arrangements, values, strict=True)
-    arranged = [build.apply(arrange, source, value)[0] for arrange, value in pairs]
-    shape = np.broadcast_shapes(*(build.aval(x).shape for x in arranged))
-    return [build.apply(lambda x: jnp.broadcast_to(x, shape), source, x)[0] for x in arranged]
-
-
-def _ball_product(build: Builder, operands: Sequence[Value], ord: float, source: Source) -> Value:
-    """The inner products over the last axis of a value in a ball with another one."""
-    aval = build.aval(operands[0])
-    axis = len(aval.shape) - 1
-
-    def bind(x: Array, y: Array, center: Array, radius: Array) -> tuple[Array, ...]:
-        del center, radius
-        return (jnp.sum(x * y, axis),)
-
-    result = jax.ShapeDtypeStruct(aval.shape[:-1], aval.dtype)
-    params = {"axes": (axis,), "ord": ord}
-    return build.append("ball_product", tuple(operands), params, bind, (result,), source)[0]
-
-
 def _convolution(build: Builder, node: Node) -> Sequence[Value] | None:
     """A convolution of a perturbed image and a perturbed kernel: patches times the kernel."""
-    params = node.params
-    if len(node.perturbed) < 2 or params["batch_group_count"] != 1:
+    if len(node.perturbed) < 2 or node.params["batch_group_count"] != 1:
         return None
-    numbers, groups = params["dimension_numbers"], params["feature_group_count"]
+    patches = Patches(node, build.aval(node.operands[1]).shape)
 
     def product(image: Array, kernel: Array) -> Array:
-        image = jnp.transpose(image, numbers.lhs_spec)
-        kernel = jnp.transpose(kernel, numbers.rhs_spec)
-        features, _, *window = kernel.shape
-        patches = lax.conv_general_dilated_patches(
-            image,
-            window,
-            params["window_strides"],
-            params["padding"],
-            params["lhs_dilation"],
-            params["rhs_dilation"],
-            precision=lax.Precision.HIGHEST,
-        )
-        batch, _, *space = patches.shape
-        patches = patches.reshape(batch, groups, -1, math.prod(space))
-        kernel = kernel.reshape(groups, features // groups, -1)
-        result = jnp.einsum("ngks,gok->ngos", patches, kernel).reshape(batch, features, *space)
-        order = numbers.out_spec
-        return jnp.transpose(result, [order.index(i) for i in range(len(order))])
+        found = jnp.einsum("gpk,gok->gpo", patches.image(image), patches.kernel(kernel))
+        return patches.placed(found)
 
     return build.apply(product, node.source, *node.operands)
 

@@ -1,0 +1,197 @@
+"""What is computed from a norm ball, bounded by the dual norm.
+
+Intervals forget that the entries of a member of a ball cannot all be far out at once. A rule sees
+the ball behind an input, and knows better of two kinds of values:
+
+* inner products of a member with known numbers `a`, as behind a first layer of perturbed weights.
+  By Hölder's inequality, which is attained, they get as far from their value at the centre as the
+  norm of `a r` that is dual to the ball's, and no further. What reads two parts of one ball (a
+  kernel and a bias) gets as far as the same norm of the two distances.
+* inner products with values that are perturbed themselves, see `jaxlirpa._relax.inner`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxlirpa._graph.graph import INPUT, Node, Ref, Value
+from jaxlirpa._graph.source import Source
+from jaxlirpa._graph.trace import Builder, Rule
+from jaxlirpa._ops.rules.dataflow import PLACING, within
+from jaxlirpa._ops.rules.matrices import Arrange, Patches, matrices
+from jaxlirpa._relax.inner import Inner
+from jaxlirpa._typing import Array, Interval, dual, norm, summed_product
+
+
+class Member(NamedTuple):
+    """A value whose entries are entries of a member of a ball.
+
+    Attributes:
+        root: the input that the ball is of.
+        part: the entries of it, flattened, that the value may read.
+        center: of the value's shape.
+        radius: the same, or one number.
+        ord: of the ball's norm.
+        once: whether the value reads each of them once at most.
+    """
+
+    root: Ref
+    part: range
+    center: Array
+    radius: Array
+    ord: float
+    once: bool
+
+
+class Reach(NamedTuple):
+    """How far an affine function of a ball gets, entry by entry, from its value at the centre.
+
+    Attributes:
+        root: the input that the ball is of.
+        parts: the entries of it that the function may read.
+        center: the value at the centre.
+        spread: the distance, of the value's shape or a number.
+        ord: of the ball's norm.
+    """
+
+    root: Ref
+    parts: tuple[range, ...]
+    center: Array
+    spread: Array
+    ord: float
+
+
+def member(build: Builder, value: Value) -> Member | None:
+    """What is placed, repeated or cut out of a member of a ball."""
+    steps: list[tuple[Node, int]] = []
+    while isinstance(value, Ref):
+        node = build.nodes[value.node]
+        if node.primitive not in PLACING | {"split", "slice"}:
+            break
+        steps.append((node, value.output))
+        (value,) = node.perturbed
+    if not isinstance(value, Ref) or node.primitive != INPUT or "ball" not in node.params:
+        return None
+    ball = node.params["ball"]
+    center, radius = ball.center, ball.radius
+    part, once, vector = range(center.size), True, center.ndim == 1
+    for step, output in reversed(steps):
+        vector = vector and step.primitive == "split"
+        if vector:  # the parts of a vector are told apart, those of an array are not
+            start = part.start + sum(step.params["sizes"][:output])
+            part = range(start, start + step.params["sizes"][output])
+        size, center = center.size, step(center)[output]
+        radius = step(radius)[output] if radius.ndim else radius
+        once = once and center.size <= size
+    return Member(value, part, center, radius, ball.ord, once)
+
+
+def _reach(build: Builder, value: Value) -> Reach | None:
+    """Of a value that a rule below has bounded, or that is placed from a member of a ball."""
+    node = build.definition(value)
+    if node is not None and node.primitive == "within":
+        return node.params.get("exact")
+    found = member(build, value)
+    return found and Reach(found.root, (found.part,), found.center, found.radius, found.ord)
+
+
+def _affine(build: Builder, node: Node, reach: Reach) -> Sequence[Value]:
+    """An affine node, and how far it gets."""
+
+    def image(boxes: Sequence[Interval]) -> Interval:
+        del boxes
+        return Interval(reach.center - reach.spread, reach.center + reach.spread)
+
+    (value,) = build.kept(node)
+    return within(build, value, (), image, node.source, exact=reach)
+
+
+def _bounded(build: Builder, node: Node, ball: Member, spread: Array) -> Sequence[Value]:
+    """A linear function of a ball alone, and how far it gets."""
+    (center,) = node(ball.center)
+    return _affine(build, node, Reach(ball.root, (ball.part,), center, spread, ball.ord))
+
+
+def _sum(build: Builder, node: Node) -> Sequence[Value] | None:
+    """A sum or difference of what reads two parts of one ball."""
+    if len(node.perturbed) < 2:
+        return None
+    a, b = (_reach(build, x) for x in node.operands)
+    if a is None or b is None or a.root != b.root:
+        return None
+    if any(p.start < q.stop and q.start < p.stop for p in a.parts for q in b.parts):
+        return None
+    (center,) = node(a.center, b.center)
+    spreads = jnp.broadcast_arrays(a.spread, b.spread)
+    spread = norm(jnp.stack(spreads, -1), dual(a.ord))
+    return _affine(build, node, Reach(a.root, a.parts + b.parts, center, spread, a.ord))
+
+
+def _dot(build: Builder, node: Node) -> Sequence[Value] | None:
+    """A matrix product with a member of a ball."""
+    (aval,), (rows, columns) = node.outputs, matrices(node)
+    left, right = node.operands
+    for one, other, of_one, of_other in (
+        (left, right, rows, columns),
+        (right, left, columns, rows),
+    ):
+        ball = member(build, one)
+        if ball is None or not ball.once:
+            continue
+        center, radius = of_one(ball.center), _arranged(ball.radius, of_one)
+        if isinstance(other, Ref):
+            pairs = (of_one, one), (of_other, other)
+            operands = [build.apply(f, node.source, x)[0] for f, x in pairs]
+            found = _product(build, (*operands, center, radius), ball.ord, node.source)
+            return build.apply(lambda z: z.reshape(aval.shape), node.source, found)
+        x = of_other(other)
+        spread = Inner(center, radius, ball.ord).largest(jnp.abs(x))
+        spread = jnp.broadcast_to(spread, jnp.broadcast_shapes(center.shape, x.shape)[:-1])
+        return _bounded(build, node, ball, spread.reshape(aval.shape))
+    return None
+
+
+def _convolution(build: Builder, node: Node) -> Sequence[Value] | None:
+    """A convolution of a known image with a kernel from a ball."""
+    image, kernel = node.operands
+    ball = member(build, kernel)
+    plain = node.params["batch_group_count"] == 1
+    if isinstance(image, Ref) or ball is None or not ball.once or not plain:
+        return None
+    patches = Patches(node, ball.center.shape)
+    center, radius = (_arranged(x, patches.kernel) for x in (ball.center, ball.radius))
+    center, radius = (x[:, None] if x.ndim else x for x in (center, radius))
+    seen = patches.image(jnp.abs(image))[:, :, None]
+    spread = Inner(center, radius, ball.ord).largest(seen)
+    spread = jnp.broadcast_to(spread, (*spread.shape[:2], center.shape[2]))
+    return _bounded(build, node, ball, patches.placed(spread))
+
+
+def _arranged(x: Array, arrange: Arrange) -> Array:
+    return arrange(x) if x.ndim else x
+
+
+def _product(build: Builder, operands: Sequence[Value], ord: float, source: Source) -> Value:
+    """The inner products over the last axis of a member of a ball with another value."""
+    x, y = map(build.aval, operands[:2])
+    shape = (*jnp.broadcast_shapes(x.shape, y.shape)[:-1], 1)
+
+    def bind(x: Array, y: Array, center: Array, radius: Array) -> tuple[Array, ...]:
+        del center, radius
+        return (summed_product(x, y, shape)[..., 0],)
+
+    result = jax.ShapeDtypeStruct(shape[:-1], x.dtype)
+    params = {"axes": (len(shape) - 1,), "ord": ord}
+    return build.append("ball_product", tuple(operands), params, bind, (result,), source)[0]
+
+
+RULES: dict[str, tuple[Rule, ...]] = {
+    "add": (_sum,),
+    "conv_general_dilated": (_convolution,),
+    "dot_general": (_dot,),
+    "sub": (_sum,),
+}

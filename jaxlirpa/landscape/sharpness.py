@@ -1,0 +1,164 @@
+"""How steep and how curved a loss can be within a distance of the weights.
+
+Bounds of derivatives are bounds of functions: `jaxlirpa.crown(jax.grad(loss))`. A bound of the
+gradient over a ball bounds the loss there (mean value theorem), and one of the Hessian how fast the
+gradient turns. A rectifier's second derivative is zero wherever there is one: what is said
+of the Hessian of a rectified network says nothing of its kinks, at which the gradient jumps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxlirpa._methods.crown import crown_ibp
+from jaxlirpa._methods.ibp import ibp
+from jaxlirpa._typing import Array, ArrayLike, Bounds, PyTree
+from jaxlirpa.landscape.band import Method
+from jaxlirpa.landscape.neighbourhoods import Neighbourhood, every_matrix
+from jaxlirpa.landscape.reading import require_read
+from jaxlirpa.sets.base import is_set
+
+
+def gradient_bounds(
+    loss: Callable[..., Array], *, around: Neighbourhood = every_matrix, method: Method = ibp
+) -> Callable[..., Bounds]:
+    """Bounds of the derivatives of a loss with respect to the weights that are perturbed.
+
+    Args:
+        loss: function of the weights and of data, to a number.
+        around: the neighbourhood of the weights of a radius.
+        method: a transform. Those that carry functionals back carry one for every weight: for
+            few weights only.
+
+    Returns:
+        A function of the weights, a radius and data, to `Bounds` whose sides are shaped like the
+        weights, with None for what is not perturbed.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from jaxlirpa import landscape
+        >>> loss = lambda params: jnp.sum(params["w"] ** 2)
+        >>> lower, upper = landscape.gradient_bounds(loss)({"w": jnp.ones((1, 1))}, 0.5)
+        >>> print(lower["w"], upper["w"])
+        [[1.]] [[3.]]
+    """
+
+    def bounds(params: PyTree, radius: ArrayLike, *data: Any) -> Bounds:
+        sets = around(params, radius)
+        require_read(loss, sets, *data)
+
+        def gradient(weights: PyTree) -> PyTree:
+            return _perturbed(sets, jax.grad(loss)(weights, *data))
+
+        return method(gradient)(sets)
+
+    return bounds
+
+
+def steepness(
+    loss: Callable[..., Array], *, around: Neighbourhood = every_matrix, method: Method = ibp
+) -> Callable[..., Array]:
+    """An upper bound of the 2-norm of the gradient over a neighbourhood of the weights.
+
+    It is a Lipschitz constant there: between two members of the neighbourhood, which is convex, the
+    loss changes by no more than it times their distance.
+
+    Args:
+        loss, around, method: see `gradient_bounds`.
+
+    Returns:
+        A function of the weights, a radius and data, to a number.
+    """
+    bounds = gradient_bounds(loss, around=around, method=method)
+
+    def steepest(params: PyTree, radius: ArrayLike, *data: Any) -> Array:
+        sides = map(jax.tree.leaves, bounds(params, radius, *data))
+        largest = [jnp.maximum(jnp.abs(a), jnp.abs(b)) for a, b in zip(*sides, strict=True)]
+        return jnp.sqrt(sum(jnp.sum(x**2) for x in largest))
+
+    return steepest
+
+
+def slope_bounds(
+    loss: Callable[..., Array], *, around: Neighbourhood = every_matrix, method: Method = crown_ibp
+) -> Callable[..., Bounds]:
+    """Bounds of the derivative of a loss in one direction: one functional, whatever the weights.
+
+    Args:
+        loss, around: see `gradient_bounds`.
+        method: a transform, as `jaxlirpa.crown`.
+
+    Returns:
+        A function of the weights, a radius, a direction (shaped like the weights) and data.
+    """
+
+    def bounds(params: PyTree, radius: ArrayLike, direction: PyTree, *data: Any) -> Bounds:
+        def slope(weights: PyTree) -> Array:
+            return jax.jvp(lambda w: loss(w, *data), (weights,), (direction,))[1]
+
+        return method(slope)(around(params, radius))
+
+    return bounds
+
+
+def hessian_vector_bounds(
+    loss: Callable[..., Array], *, around: Neighbourhood = every_matrix, method: Method = ibp
+) -> Callable[..., Bounds]:
+    """Bounds of the product of the Hessian of a loss with a direction.
+
+    Args:
+        loss, around, method: see `gradient_bounds`.
+
+    Returns:
+        A function of the weights, a radius, a direction (shaped like the weights) and data, to
+        `Bounds` whose sides are shaped like the weights, with None for what is not perturbed.
+    """
+
+    def bounds(params: PyTree, radius: ArrayLike, direction: PyTree, *data: Any) -> Bounds:
+        sets = around(params, radius)
+
+        def product(weights: PyTree) -> PyTree:
+            gradient = jax.grad(lambda w: loss(w, *data))
+            return _perturbed(sets, jax.jvp(gradient, (weights,), (direction,))[1])
+
+        return method(product)(sets)
+
+    return bounds
+
+
+def curvature_bounds(
+    loss: Callable[..., Array], *, around: Neighbourhood = every_matrix, method: Method = crown_ibp
+) -> Callable[..., Bounds]:
+    """Bounds of `v . H v`, the second derivative of a loss in a direction `v`.
+
+    Args:
+        loss, around: see `gradient_bounds`.
+        method: a transform, as `jaxlirpa.crown`.
+
+    Returns:
+        A function of the weights, a radius, a direction (shaped like the weights) and data.
+    """
+
+    def bounds(params: PyTree, radius: ArrayLike, direction: PyTree, *data: Any) -> Bounds:
+        def along(weights: PyTree) -> Array:
+            return jax.jvp(lambda w: loss(w, *data), (weights,), (direction,))[1]
+
+        def curvature(weights: PyTree) -> Array:
+            return jax.jvp(along, (weights,), (direction,))[1]
+
+        return method(curvature)(around(params, radius))
+
+    return bounds
+
+
+def _perturbed(sets: PyTree, tree: PyTree) -> PyTree:
+    """The parts of a tree that are in a set's place, with None for the others."""
+
+    def part(own: PyTree, below: PyTree) -> PyTree:
+        return below if is_set(own) else None
+
+    return jax.tree.map(part, sets, tree, is_leaf=is_set)
