@@ -60,3 +60,7 @@ class ExtensionError(LirpaError, ValueError):
 
 class ExpensiveJointCallWarning(UserWarning):
     """A batch is bounded as one joint vector, at the square of the cost of its rows."""
+
+
+class UntrainedBatchNormWarning(UserWarning):
+    """A network is evaluated with the statistics that BatchNorm begins with, zero and one."""
