@@ -9,17 +9,18 @@ from typing import Any, TypeAlias
 import jax
 import jax.numpy as jnp
 
-from jaxlirpa._domains.backward_linear import Functional
+from jaxlirpa._domains.backward_linear import BackwardLinear, Functional
 from jaxlirpa._domains.rows import Side
 from jaxlirpa._errors import ArgumentError
-from jaxlirpa._graph.graph import Graph, Ref
+from jaxlirpa._graph.graph import INPUT, Graph, Node, Ref
 from jaxlirpa._methods.arguments import arguments
 from jaxlirpa._methods.chain import merged
 from jaxlirpa._methods.independence import mixing
 from jaxlirpa._methods.inner import Inner, Transform, bound_inside
-from jaxlirpa._methods.layers import plain
-from jaxlirpa._methods.solution import enclose_functional
+from jaxlirpa._methods.solution import enclose, enclose_functional
 from jaxlirpa._methods.transform import named_sets, trace_call
+from jaxlirpa._ops.families import Within
+from jaxlirpa._ops.registry import record
 from jaxlirpa._typing import (
     Array,
     ArrayLike,
@@ -73,8 +74,8 @@ def _checked(labels: Array, shape: tuple[int, ...]) -> Array:
     """Labels; negative ones, which would count from the end, as one that is no class."""
     if len(shape) != 2 or labels.shape != shape[:1]:
         raise ArgumentError(
-            f"labels of shape {labels.shape} do not fit logits of shape {shape}: of a batch, logits "
-            "are [batch, classes] and labels [batch]."
+            f"labels of shape {labels.shape} do not fit logits of shape {shape}: logits are "
+            "[batch, classes] and labels [batch]."
         )
     classes = shape[1]
     if not jnp.issubdtype(labels.dtype, jnp.integer):
@@ -116,7 +117,8 @@ class Margins:
         """The margins by one backward pass, a row a class."""
         if not isinstance(self.target, Ref):
             return self.box()
-        return vacuous_where_nan(plain(self.inner.relaxed, self.target).box)
+        found = enclose(self.graph, self.sets, self._domain(), self.target)
+        return vacuous_where_nan(found.box)
 
     def weighted(self, weights: Array, origin: Array) -> Array:
         """Upper bounds of a weighted sum of each example's margins, by one row.
@@ -130,7 +132,7 @@ class Margins:
         """
         if not isinstance(self.target, Ref):
             return jnp.sum(weights * (self.target - origin), 1)
-        domain = self.inner.relaxed.domain
+        domain = self._domain()
         offset = jnp.sum(weights * (domain.reference[self.target] - origin), 1)
         if self.target in self.graph.examples:
             side = Side(weights[None], offset[None])
@@ -141,16 +143,37 @@ class Margins:
         found = enclose_functional(self.graph, self.sets, domain, self.target, functional)
         return found.box.upper.reshape(-1)
 
+    def _domain(self) -> BackwardLinear:
+        """The backward domain, around the middles of boxes, which are there already.
+
+        Any values will do as references of nonlinear nodes; those of affine nodes must be what the
+        node makes of its operands' references. So are the middles of interval bounds: an affine
+        node maps the middle of a box to that of its image. (Not so where a value is another one of
+        which more is known.) A middle that is not finite makes all NaN that is computed from it.
+        """
+        domain = self.inner.relaxed.domain
+        nodes = [self.graph.nodes[index] for index in self.graph.live()]
+        if any(node.primitive != INPUT and isinstance(record(node), Within) for node in nodes):
+            return domain
+        middles = {ref: _middle(box) for ref, box in self.inner.boxes.items()}
+        middles.update({ref: s.point() for ref, s in self.sets.items()})
+        return dataclasses.replace(domain, reference=middles)
+
     def boxes(self) -> Boxes:
         """What the regularisers read."""
         names = {**self.graph.names.first(), **{r: n for n, r in self.graph.names.marked.items()}}
         nodes = [self.graph.nodes[index] for index in self.graph.live()]
         refs = dict.fromkeys(node.perturbed[0] for node in nodes if _is_relu(node))
-        relus = {names.get(ref, str(ref)): Bounds(*self.inner.boxes[ref]) for ref in refs}
+        relus = {names.get(ref, str(ref)): Bounds(*self.inner.tight[ref]) for ref in refs}
         return Boxes(tuple(Bounds(*s.hull()) for s in self.sets.values()), relus)
 
 
-def _is_relu(node: Any) -> bool:
+def _middle(box: Interval) -> Array:
+    middle = 0.5 * box.lower + 0.5 * box.upper
+    return jnp.where(jnp.isfinite(middle), middle, jnp.nan)
+
+
+def _is_relu(node: Node) -> bool:
     """Whether a node is the maximum of a value and zero."""
     if node.primitive != "max" or len(node.perturbed) != 1:
         return False
