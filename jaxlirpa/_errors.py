@@ -64,3 +64,7 @@ class ExpensiveJointCallWarning(UserWarning):
 
 class UntrainedBatchNormWarning(UserWarning):
     """A network is evaluated with the statistics that BatchNorm begins with, zero and one."""
+
+
+class MixedExamplesWarning(UserWarning):
+    """What is computed of a batch of one would, of more examples, be computed of all of them."""

@@ -7,6 +7,8 @@ initialises, `linear` and `smoothed` are schedules. BatchNorm and dropout of fla
 docs/training.md.
 """
 
+from jaxlirpa._errors import MixedExamplesWarning as MixedExamplesWarning
+from jaxlirpa._errors import UntrainedBatchNormWarning as UntrainedBatchNormWarning
 from jaxlirpa.train.attack import pgd as pgd
 from jaxlirpa.train.boxes import clipped_box as clipped_box
 from jaxlirpa.train.expressive import cc_ibp as cc_ibp

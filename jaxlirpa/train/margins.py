@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
@@ -11,11 +12,11 @@ import jax.numpy as jnp
 
 from jaxlirpa._domains.backward_linear import BackwardLinear, Functional
 from jaxlirpa._domains.rows import Side
-from jaxlirpa._errors import ArgumentError
+from jaxlirpa._errors import ArgumentError, MixedExamplesWarning
 from jaxlirpa._graph.graph import INPUT, Graph, Node, Ref
 from jaxlirpa._methods.arguments import arguments
 from jaxlirpa._methods.chain import merged
-from jaxlirpa._methods.independence import mixing
+from jaxlirpa._methods.independence import examples, mixing
 from jaxlirpa._methods.inner import Inner, Transform, bound_inside
 from jaxlirpa._methods.solution import enclose, enclose_functional
 from jaxlirpa._methods.transform import named_sets, trace_call
@@ -231,4 +232,20 @@ def traced(
             "nnx, shares those of the clean batch instead. If examples are independent although "
             "that is not seen, bound each alone: jax.vmap of a batch of one."
         )
-    return graph, named_sets(graph, call.sets)
+    sets = named_sets(graph, call.sets)
+    _warn_of_statistics(graph, sets)
+    return graph, sets
+
+
+def _warn_of_statistics(graph: Graph, sets: Mapping[Ref, ArraySet]) -> None:
+    """Warns where statistics are taken of a batch of one, as if it were many."""
+    alone = dataclasses.replace(graph, examples=examples(graph, sets, fewest=1))
+    node = mixing(alone)
+    if node is not None and node.primitive == "reduce_sum":
+        warnings.warn(
+            f"`reduce_sum` at {node.source} adds up a batch that has one example only. Is it a "
+            "BatchNorm in training mode? Its statistics would be those of the perturbed image "
+            "alone: see jaxlirpa.train.linen.shared_statistics.",
+            MixedExamplesWarning,
+            stacklevel=4,
+        )

@@ -1,13 +1,26 @@
-"""BatchNorm and dropout of flax nnx in certified training; see `jaxlirpa.train.linen`."""
+"""BatchNorm and dropout of flax nnx in certified training.
+
+As `jaxlirpa.train.linen`, for modules that `nnx.split` has taken apart:
+
+    model.train()
+    graphdef, params, rest = nnx.split(model, nnx.Param, ...)
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import contextlib
+import functools
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
+from jaxlirpa._errors import ArgumentError
 from jaxlirpa._typing import Array
+from jaxlirpa.train.statistics import Moments, pooled, warn_if_untrained
 
 
 class Shared(NamedTuple):
@@ -15,14 +28,16 @@ class Shared(NamedTuple):
 
     Attributes:
         fn: of (params, x) to what the module returns, with the statistics of the clean batch and
-            the same dropout; of the same shape of x.
+            the same dropout; for x of the shape of that batch.
         logits: what it returns of the clean batch: flax's own output in training mode.
         rest: the new state besides the parameters: running statistics, counters of random numbers.
+        of_batch: mean and variance of the clean batch, by the names of the layers.
     """
 
     fn: Callable[[nnx.State, Any], Any]
     logits: Any
     rest: nnx.State
+    of_batch: dict[str, tuple[Array, Array]]
 
 
 def shared_statistics(
@@ -30,15 +45,17 @@ def shared_statistics(
 ) -> Shared:
     """Runs a clean batch in training mode, and shares its statistics with the bounds.
 
-        model.train()
-        graphdef, params, rest = nnx.split(model, nnx.Param, ...)
+    Used where the gradient is taken, so that it flows through the statistics as well:
 
         def loss(params, rest, x, labels, eps):
-            fn, logits, rest = train.nnx.shared_statistics(graphdef, params, rest, x)
-            return train.certified(fn)(params, x, labels, eps).mean(), rest
+            shared = train.nnx.shared_statistics(graphdef, params, rest, x)
+            worst = train.certified(shared.fn)(params, x, labels, eps)
+            return worst.mean(), shared.rest
 
     Args:
-        graphdef, params, rest: of the module, as `nnx.split` returns them.
+        graphdef, params, rest: of the module, as `nnx.split` returns them. Its BatchNorm layers
+            that are in training mode take the statistics of the batch. Dropout gives the same masks
+            to the clean batch and to the bounds.
         x: the clean batch.
         *args, **kwargs: more arguments of the module.
 
@@ -46,9 +63,36 @@ def shared_statistics(
         The network, its logits and the rest of the state, with new running statistics.
 
     Raises:
-        ArgumentError: where no BatchNorm is in training mode.
+        ArgumentError: where there are BatchNorm layers but none is in training mode.
     """
-    raise NotImplementedError
+    model = nnx.merge(graphdef, params, rest, copy=True)
+    norms = _norms(model)
+    before = {name: norm.mean[...] for name, norm in norms.items()}
+    with _recording(norms.values()):
+        logits = model(x, *args, **kwargs)
+        in_training = [name for name, norm in norms.items() if norm.mean[...] is not before[name]]
+        of_batch = {
+            name: (norms[name].own_mean[...], norms[name].own_var[...]) for name in in_training
+        }
+    if norms and not of_batch:
+        raise ArgumentError(
+            f"no BatchNorm of {type(model).__name__} is in training mode, so there are no "
+            "statistics of the batch to share: call model.train() before nnx.split."
+        )
+    _, _, updated = nnx.split(model, nnx.Param, ...)
+
+    def fn(params: nnx.State, x: Any) -> Any:
+        model = nnx.merge(graphdef, params, rest, copy=True)
+        norms = _norms(model)
+        for name, moments in of_batch.items():
+            norms[name].use_running_average = True
+            _set(norms[name], *moments)
+        held = {name: norm.mean[...] for name, norm in norms.items()}
+        logits = model(x, *args, **kwargs)
+        _refuse({name for name, norm in norms.items() if norm.mean[...] is not held[name]})
+        return logits
+
+    return Shared(fn, logits, updated, of_batch)
 
 
 def precise_statistics(
@@ -71,18 +115,141 @@ def precise_statistics(
     Raises:
         ArgumentError: where there are no batches; and as `shared_statistics`.
     """
-    raise NotImplementedError
+
+    @jax.jit
+    def moments(params: nnx.State, rest: nnx.State, x: Array) -> Any:
+        found = shared_statistics(graphdef, params, rest, x, *args, **kwargs).of_batch
+        return tuple({name: pair[side] for name, pair in found.items()} for side in range(2))
+
+    total = None
+    for x in batches:
+        own = Moments(*moments(params, rest, x), len(x))
+        total = own if total is None else pooled(total, own)
+    if total is None:
+        raise ArgumentError("there are no batches to take statistics of.")
+    model = nnx.merge(graphdef, params, rest, copy=True)
+    norms = _norms(model)
+    for name, mean in total.mean.items():
+        _set(norms[name], mean, total.var[name])
+    _, _, updated = nnx.split(model, nnx.Param, ...)
+    return updated
 
 
 def inference(
     graphdef: Any, rest: nnx.State, *args: Any, **kwargs: Any
 ) -> Callable[[nnx.State, Any], Any]:
-    """The network to be certified: a function of (params, x), in inference mode (`model.eval()`).
+    """The network to be certified: a function of (params, x), in inference mode.
+
+    All layers are set to it (`model.eval()`), whatever mode they were in when they were split.
 
     Args:
         graphdef, rest, args, kwargs: as of `shared_statistics`.
 
+    Returns:
+        The function.
+
+    Raises:
+        ArgumentError: where a BatchNorm is called in training mode all the same; by the returned
+            function.
+
     Warns:
         UntrainedBatchNormWarning: where statistics still have their initial values, zero and one.
     """
-    raise NotImplementedError
+    flat = {path: leaf for path, leaf in nnx.to_flat_state(rest) if isinstance(leaf, nnx.BatchStat)}
+    means, variances = (
+        {
+            ".".join(map(str, path[:-1])) or "BatchNorm": leaf[...]
+            for path, leaf in flat.items()
+            if path[-1] == name
+        }
+        for name in ("mean", "var")
+    )
+    warn_if_untrained(means, variances)
+
+    def fn(params: nnx.State, x: Any) -> Any:
+        model = nnx.merge(graphdef, params, rest, copy=True)
+        model.eval()
+        norms = _norms(model)
+        held = {name: norm.mean[...] for name, norm in norms.items()}
+        logits = model(x, *args, **kwargs)
+        _refuse({name for name, norm in norms.items() if norm.mean[...] is not held[name]})
+        return logits
+
+    return fn
+
+
+def _norms(model: nnx.Module) -> dict[str, nnx.BatchNorm]:
+    """The BatchNorm layers by name."""
+    found = nnx.iter_modules(model)
+    return {".".join(map(str, path)): m for path, m in found if isinstance(m, nnx.BatchNorm)}
+
+
+def _set(norm: nnx.BatchNorm, mean: Array, var: Array) -> None:
+    norm.mean.set_value(mean)
+    norm.var.set_value(var)
+
+
+class _Recording(nnx.BatchNorm):
+    """A layer that keeps the statistics of its batch, through which gradients flow.
+
+    Flax stops them where it updates the running statistics.
+    """
+
+    def __call__(
+        self, x: Array, use_running_average: bool | None = None, *, mask: Array | None = None
+    ) -> Array:
+        """Flax's own result."""
+        values = (x, self.mean[...], self.var[...])
+        promoted, *_ = self.promote_dtype(values, dtype=self.dtype)
+        mean, var = self._moments(promoted, mask)
+        self.own_mean.set_value(mean)
+        self.own_var.set_value(var)
+        return super().__call__(x, use_running_average, mask=mask)
+
+    def _moments(self, x: Array, mask: Array | None) -> tuple[Array, Array]:
+        """Mean and variance over all axes but those of the features, in float32 at least."""
+        x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        features = {axis % x.ndim for axis in np.atleast_1d(self.axis)}
+        axes = tuple(axis for axis in range(x.ndim) if axis not in features)
+
+        def mean(values: Array) -> Array:
+            own = jnp.mean(values, axes, where=mask)
+            groups = self.axis_index_groups
+            if self.axis_name is None:
+                return own
+            return jax.lax.pmean(own, self.axis_name, axis_index_groups=groups)
+
+        centre = mean(x)
+        if self.use_fast_variance:
+            return centre, jnp.maximum(mean(jnp.square(x)) - jnp.square(centre), 0)
+        return centre, mean(jnp.square(x - jnp.expand_dims(centre, axes)))
+
+
+@functools.cache
+def _recorder(kind: type) -> type:
+    """The class of such layers that otherwise are of a kind of BatchNorm."""
+    return _Recording if kind is nnx.BatchNorm else type(kind.__name__, (_Recording, kind), {})
+
+
+@contextlib.contextmanager
+def _recording(norms: Iterable[nnx.BatchNorm]) -> Iterator[None]:
+    """Has layers keep the statistics of their batch, in `own_mean` and `own_var`."""
+    norms = list(norms)
+    kinds = [type(norm) for norm in norms]
+    for norm in norms:
+        norm.own_mean = nnx.BatchStat(norm.mean[...])
+        norm.own_var = nnx.BatchStat(norm.var[...])
+        norm.__class__ = _recorder(type(norm))
+    yield
+    for norm, kind in zip(norms, kinds, strict=True):
+        norm.__class__ = kind
+        del norm.own_mean, norm.own_var
+
+
+def _refuse(updated: set[str]) -> None:
+    """Refuses layers that took the statistics of what is perturbed."""
+    if updated:
+        raise ArgumentError(
+            f"{', '.join(sorted(updated))} took the statistics of perturbed images: it is called "
+            "with use_running_average=False. Let model.train() and model.eval() say that."
+        )
