@@ -127,7 +127,8 @@ def precise_statistics(
 
     total = None
     for x in batches:
-        own = Moments(*moments(variables, x), len(x))
+        mean, var = moments(variables, x)
+        own = Moments(mean, var, len(x))
         total = own if total is None else pooled(total, own)
     if total is None:
         raise ArgumentError("there are no batches to take statistics of.")

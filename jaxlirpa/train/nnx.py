@@ -79,7 +79,7 @@ def shared_statistics(
             f"no BatchNorm of {type(model).__name__} is in training mode, so there are no "
             "statistics of the batch to share: call model.train() before nnx.split."
         )
-    _, _, updated = nnx.split(model, nnx.Param, ...)
+    updated = _rest(model)
 
     def fn(params: nnx.State, x: Any) -> Any:
         model = nnx.merge(graphdef, params, rest, copy=True)
@@ -123,16 +123,16 @@ def precise_statistics(
 
     total = None
     for x in batches:
-        own = Moments(*moments(params, rest, x), len(x))
+        mean, var = moments(params, rest, x)
+        own = Moments(mean, var, len(x))
         total = own if total is None else pooled(total, own)
     if total is None:
         raise ArgumentError("there are no batches to take statistics of.")
     model = nnx.merge(graphdef, params, rest, copy=True)
     norms = _norms(model)
-    for name, mean in total.mean.items():
-        _set(norms[name], mean, total.var[name])
-    _, _, updated = nnx.split(model, nnx.Param, ...)
-    return updated
+    for name in total.mean:
+        _set(norms[name], total.mean[name], total.var[name])
+    return _rest(model)
 
 
 def inference(
@@ -178,13 +178,19 @@ def inference(
     return fn
 
 
-def _norms(model: nnx.Module) -> dict[str, nnx.BatchNorm]:
+def _norms(model: nnx.Module) -> dict[str, Any]:
     """The BatchNorm layers by name."""
     found = nnx.iter_modules(model)
     return {".".join(map(str, path)): m for path, m in found if isinstance(m, nnx.BatchNorm)}
 
 
-def _set(norm: nnx.BatchNorm, mean: Array, var: Array) -> None:
+def _rest(model: nnx.Module) -> nnx.State:
+    """The state besides the parameters."""
+    parts: tuple[Any, ...] = nnx.split(model, nnx.Param, ...)
+    return parts[2]
+
+
+def _set(norm: Any, mean: Array, var: Array) -> None:
     norm.mean.set_value(mean)
     norm.var.set_value(var)
 
@@ -194,6 +200,9 @@ class _Recording(nnx.BatchNorm):
 
     Flax stops them where it updates the running statistics.
     """
+
+    own_mean: nnx.BatchStat
+    own_var: nnx.BatchStat
 
     def __call__(
         self, x: Array, use_running_average: bool | None = None, *, mask: Array | None = None
@@ -226,13 +235,13 @@ class _Recording(nnx.BatchNorm):
 
 
 @functools.cache
-def _recorder(kind: type) -> type:
+def _recorder(kind: Any) -> Any:
     """The class of such layers that otherwise are of a kind of BatchNorm."""
     return _Recording if kind is nnx.BatchNorm else type(kind.__name__, (_Recording, kind), {})
 
 
 @contextlib.contextmanager
-def _recording(norms: Iterable[nnx.BatchNorm]) -> Iterator[None]:
+def _recording(norms: Iterable[Any]) -> Iterator[None]:
     """Has layers keep the statistics of their batch, in `own_mean` and `own_var`."""
     norms = list(norms)
     kinds = [type(norm) for norm in norms]

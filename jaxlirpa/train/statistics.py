@@ -17,12 +17,12 @@ class Moments(NamedTuple):
 
     Attributes:
         mean, var: trees of the same structure.
-        count: of the examples.
+        examples: how many were seen.
     """
 
     mean: PyTree
     var: PyTree
-    count: int
+    examples: int
 
 
 def pooled(a: Moments, b: Moments) -> Moments:
@@ -31,8 +31,8 @@ def pooled(a: Moments, b: Moments) -> Moments:
     With shares `p + q = 1` of the examples, the mean is `p ma + q mb`, and the mean square distance
     from it is `p va + q vb + p q (ma - mb)^2`.
     """
-    count = a.count + b.count
-    share = b.count / count
+    examples = a.examples + b.examples
+    share = b.examples / examples
 
     def mean(x: Array, y: Array) -> Array:
         return x + share * (y - x)
@@ -43,7 +43,7 @@ def pooled(a: Moments, b: Moments) -> Moments:
     return Moments(
         jax.tree.map(mean, a.mean, b.mean),
         jax.tree.map(var, a.var, b.var, a.mean, b.mean),
-        count,
+        examples,
     )
 
 
