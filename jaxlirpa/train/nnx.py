@@ -244,11 +244,11 @@ def _recorder(kind: Any) -> Any:
 def _recording(norms: Iterable[Any]) -> Iterator[None]:
     """Has layers keep the statistics of their batch, in `own_mean` and `own_var`."""
     norms = list(norms)
-    kinds = [type(norm) for norm in norms]
-    for norm in norms:
+    kinds: list[Any] = [type(norm) for norm in norms]
+    for norm, kind in zip(norms, kinds, strict=True):
         norm.own_mean = nnx.BatchStat(norm.mean[...])
         norm.own_var = nnx.BatchStat(norm.var[...])
-        norm.__class__ = _recorder(type(norm))
+        norm.__class__ = _recorder(kind)
     yield
     for norm, kind in zip(norms, kinds, strict=True):
         norm.__class__ = kind
