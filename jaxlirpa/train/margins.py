@@ -7,13 +7,14 @@ import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
-import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxlirpa._domains.backward_linear import BackwardLinear, Functional
 from jaxlirpa._domains.rows import Side
 from jaxlirpa._errors import ArgumentError, MixedExamplesWarning
 from jaxlirpa._graph.graph import INPUT, Graph, Node, Ref
+from jaxlirpa._graph.jaxpr import is_traced
 from jaxlirpa._methods.arguments import arguments
 from jaxlirpa._methods.chain import merged
 from jaxlirpa._methods.independence import examples, mixing
@@ -179,7 +180,7 @@ def _is_relu(node: Node) -> bool:
     if node.primitive != "max" or len(node.perturbed) != 1:
         return False
     (known,) = node.known
-    return not isinstance(known, jax.core.Tracer) and not bool(jnp.any(known != 0))
+    return not is_traced(known) and not np.any(np.asarray(known))
 
 
 def bounded(

@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxlirpa._errors import ArgumentError
 from jaxlirpa._typing import Array, ArrayLike, Interval
@@ -99,6 +100,6 @@ def region(x: Any, eps: ArrayLike | None = None) -> Region:
             "or infinity."
         )
     ndim = only.center.ndim
-    normed = range(ndim) if only.axis is None else jnp.atleast_1d(jnp.asarray(only.axis)) % ndim
+    normed = range(ndim) if only.axis is None else np.atleast_1d(only.axis) % ndim
     axes = tuple(sorted({int(axis) for axis in normed} - {0}))
     return Region(only.center, jnp.broadcast_to(only.radius, only.center.shape), box, axes)
