@@ -60,3 +60,11 @@ class ExtensionError(LirpaError, ValueError):
 
 class ExpensiveJointCallWarning(UserWarning):
     """A batch is bounded as one joint vector, at the square of the cost of its rows."""
+
+
+class UntrainedBatchNormWarning(UserWarning):
+    """A network is evaluated with the statistics that BatchNorm begins with, zero and one."""
+
+
+class MixedExamplesWarning(UserWarning):
+    """What is computed of a batch of one would, of more examples, be computed of all of them."""

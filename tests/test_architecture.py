@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import jaxlirpa
+from jaxlirpa import train
 
 PACKAGE = Path(jaxlirpa.__file__).parent
 SOURCES = sorted(PACKAGE.rglob("*.py"))
@@ -25,9 +26,13 @@ RANKS = [
     {"_domains"},
     {"_methods"},
     {"__init__"},
-    {"extend", "landscape"},
+    {"extend"},
+    {"train"},
+    {"landscape"},
 ]
 RUN_TIME = {"jax", "numpy", "optax", "jaxlirpa"}
+# Who imports these has them installed.
+EXTRAS = {PACKAGE / "train" / name: {"flax"} for name in ("linen.py", "nnx.py")}
 NAMES = {
     "ArgumentError",
     "Bounds",
@@ -90,7 +95,8 @@ def test_imports_point_downwards(path: Path) -> None:
 def test_only_public_jax_and_run_time_dependencies(path: Path) -> None:
     standard = set(__import__("sys").stdlib_module_names)
     for module in imports(path):
-        assert module.split(".")[0] in RUN_TIME | standard, f"{path} imports {module}"
+        allowed = RUN_TIME | standard | EXTRAS.get(path, set())
+        assert module.split(".")[0] in allowed, f"{path} imports {module}"
         assert not module.startswith(("jax._src", "jax.core", "jax.interpreters")), module
         if module.startswith("jax.extend"):
             assert path == PACKAGE / "_graph" / "jaxpr.py", f"{path} touches jaxpr types"
@@ -114,7 +120,7 @@ def test_files_and_functions_stay_short(path: Path) -> None:
 
 def test_public_names() -> None:
     public = {n for n in vars(jaxlirpa) if not n.startswith("_")}
-    assert public - {"sets", "extend", "landscape"} == NAMES
+    assert public - {"sets", "extend", "landscape", "train"} == NAMES
 
 
 @pytest.mark.parametrize("name", sorted(NAMES))
@@ -126,10 +132,21 @@ def test_public_objects_are_documented(name: str) -> None:
             assert section in thing.__doc__ or name == "crown_ibp", f"{name}: no {section}"
 
 
+TRAINING = {n for n in vars(train) if not n.startswith("_") and callable(getattr(train, n))}
+
+
+@pytest.mark.parametrize("name", sorted(TRAINING))
+def test_training_is_documented(name: str) -> None:
+    thing = getattr(train, name)
+    assert len(inspect.getdoc(thing) or "") > 40
+    assert "Example:" in (thing.__doc__ or "") or inspect.isclass(thing), f"{name}: no example"
+
+
 EXAMPLES = [
     pytest.param(test, id=test.name)
-    for name in sorted(NAMES)
-    for test in doctest.DocTestFinder(recurse=False).find(getattr(jaxlirpa, name), name)
+    for module, names in ((jaxlirpa, NAMES), (train, TRAINING))
+    for name in sorted(names)
+    for test in doctest.DocTestFinder(recurse=False).find(getattr(module, name), name)
     if test.examples
 ]
 

@@ -87,20 +87,17 @@ class BackwardLinear:
             The functional, and the value that it is one of: `target`, or one before it.
         """
         offset = numbered(self.reference[target], self.graph.examples.get(target))
-        value, coefficients = behind_dense(self.graph, target) or (target, None)
+        found = behind_dense(self.graph, target, alike=rows is not None)
+        value, coefficients = found or (target, None)
         shape = self.graph.aval(value).shape
         axis = self.graph.examples[value] if target in self.graph.examples else None
-        if rows is None:
-            if coefficients is None:
-                coefficients = jnp.eye(len(offset), dtype=offset.dtype)
-            coefficients = coefficients[:, None]
-        else:
+        if rows is not None:
             offset = jnp.take_along_axis(offset, rows, 0)
-            if coefficients is None:
-                size = self.graph.size(target)
-                coefficients = jax.nn.one_hot(rows, size, dtype=offset.dtype)
-            else:
-                coefficients = coefficients[rows]
+        if coefficients is None:
+            every = jnp.arange(self.graph.size(target))[:, None] if rows is None else rows
+            coefficients = jax.nn.one_hot(every, self.graph.size(target), dtype=offset.dtype)
+        elif rows is not None:
+            coefficients = coefficients[rows, 0]
         side = Side(placed(coefficients, shape, axis), offset)
         return value, Functional(side, side)
 

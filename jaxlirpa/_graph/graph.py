@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -134,12 +134,17 @@ class Graph:
         """The same program with other outputs."""
         return dataclasses.replace(self, outputs=tuple(outputs))
 
-    def live(self) -> tuple[int, ...]:
-        """Indices of the nodes that some output depends on, in topological order."""
-        wanted = {ref.node for ref in self.targets}
+    def live(self, known: Container[Ref] = ()) -> tuple[int, ...]:
+        """Indices of the nodes that some output depends on, in topological order.
+
+        Args:
+            known: values that are known already, whose own operands then do not count.
+        """
+        wanted = {ref.node for ref in self.targets if ref not in known}
         for index in reversed(range(len(self.nodes))):
             if index in wanted:
-                wanted.update(ref.node for ref in self.nodes[index].perturbed)
+                operands = self.nodes[index].perturbed
+                wanted.update(ref.node for ref in operands if ref not in known)
         return tuple(sorted(wanted))
 
     def width(self) -> int:
@@ -149,10 +154,13 @@ class Graph:
 
     def evaluate(self, inputs: Sequence[Array]) -> dict[Ref, Array]:
         """The value of every live node at a point: the reference that bounds are held against."""
-        values = {ref: jnp.asarray(x) for ref, x in zip(self.inputs, inputs, strict=True)}
-        for index in self.live():
+        return self.evaluate_from(dict(zip(self.inputs, map(jnp.asarray, inputs), strict=True)))
+
+    def evaluate_from(self, known: Mapping[Ref, Array]) -> dict[Ref, Array]:
+        """What the outputs depend on, computed from values on which all of it depends."""
+        values = dict(known)
+        for index in self.live(known):
             node = self.nodes[index]
-            if node.primitive != INPUT:
-                results = node(*(values[ref] for ref in node.perturbed))
-                values.update({Ref(index, k): y for k, y in enumerate(results)})
+            results = node(*(values[ref] for ref in node.perturbed))
+            values.update({Ref(index, k): y for k, y in enumerate(results)})
         return values

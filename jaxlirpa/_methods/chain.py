@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from jaxlirpa._domains.backward_linear import BackwardLinear
 from jaxlirpa._graph.graph import INPUT, Graph, Ref
 from jaxlirpa._methods.exactness import Quality, is_exact, origins
-from jaxlirpa._methods.solution import enclose, output_cost, reference
+from jaxlirpa._methods.solution import enclose, output_cost
 from jaxlirpa._ops.families import Nonlinear
 from jaxlirpa._ops.registry import record
 from jaxlirpa._relax.lines import Lines
@@ -22,7 +22,7 @@ from jaxlirpa.sets import ArraySet, Box
 
 
 def affine(graph: Graph, sets: Mapping[Ref, ArraySet]) -> BackwardLinear:
-    """The backward domain for affine nodes alone."""
+    """The backward domain for affine nodes alone, behind the values that sets are given of."""
 
     def no_lines(index: int) -> Lines:
         raise AssertionError(f"node {index} is not affine")
@@ -30,7 +30,8 @@ def affine(graph: Graph, sets: Mapping[Ref, ArraySet]) -> BackwardLinear:
     def no_planes(index: int) -> list[Planes]:
         raise AssertionError(f"node {index} is not affine")
 
-    return BackwardLinear(graph, reference(graph, sets), no_lines, no_planes)
+    points = graph.evaluate_from({ref: s.point() for ref, s in sets.items()})
+    return BackwardLinear(graph, points, no_lines, no_planes)
 
 
 def starts(graph: Graph, ref: Ref) -> bool:
@@ -57,7 +58,7 @@ def merged(
         ref: Box(*box) for ref, box in boxes.items() if starts(graph, ref)
     }
     begin.update(sets)
-    domain = affine(graph, sets)
+    domain = affine(graph.returning(loose), begin)
     return {ref: intersect(boxes[ref], enclose(graph, begin, domain, ref).box) for ref in loose}
 
 

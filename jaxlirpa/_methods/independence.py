@@ -23,17 +23,22 @@ from jaxlirpa.sets import ArraySet, LpBall
 Axis: TypeAlias = int | None
 
 
-def examples(graph: Graph, sets: Mapping[Ref, ArraySet]) -> dict[Ref, int]:
+def examples(graph: Graph, sets: Mapping[Ref, ArraySet], fewest: int = 2) -> dict[Ref, int]:
     """The axis of each value that numbers independent examples, for all values that have one.
 
     At the inputs it is the leading axis, of the same length for all. Each set must be known to
     be, as seen from one example, the same kind of set: of a box and of a norm ball that is so (a
     functional of one example has its dual norm over that example's entries).
+
+    Args:
+        graph: the program.
+        sets: of its inputs.
+        fewest: of how many examples on this is of use: one has none to be independent of.
     """
     shapes = [s.aval.shape for s in sets.values()]
     lengths = {shape[0] if shape else 1 for shape in shapes}
     known = all(s.is_box or isinstance(s, LpBall) for s in sets.values())
-    if len(lengths) != 1 or not known or max(lengths) < 2:
+    if len(lengths) != 1 or not known or max(lengths) < fewest:
         return {}
     states: dict[Ref, Axis] = dict.fromkeys(sets, 0)
     found = forward(graph, _Following(graph, *lengths), states)

@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable, Mapping
 from typing import NamedTuple, TypeAlias
 
-from jaxlirpa._domains.backward_linear import BackwardLinear
+from jaxlirpa._domains.backward_linear import BackwardLinear, Functional
 from jaxlirpa._domains.rows import Side, arranged
 from jaxlirpa._graph.graph import Graph, Ref
 from jaxlirpa._typing import Array, Interval, vacuous_where_overflown
@@ -62,20 +62,31 @@ def enclose(
         rows: the numbers of the entries that are bounded, shaped as the box will be; None for all
             of them. See `BackwardLinear.start`.
     """
-    reached = backward(graph, domain, *domain.start(target, rows), sets.__contains__)
+    found = enclose_functional(graph, sets, domain, *domain.start(target, rows))
+    aval = graph.aval(target)
+    limits = list(found.box)
+    if rows is None:
+        axis = graph.examples.get(target)
+        limits = [arranged(limit, aval.shape, axis) for limit in limits]
+    # A value of a shorter format than the inputs' has limits of that format: rounding keeps order.
+    box = Interval(*(limit.astype(aval.dtype) for limit in limits))
+    return found._replace(box=vacuous_where_overflown(box))
+
+
+def enclose_functional(
+    graph: Graph,
+    sets: Mapping[Ref, ArraySet],
+    domain: BackwardLinear,
+    value: Ref,
+    functional: Functional,
+) -> Solution:
+    """As `enclose`, of the rows of a functional of a value; the box is shaped as its offsets."""
+    reached = backward(graph, domain, value, functional, sets.__contains__)
     lower = _rows({ref: f.lower for ref, f in reached.items()})
     shared = all(f.lower is f.upper for f in reached.values())
     upper = lower if shared else _rows({ref: f.upper for ref, f in reached.items()})
-    aval = graph.aval(target)
     extrema = functools.partial(_extrema, graph, sets, domain.reference)
-    limits = extrema(lower).lower, extrema(upper).upper
-    # A value of a shorter format than the inputs' has limits of that format: rounding keeps order.
-    if rows is None:
-        axis = graph.examples.get(target)
-        limits = arranged(limits[0], aval.shape, axis), arranged(limits[1], aval.shape, axis)
-    box = Interval(*(x.astype(aval.dtype) for x in limits))
-    box = vacuous_where_overflown(box)
-    return Solution(box, lower, upper)
+    return Solution(Interval(extrema(lower).lower, extrema(upper).upper), lower, upper)
 
 
 def _extrema(

@@ -1,0 +1,122 @@
+"""What keeps interval bounds tight and ReLUs balanced while training (Shi et al. 2021).
+
+Both are added to the loss, with a weight that falls to zero as eps reaches its target:
+
+    losses, boxes = train.certified(fn, with_boxes=True)(params, x, labels, eps)
+    weight = 0.5 * (1 - eps / target)
+    total = losses.mean() + weight * (train.tightness(boxes) + train.relu_balance(boxes))
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax.numpy as jnp
+
+from jaxlirpa._errors import ArgumentError
+from jaxlirpa._typing import Array, Bounds
+
+
+class Boxes(NamedTuple):
+    """Interval bounds inside a network.
+
+    Attributes:
+        inputs: of what is perturbed.
+        relus: of what ReLUs read, by name and in order of computation; for the names see
+            `jaxlirpa.intermediate_bounds`.
+    """
+
+    inputs: tuple[Bounds, ...]
+    relus: dict[str, Bounds]
+
+
+def tightness(boxes: Boxes, tolerance: float = 0.5) -> Array:
+    """How much wider boxes become from the input on: a number, not negative.
+
+    The mean over layers of `relu(tolerance - r)`, divided by the tolerance, where `r` is the mean
+    radius of the input by that of the layer.
+
+    Args:
+        boxes: inside the network, from a loss `with_boxes`.
+        tolerance: the ratio above which a layer is fine.
+
+    Raises:
+        ArgumentError: where there are no ReLUs.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxlirpa
+        >>> from jaxlirpa import train
+        >>> first, second = (jaxlirpa.Bounds(-r, r) for r in (jnp.ones(3), 4 * jnp.ones(5)))
+        >>> print(train.tightness(train.Boxes((first,), {"dense": second})))
+        0.5
+    """
+    layers = _layers(boxes)
+    radii = jnp.concatenate([_radius(box).reshape(-1) for box in boxes.inputs])
+    ratios = [_ratio(jnp.mean(radii), jnp.mean(_radius(box))) for box in layers]
+    return _mean([_below(ratio, tolerance) for ratio in ratios])
+
+
+def relu_balance(boxes: Boxes, tolerance: float = 0.5) -> Array:
+    """How unevenly active and inactive ReLUs contribute to the centres' mean and variance.
+
+    With `a` the ratio of the parts that the centres of active and of inactive ReLUs have in the
+    mean of a layer's centres (up to the sign), and `b` that of their parts in the variance, it is
+    the mean over layers of `relu(tolerance - min(a, 1/a)) + relu(tolerance - min(b, 1/b))`, divided
+    by the tolerance. A layer in which all ReLUs are active, or all inactive, or none is either, has
+    no ratio that could change, and counts as balanced.
+
+    Args:
+        boxes: inside the network, from a loss `with_boxes`.
+        tolerance: the ratio above which a layer is fine.
+
+    Raises:
+        ArgumentError: where there are no ReLUs.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxlirpa
+        >>> from jaxlirpa import train
+        >>> box = jaxlirpa.Bounds(jnp.array([-4.5, 0.5]), jnp.array([-3.5, 1.5]))
+        >>> print(train.relu_balance(train.Boxes((box,), {"dense": box})))
+        0.5
+    """
+    return _mean([_imbalance(box, tolerance) for box in _layers(boxes)])
+
+
+def _imbalance(box: Bounds, tolerance: float) -> Array:
+    """Of one layer."""
+    centre = 0.5 * (box.lower + box.upper)
+    deviation = jnp.square(centre - jnp.mean(centre))
+    active, inactive = box.lower > 0, box.upper < 0
+    total = jnp.zeros((), centre.dtype)
+    for part in (jnp.abs(centre), deviation):
+        on, off = (jnp.sum(jnp.where(which, part, 0)) for which in (active, inactive))
+        smaller, larger = jnp.minimum(on, off), jnp.maximum(on, off)
+        both = jnp.any(active) & jnp.any(inactive)
+        total += jnp.where(both, _below(_ratio(smaller, larger), tolerance), 0)
+    return total
+
+
+def _layers(boxes: Boxes) -> Sequence[Bounds]:
+    if not boxes.relus:
+        raise ArgumentError("the network has no ReLUs, which this regulariser is about.")
+    return list(boxes.relus.values())
+
+
+def _radius(box: Bounds) -> Array:
+    return 0.5 * (box.upper - box.lower)
+
+
+def _ratio(a: Array, b: Array) -> Array:
+    """a by b, and one where b is zero."""
+    some = b > 0
+    return jnp.where(some, a / jnp.where(some, b, 1), 1)
+
+
+def _below(ratio: Array, tolerance: float) -> Array:
+    """How far a ratio is below the tolerance, as a part of it."""
+    return jnp.maximum(tolerance - ratio, 0) / tolerance
+
+
+def _mean(parts: Sequence[Array]) -> Array:
+    return jnp.mean(jnp.stack(parts))

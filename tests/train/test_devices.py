@@ -1,0 +1,73 @@
+"""Training on many devices, in two processes, and with gradients that are accumulated."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jaxlirpa import train
+
+from .networks import dense
+
+PROGRAM = Path(__file__).with_name("sharded.py")
+SECONDS = 300
+
+
+def started(*arguments: str) -> subprocess.Popen[str]:
+    """The program in a process of its own."""
+    command = [sys.executable, str(PROGRAM), *arguments]
+    pipe = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    return subprocess.Popen(command, text=True, cwd=PROGRAM.parents[2], **pipe)
+
+
+def check(processes: list[subprocess.Popen[str]]) -> None:
+    """All of them end well."""
+    try:
+        outputs = [process.communicate(timeout=SECONDS)[0] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    for process, output in zip(processes, outputs, strict=True):
+        assert process.returncode == 0 and "equal" in output, output[-4000:]
+
+
+@pytest.mark.slow
+def test_eight_devices_share_a_step() -> None:
+    check([started()])
+
+
+@pytest.mark.slow
+def test_two_processes_share_a_step() -> None:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{found.getsockname()[1]}"
+    check([started(address, str(number)) for number in range(2)])
+
+
+def test_accumulated_gradients_are_those_of_the_whole_batch() -> None:
+    own = dense()
+    loss = train.fused(own.fn)
+    x = jnp.concatenate([own.x, 0.5 * own.x])
+    labels = jnp.concatenate([own.labels, own.labels])
+
+    def gradient(x: jax.Array, labels: jax.Array) -> list:
+        return jax.grad(lambda p: loss(p, x, labels, 0.1).mean())(own.params)
+
+    whole, _ = optax.sgd(0.1).update(gradient(x, labels), optax.sgd(0.1).init(own.params))
+    optimiser = optax.MultiSteps(optax.sgd(0.1), every_k_schedule=2)
+    state, total = optimiser.init(own.params), own.params
+    for part in range(2):
+        chosen = slice(3 * part, 3 * part + 3)
+        updates, state = optimiser.update(gradient(x[chosen], labels[chosen]), state)
+        total = optax.apply_updates(total, updates)
+    expected = optax.apply_updates(own.params, whole)
+    for a, b in zip(jax.tree.leaves(total), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-12)
