@@ -39,7 +39,7 @@ from .networks import (
     Shape,
     output_shape,
 )
-from .workloads import AlphaCrown, Bounded, Crown, CrownIbp, Ibp, Sides, Workload
+from .workloads import AlphaCrown, Bounded, Crown, CrownIbp, Ibp, Perturbed, Sides, Workload
 
 
 @dataclass(frozen=True)
@@ -205,6 +205,8 @@ def multiply_adds(workload: Workload, rows: Sequence[int]) -> int:
     sides = 2 if workload.sides is Sides.BOTH else 1
     # One row of margins is a row of the last matrix; that of a loss is a sum of several.
     last = sides * batch * outputs[workload.bounded] * per_row(nodes, len(nodes) - 1)
+    if workload.perturbed is Perturbed.WEIGHTS:  # a row's coefficients on all matrices, too
+        last += sides * batch * outputs[workload.bounded] * _forward(nodes)
     if workload.method == CrownIbp():
         return (intervals + last) * (3 if workload.training else 1)
     inner = 0

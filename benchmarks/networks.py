@@ -96,6 +96,7 @@ VARIANCE_FLOOR = 1e-5
 CLASSES = 10
 
 MLP: Network = (*(Dense(256), Relu()) * 5, Dense(CLASSES))
+FLAT_MLP: Network = (*(Dense(64), Relu()) * 2, Dense(CLASSES))
 SMALL_MLP: Network = (*(Dense(128), Relu()) * 6, Dense(CLASSES))
 MNIST: Network = (
     *(Conv(16, 4, 2), Relu(), Conv(32, 4, 2), Relu()),

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxlirpa
+from jaxlirpa import landscape
 
 from .jax_network import function, relu_operands
 from .worker import MIB, Arrays, Costs, serve, use_cores
@@ -23,6 +24,7 @@ from .workloads import (
     CrownIbp,
     Ibp,
     Method,
+    Perturbed,
     Sides,
     Workload,
     named,
@@ -58,6 +60,8 @@ def bounder(workload: Workload, contender: Contender) -> Callable[..., Any]:
 
 def measured(workload: Workload, contender: Contender) -> Callable[..., Any]:
     """What a run computes: bounds by name, or a certified loss and its gradient."""
+    if workload.perturbed is Perturbed.WEIGHTS:
+        return jax.value_and_grad(worst_loss(workload))
     bounds = bounder(workload, contender)
 
     def limits(*args: Any) -> dict[str, jax.Array]:
@@ -80,6 +84,17 @@ def measured(workload: Workload, contender: Contender) -> Callable[..., Any]:
     return jax.value_and_grad(certified_loss) if workload.training else limits
 
 
+def worst_loss(workload: Workload) -> Callable[..., jax.Array]:
+    """An upper bound of the mean loss over balls around the weight matrices."""
+    fn = function(workload)
+
+    def loss(params: Any, x: jax.Array, label: jax.Array) -> jax.Array:
+        return jnp.mean(fn(params, x, label))
+
+    worst = landscape.flat_loss(loss, method=transform(workload.method))
+    return lambda params, x, label, eps: worst(params, eps, x, label)
+
+
 def arguments(workload: Workload) -> tuple[Any, ...]:
     """Weights, inputs, labels and the radius."""
     return jax.device_put((workload.weights(), *workload.inputs(), np.float32(workload.eps)))
@@ -91,7 +106,11 @@ def arrays(workload: Workload, result: Any) -> Arrays:
     Of a gradient only that of the first layer's bias, which passes through all that follows.
     """
     params, x, label, eps = arguments(workload)
-    boxes = jax.jit(jaxlirpa.ibp(relu_operands(workload), argnums=1))(params, x, eps)
+    operands = relu_operands(workload)
+    if workload.perturbed is Perturbed.WEIGHTS:
+        boxes = jax.jit(jaxlirpa.ibp(operands))(landscape.every_matrix(params, eps), x)
+    else:
+        boxes = jax.jit(jaxlirpa.ibp(operands, argnums=1))(params, x, eps)
     rows = [jnp.sum((low < 0) & (high > 0)) for low, high in zip(*boxes, strict=True)]
     found = {"rows": np.asarray(rows, int)}
     if not workload.training:

@@ -23,6 +23,7 @@ from .workloads import (
     CrownIbp,
     Ibp,
     Method,
+    Perturbed,
     Sides,
     Workload,
     named,
@@ -113,31 +114,47 @@ def measured(workload: Workload, auto_lirpa: ModuleType) -> Callable[[], Any]:
 def fused_step(workload: Workload, auto_lirpa: ModuleType) -> Callable[[], Any]:
     """Its loss fusion: the sum of exponentials of logits is bounded, its logarithm is the loss.
 
-    As in its training examples, with the largest logit taken out and put back.
+    As in its training examples, with the largest logit taken out and put back. There, where weights
+    are perturbed, coefficients on them are averaged over the batch, and intervals come first.
     """
     inputs, label = examples(workload)
+    net = network(workload).eval()
+    weights = workload.perturbed is Perturbed.WEIGHTS
+    if weights:
+        perturb_weights(net, workload, auto_lirpa)
     wrapper = importlib.import_module("auto_LiRPA.wrapper").CrossEntropyWrapper
     exponential = importlib.import_module("auto_LiRPA.bound_ops").BoundExp
     model = auto_lirpa.BoundedModule(
-        wrapper(network(workload).eval()),
+        wrapper(net),
         (torch.empty_like(inputs), label),
         bound_opts={"loss_fusion": True},
     )
     (shifted,) = (node for node in model._modules.values() if isinstance(node, exponential))
     ball = auto_lirpa.PerturbationLpNorm(norm=np.inf, eps=workload.eps)
+    bound = functools.partial(
+        model.compute_bounds, method=method_name(workload.method), bound_lower=False
+    )
 
     def step() -> tuple[torch.Tensor, nn.Module]:
         model.zero_grad()
-        _, upper = model.compute_bounds(
-            x=(auto_lirpa.BoundedTensor(inputs, ball), label),
-            method=method_name(workload.method),
-            bound_lower=False,
-        )
+        if weights:
+            model.compute_bounds(x=(inputs, label), method="IBP")
+            _, upper = bound(average_A=True)
+        else:
+            _, upper = bound(x=(auto_lirpa.BoundedTensor(inputs, ball), label))
         loss = (torch.log(upper) + shifted.max_input).mean()
         loss.backward()
         return loss, model
 
     return step
+
+
+def perturb_weights(net: nn.Module, workload: Workload, auto_lirpa: ModuleType) -> None:
+    """Puts every weight matrix into a ball of its own."""
+    ball = auto_lirpa.PerturbationLpNorm(norm=2, eps=workload.eps)
+    for layer in net.modules():
+        if isinstance(layer, nn.Linear):
+            layer.weight = auto_lirpa.BoundedParameter(layer.weight.data, ball)
 
 
 def arrays(workload: Workload, result: Any) -> Arrays:

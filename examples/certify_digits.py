@@ -23,6 +23,8 @@ from attack import survives
 from data import DataError, load
 from matplotlib.backend_bases import FigureCanvasBase
 from network import margins, train
+from options import positive, seed
+from options import radius as finite_radius
 from plotting import plot_accuracy
 from tqdm import tqdm
 
@@ -58,27 +60,6 @@ class Column(NamedTuple):
     compilation: float  # seconds, once for all radii
 
 
-def positive(text: str) -> int:
-    """A positive whole number from the command line."""
-    if int(text) < 1:
-        raise ValueError(text)
-    return int(text)
-
-
-def seed(text: str) -> int:
-    """A seed from the command line: a whole number from 0 to 2^32 - 1."""
-    if not 0 <= int(text) < 2**32:
-        raise ValueError(text)
-    return int(text)
-
-
-def radius(text: str) -> float:
-    """A finite positive radius from the command line."""
-    if not 0 < float(text) < math.inf:
-        raise ValueError(text)
-    return float(text)
-
-
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """Reads the command line; wrong use ends the program with exit code 2."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -86,7 +67,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--data", choices=("digits", "mnist"), default="digits", help="default: digits")
     add("--data-dir", type=Path, metavar="DIR", help="folder with MNIST's IDX files, plain or .gz")
     add("--epochs", type=positive, metavar="N", help="default: 40 for digits, 3 for MNIST")
-    add("--eps", type=radius, nargs="+", metavar="E", help="radii for pixels in [0, 1]")
+    add("--eps", type=finite_radius, nargs="+", metavar="E", help="radii for pixels in [0, 1]")
     add("--examples", type=positive, metavar="N", help="test images to certify")
     add("--output", type=Path, metavar="FILE", help="the plot, default: certify_<data>.png")
     add("--seed", type=seed, default=0, metavar="N", help="default: 0")

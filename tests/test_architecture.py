@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import jaxlirpa
-from jaxlirpa import train
+from jaxlirpa import landscape, sets, train
 
 PACKAGE = Path(jaxlirpa.__file__).parent
 SOURCES = sorted(PACKAGE.rglob("*.py"))
@@ -31,8 +31,11 @@ RANKS = [
     {"landscape"},
 ]
 RUN_TIME = {"jax", "numpy", "optax", "jaxlirpa"}
-# Who imports these has them installed.
-EXTRAS = {PACKAGE / "train" / name: {"flax"} for name in ("linen.py", "nnx.py")}
+# What single modules need besides, which no other module may import.
+EXTRAS = {
+    PACKAGE / "landscape" / "plotting.py": {"matplotlib", "mpl_toolkits"},
+    **{PACKAGE / "train" / name: {"flax"} for name in ("linen.py", "nnx.py")},
+}
 NAMES = {
     "ArgumentError",
     "Bounds",
@@ -97,6 +100,9 @@ def test_only_public_jax_and_run_time_dependencies(path: Path) -> None:
     for module in imports(path):
         allowed = RUN_TIME | standard | EXTRAS.get(path, set())
         assert module.split(".")[0] in allowed, f"{path} imports {module}"
+        assert all(
+            module != ".".join(x.relative_to(PACKAGE.parent).with_suffix("").parts) for x in EXTRAS
+        ), f"{path} imports {module}"
         assert not module.startswith(("jax._src", "jax.core", "jax.interpreters")), module
         if module.startswith("jax.extend"):
             assert path == PACKAGE / "_graph" / "jaxpr.py", f"{path} touches jaxpr types"
@@ -142,11 +148,14 @@ def test_training_is_documented(name: str) -> None:
     assert "Example:" in (thing.__doc__ or "") or inspect.isclass(thing), f"{name}: no example"
 
 
+DOCUMENTED = [getattr(jaxlirpa, name) for name in sorted(NAMES)]
+DOCUMENTED += [x for x in vars(landscape).values() if inspect.isfunction(x)]
+DOCUMENTED += [getattr(train, name) for name in sorted(TRAINING)]
+DOCUMENTED += [sets.relative_to_norm, sets.relative_to_entries]
 EXAMPLES = [
     pytest.param(test, id=test.name)
-    for module, names in ((jaxlirpa, NAMES), (train, TRAINING))
-    for name in sorted(names)
-    for test in doctest.DocTestFinder(recurse=False).find(getattr(module, name), name)
+    for thing in DOCUMENTED
+    for test in doctest.DocTestFinder(recurse=False).find(thing, thing.__name__)
     if test.examples
 ]
 

@@ -170,6 +170,42 @@ def test_quick_run(tmp_path):
 
 
 @pytest.mark.slow
+def test_flat_landscape(tmp_path):
+    """A short run: what is found lies below what is certified, and three plots are saved."""
+    require_script()
+    arguments = ("--quick", "--steps", "40", "--output", "plots")
+    result = run(*arguments, cwd=tmp_path, script="flat_landscape.py")
+    assert result.returncode == 0, result.stderr
+    number = r"(-?[\d.]+) ± [\d.]+"
+    line = re.compile(rf"^(\S.{{25}}) *{number} +{number} +{number}$", re.MULTILINE)
+    rows = {name.strip(): [*map(float, cells)] for name, *cells in line.findall(result.stdout)}
+    assert len(rows) == 6 + 2 * 6
+    for k in (0, 1):
+        least, found, most = (rows[name][k] for name in LOSSES)
+        assert 0 < least <= found <= most
+    pictures = sorted(path.name for path in (tmp_path / "plots").iterdir())
+    assert pictures == [f"{kind}_digits_all.png" for kind in ("bands", "bits", "slices")]
+
+
+LOSSES = "loss", "worst loss found", "worst loss certified"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--data", "mnist", "--data-dir", "absent"), "absent: no such directory"),
+        (("--data", "mnist"), "--data mnist needs --data-dir"),
+        (("--eps", "0"), "invalid radius value: '0'"),
+    ],
+)
+def test_flat_landscape_refuses(tmp_path, arguments, message):
+    require_script()
+    result = run(*arguments, cwd=tmp_path, script="flat_landscape.py")
+    assert result.returncode == 2
+    assert message in result.stderr.splitlines()[-1]
+
+
+@pytest.mark.slow
 def test_quick_start(tmp_path):
     pytest.importorskip("flax")
     result = run(cwd=tmp_path, script="quick_start.py")

@@ -81,11 +81,11 @@ CASES = [
     ("dense", "one 2-ball"),
     ("dense", "one 1-ball"),
     ("dense", "a part of the entries"),
-    ("convolution", "one 2-ball"),
+    ("convolution", "a part of the norms"),
     pytest.param("convolution", "a 2-ball a leaf", marks=pytest.mark.slow),
-    pytest.param("convolution", "a part of the norms", marks=pytest.mark.slow),
+    pytest.param("convolution", "one 2-ball", marks=pytest.mark.slow),
     pytest.param("convolution", "boxes", marks=pytest.mark.slow),
-    ("attention", "kernels alone"),
+    pytest.param("attention", "kernels alone", marks=pytest.mark.slow),
     pytest.param("attention", "one 2-ball", marks=pytest.mark.slow),
 ]
 

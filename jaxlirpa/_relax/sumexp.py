@@ -38,6 +38,11 @@ def _logsumexp(x: Array, axes: tuple[int, ...], mask: Array | None) -> Array:
     return jax.nn.logsumexp(counted, axes)
 
 
+def _exp(x: Array) -> Array:
+    """Of what is not positive where it counts; with its whole derivative at zero."""
+    return jnp.exp(jnp.where(x > 0, 0, x))
+
+
 @dataclasses.dataclass(frozen=True)
 class LogSumExp(AdjustableJointly):
     """`log(sum(exp(x)))` over some axes.
@@ -77,11 +82,11 @@ class LogSumExp(AdjustableJointly):
         entropy = -jnp.sum(weights * logs, axes)
         largest = box.upper if self.mask is None else jnp.where(self.mask, box.upper, -jnp.inf)
         scale = jax.lax.stop_gradient(jnp.max(largest, axes, keepdims=True))
-        low = self._counted(jnp.exp(jnp.minimum(box.lower - scale, 0)))
+        low = self._counted(_exp(box.lower - scale))
         width = box.upper - box.lower
         wide = width > 0
         # (exp(u) - exp(l)) / (u - l), without cancellation.
-        rise = self._counted(jnp.exp(jnp.minimum(box.upper - scale, 0)))
+        rise = self._counted(_exp(box.upper - scale))
         rise = rise * jnp.where(wide, -jnp.expm1(-width) / jnp.where(wide, width, 1), 1)
         middle = jnp.sum(low + rise * (point - box.lower), axes, keepdims=True)
         slopes = rise / middle

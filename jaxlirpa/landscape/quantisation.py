@@ -16,16 +16,17 @@ import numpy as np
 
 from jaxlirpa._errors import ArgumentError
 from jaxlirpa._methods.crown import crown
-from jaxlirpa._typing import Array, PyTree
+from jaxlirpa._typing import Array, ArrayLike, PyTree
 from jaxlirpa.landscape.band import Method
 from jaxlirpa.landscape.predictions import unchanged
 from jaxlirpa.sets import Box
+from jaxlirpa.sets.base import holds
 
 NEVER = int(np.iinfo(np.int32).max)
 """The number of bits where none is certified: more than any number of bits."""
 
 
-def quantise(params: PyTree, bits: int, channel_axis: int | None = None) -> PyTree:
+def quantise(params: PyTree, bits: ArrayLike, channel_axis: int | None = None) -> PyTree:
     """The weights, rounded to `2**bits - 1` levels.
 
     Leaves of two or more axes are rounded (kernels); biases and scales stay as they are, which are
@@ -33,7 +34,7 @@ def quantise(params: PyTree, bits: int, channel_axis: int | None = None) -> PyTr
 
     Args:
         params: pytree of arrays.
-        bits: at least 2.
+        bits: a whole number, at least 2; may be traced.
         channel_axis: the axis along which every channel has a largest modulus of its own, as -1 for
             the outputs of dense and convolutional kernels; None: one for the whole array.
 
@@ -52,7 +53,7 @@ def quantise(params: PyTree, bits: int, channel_axis: int | None = None) -> PyTr
 
 
 def quantisation_cell(
-    params: PyTree, bits: int, channel_axis: int | None = None, *, steps: float = 0.5
+    params: PyTree, bits: ArrayLike, channel_axis: int | None = None, *, steps: float = 0.5
 ) -> PyTree:
     """The box of all weights that rounding may make of these, which are in it themselves.
 
@@ -99,24 +100,29 @@ def certified_bits(
         A function of the weights and a batch of inputs to integers `[examples]`;
         `landscape.NEVER` where none of `bits` is certified.
     """
+    _check(min(bits))
     same = unchanged(network, method=method, batch_size=batch_size)
 
     def smallest(params: PyTree, inputs: Array) -> Array:
-        found = jnp.full(len(inputs), NEVER, jnp.int32)
-        for count in sorted(bits, reverse=True):
-            cell = quantisation_cell(params, count, channel_axis)
-            found = jnp.where(same(params, cell, inputs), count, found)
-        return found
+        def certified(count: Array) -> Array:
+            return same(params, quantisation_cell(params, count, channel_axis), inputs)
+
+        numbers = jnp.asarray(sorted(bits), jnp.int32)
+        found = jax.lax.map(certified, numbers)
+        return jnp.min(jnp.where(found, numbers[:, None], NEVER), 0)
 
     return smallest
 
 
-def _step(leaf: Array, bits: int, channel_axis: int | None) -> Array:
+def _step(leaf: Array, bits: ArrayLike, channel_axis: int | None) -> Array:
     """The distance of two levels."""
-    if bits < 2:
+    _check(bits)
+    ndim = jnp.ndim(leaf)
+    own = () if channel_axis is None else (channel_axis % ndim,)
+    largest = jnp.max(jnp.abs(leaf), [i for i in range(ndim) if i not in own], keepdims=True)
+    return largest / (2 ** (jnp.asarray(bits, leaf.dtype) - 1) - 1)
+
+
+def _check(bits: ArrayLike) -> None:
+    if not holds(jnp.asarray(bits) >= 2):
         raise ArgumentError(f"symmetric levels take 2 bits or more, not {bits}.")
-    if channel_axis is None:
-        axes = None
-    else:
-        axes = tuple(i for i in range(jnp.ndim(leaf)) if i != channel_axis % jnp.ndim(leaf))
-    return jnp.max(jnp.abs(leaf), axes, keepdims=True) / (2 ** (bits - 1) - 1)
