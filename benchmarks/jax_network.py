@@ -8,7 +8,6 @@ import jax.numpy as jnp
 from jax import lax
 
 from .networks import (
-    CLASSES,
     VARIANCE_FLOOR,
     Conv,
     Dense,
@@ -113,7 +112,7 @@ def function(workload: Workload) -> Callable[..., jax.Array]:
             case Bounded.OUTPUTS:
                 return x
             case Bounded.MARGINS:
-                others = (own + jnp.arange(1, CLASSES)) % CLASSES
+                others = (own + jnp.arange(1, workload.classes)) % workload.classes
                 return jnp.take_along_axis(x, own, axis=1) - jnp.take_along_axis(x, others, axis=1)
             case Bounded.CROSS_ENTROPY:
                 logits = x - jnp.take_along_axis(x, own, axis=1)

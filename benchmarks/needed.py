@@ -26,7 +26,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from .networks import (
-    CLASSES,
     Conv,
     Dense,
     Encoder,
@@ -201,7 +200,8 @@ def multiply_adds(workload: Workload, rows: Sequence[int]) -> int:
     intervals = 2 * batch * _forward(nodes)
     if workload.method == Ibp():
         return intervals * (3 if workload.training else 1)
-    outputs = {Bounded.OUTPUTS: CLASSES, Bounded.MARGINS: CLASSES - 1, Bounded.CROSS_ENTROPY: 1}
+    classes = workload.classes
+    outputs = {Bounded.OUTPUTS: classes, Bounded.MARGINS: classes - 1, Bounded.CROSS_ENTROPY: 1}
     sides = 2 if workload.sides is Sides.BOTH else 1
     # One row of margins is a row of the last matrix; that of a loss is a sum of several.
     last = sides * batch * outputs[workload.bounded] * per_row(nodes, len(nodes) - 1)

@@ -12,9 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxlirpa
-from jaxlirpa import landscape
+from jaxlirpa import landscape, train
 
-from .jax_network import function, relu_operands
+from .jax_network import function, outputs, relu_operands
 from .worker import MIB, Arrays, Costs, serve, use_cores
 from .workloads import (
     AlphaCrown,
@@ -58,10 +58,24 @@ def bounder(workload: Workload, contender: Contender) -> Callable[..., Any]:
     return jax.vmap(method(single, argnums=1), in_axes=(*AXES, None))
 
 
+def training_step(workload: Workload) -> Callable[..., Any]:
+    """A certified loss and its gradient, as a function of (params, x, label, eps)."""
+    network = outputs(workload)
+    if workload.bounded is Bounded.CROSS_ENTROPY:
+        loss = train.fused(network)
+    elif workload.method == CrownIbp():
+        loss = train.crown_ibp(network)
+    else:
+        loss = train.certified(network, transform(workload.method))
+    return jax.value_and_grad(lambda *args: loss(*args).mean())
+
+
 def measured(workload: Workload, contender: Contender) -> Callable[..., Any]:
     """What a run computes: bounds by name, or a certified loss and its gradient."""
     if workload.perturbed is Perturbed.WEIGHTS:
         return jax.value_and_grad(worst_loss(workload))
+    if workload.training:
+        return training_step(workload)
     bounds = bounder(workload, contender)
 
     def limits(*args: Any) -> dict[str, jax.Array]:
@@ -74,14 +88,7 @@ def measured(workload: Workload, contender: Contender) -> Callable[..., Any]:
             case Sides.BOTH:
                 return {"lower": lower, "upper": upper}
 
-    def certified_loss(*args: Any) -> jax.Array:
-        found = limits(*args)
-        if workload.bounded is Bounded.CROSS_ENTROPY:
-            return jnp.mean(found["upper"])
-        logits = jnp.pad(-found["lower"], ((0, 0), (1, 0)))
-        return jnp.mean(jax.nn.logsumexp(logits, axis=1) - logits[:, 0])
-
-    return jax.value_and_grad(certified_loss) if workload.training else limits
+    return limits
 
 
 def worst_loss(workload: Workload) -> Callable[..., jax.Array]:

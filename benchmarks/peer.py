@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from torch import nn
 
-from .networks import CLASSES
 from .torch_network import network
 from .worker import Arrays, Costs, serve, use_cores
 from .workloads import (
@@ -43,10 +42,10 @@ def method_name(method: Method) -> str:
             return "CROWN-Optimized"
 
 
-def margins(label: np.ndarray) -> torch.Tensor:
+def margins(label: np.ndarray, classes: int) -> torch.Tensor:
     """The specification matrices of the label's margins over the other classes."""
-    others = (label[:, None] + np.arange(1, CLASSES)) % CLASSES
-    eye = np.eye(CLASSES, dtype=np.float32)
+    others = (label[:, None] + np.arange(1, classes)) % classes
+    eye = np.eye(classes, dtype=np.float32)
     return torch.from_numpy(eye[label][:, None] - eye[others])
 
 
@@ -77,7 +76,9 @@ def measured(workload: Workload, auto_lirpa: ModuleType) -> Callable[[], Any]:
     inputs, label = examples(workload)
     model = auto_lirpa.BoundedModule(network(workload).eval(), torch.empty_like(inputs))
     ball = auto_lirpa.PerturbationLpNorm(norm=np.inf, eps=workload.eps)
-    spec = margins(label.numpy()) if workload.bounded is Bounded.MARGINS else None
+    spec = None
+    if workload.bounded is Bounded.MARGINS:
+        spec = margins(label.numpy(), workload.classes)
     optimised = isinstance(workload.method, AlphaCrown)
     if isinstance(workload.method, AlphaCrown):
         steps = {"iteration": workload.method.steps, "lr_alpha": 0.1}

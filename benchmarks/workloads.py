@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from .networks import (
-    CLASSES,
     CNN_7LAYER,
     FLAT_MLP,
     MLP,
@@ -17,6 +16,7 @@ from .networks import (
     SMALL_MLP,
     TRANSFORMER,
     Array,
+    Dense,
     Network,
     Shape,
     Weights,
@@ -113,6 +113,13 @@ class Workload:
         """The same on an eighth of the batch."""
         return replace(self, batch=min(self.batch, max(2, self.batch // 8)))
 
+    @property
+    def classes(self) -> int:
+        """How many outputs there are: those of the last layer."""
+        last = self.network[-1]
+        assert isinstance(last, Dense)
+        return last.features
+
     def weights(self) -> tuple[Weights, ...]:
         """He-scaled random weights, one tuple of (kernel, bias) pairs per layer."""
         return weights(self.network, self.shape)
@@ -121,7 +128,7 @@ class Workload:
         """A batch of inputs in [0, 1] and their labels."""
         rng = np.random.default_rng(1)
         x = rng.uniform(size=(self.batch, *self.shape)).astype(np.float32)
-        return x, rng.integers(CLASSES, size=self.batch, dtype=np.int32)
+        return x, rng.integers(self.classes, size=self.batch, dtype=np.int32)
 
 
 _MLP = Workload("mlp-crown", MLP, (784,), 128, 0.02)
@@ -135,6 +142,8 @@ _IBP = Workload(
     sides=Sides.LOWER,
 )
 _STEP = replace(_IBP, name="cifar-crown-ibp-step", method=CrownIbp(), training=True)
+_FUSED = replace(_STEP, name="cifar-fused-step", bounded=Bounded.CROSS_ENTROPY, sides=Sides.UPPER)
+_STEPS = (replace(_IBP, name="cifar-ibp-step", training=True), _STEP, _FUSED)
 _RESNET_18 = Workload("resnet18-crown-ibp", RESNET_18, (32, 32, 3), 1, 1 / 255, CrownIbp())
 
 WORKLOADS: tuple[Workload, ...] = (
@@ -148,10 +157,13 @@ WORKLOADS: tuple[Workload, ...] = (
     _ALPHA,
     replace(_ALPHA, name="mnist-alpha-inner", method=AlphaCrown(inner=True)),
     _IBP,
-    replace(_IBP, name="cifar-ibp-step", training=True),
     replace(_IBP, name="cifar-crown-ibp", method=CrownIbp()),
-    _STEP,
-    replace(_STEP, name="cifar-fused-step", bounded=Bounded.CROSS_ENTROPY, sides=Sides.UPPER),
+    *_STEPS,
+    *(
+        replace(w, name=f"{w.name}-{n}", network=(*CNN_7LAYER[:-1], Dense(n)), large=True)
+        for n in (100, 200)
+        for w in _STEPS
+    ),
     Workload(
         *("weights-crown-ibp-step", FLAT_MLP, (784,), 500, 0.1, CrownIbp()),
         bounded=Bounded.CROSS_ENTROPY,

@@ -33,7 +33,6 @@ from jaxlirpa._typing import (
     vacuous_where_nan,
 )
 from jaxlirpa.sets import ArraySet
-from jaxlirpa.sets.base import holds
 from jaxlirpa.train.regularisers import Boxes
 
 Network: TypeAlias = Callable[[PyTree, Any], Array]
@@ -66,29 +65,34 @@ def margins(fn: Network) -> Specification:
 
     def margins(params: PyTree, x: Any, labels: ArrayLike) -> Array:
         logits = fn(params, x)
-        known = _checked(jnp.asarray(labels), jnp.shape(logits))
+        known = _checked(labels, jnp.shape(logits))
         return logits - jnp.take_along_axis(logits, known[:, None], axis=1)
 
     return margins
 
 
-def _checked(labels: Array, shape: tuple[int, ...]) -> Array:
-    """Labels; negative ones, which would count from the end, as one that is no class."""
-    if len(shape) != 2 or labels.shape != shape[:1]:
+def _checked(labels: ArrayLike, shape: tuple[int, ...]) -> Array:
+    """Labels, and in the place of those that are not there a number that is no class.
+
+    A negative one would count from the end.
+    """
+    if len(shape) != 2 or jnp.shape(labels) != shape[:1]:
         raise ArgumentError(
-            f"labels of shape {labels.shape} do not fit logits of shape {shape}: logits are "
+            f"labels of shape {jnp.shape(labels)} do not fit logits of shape {shape}: logits are "
             "[batch, classes] and labels [batch]."
         )
-    classes = shape[1]
-    if not jnp.issubdtype(labels.dtype, jnp.integer):
-        raise ArgumentError(f"labels are the numbers of classes, integers, and not {labels.dtype}.")
-    proper = (labels >= 0) & (labels < classes)
-    if not holds(proper):
-        raise ArgumentError(
-            f"labels from {int(labels.min())} to {int(labels.max())} are not all among the "
-            f"{classes} classes, 0 to {classes - 1}."
-        )
-    return jnp.where(proper, labels, classes)
+    dtype, classes = jnp.result_type(labels), shape[1]
+    if not jnp.issubdtype(dtype, jnp.integer):
+        raise ArgumentError(f"labels are the numbers of classes, integers, and not {dtype}.")
+    if not is_traced(labels):
+        known = np.asarray(labels)
+        if np.any((known < 0) | (known >= classes)):
+            raise ArgumentError(
+                f"labels from {known.min()} to {known.max()} are not all among the {classes} "
+                f"classes, 0 to {classes - 1}."
+            )
+    found = jnp.asarray(labels)
+    return jnp.where((found >= 0) & (found < classes), found, classes)
 
 
 @dataclasses.dataclass(frozen=True)

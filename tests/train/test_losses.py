@@ -33,6 +33,15 @@ LOSSES: dict[str, Callable[[Any], Loss]] = {
     "crown_ibp": train.crown_ibp,
     "crown_ibp, half": lambda fn: functools.partial(train.crown_ibp(fn), beta=HALF),
 }
+# The others are made of the same parts.
+QUICK = ("ibp", "fused", "crown_ibp, half")
+EVERY = pytest.mark.parametrize(
+    "loss",
+    [
+        pytest.param(loss, id=name, marks=[] if name in QUICK else pytest.mark.slow)
+        for name, loss in LOSSES.items()
+    ],
+)
 
 
 @functools.cache
@@ -49,7 +58,7 @@ def worst_met(name: str, ord: float, eps: float = EPS) -> np.ndarray:
 
 
 @pytest.mark.parametrize("ord", [np.inf, 2])
-@pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
+@EVERY
 @pytest.mark.parametrize("name", CLASSIFIERS)
 def test_no_point_of_a_set_has_a_larger_loss(name: str, loss: Any, ord: float) -> None:
     own = CLASSIFIERS[name]()
@@ -61,18 +70,18 @@ def test_no_point_of_a_set_has_a_larger_loss(name: str, loss: Any, ord: float) -
     assert np.all(bound <= outer + SLACK)
 
 
-@pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
+@EVERY
 def test_without_perturbation_a_loss_is_the_natural_one(loss: Any) -> None:
     own = dense()
     natural = train.natural(own.fn)(own.params, own.x, own.labels)
-    bound = loss(own.fn)(own.params, own.x, own.labels, 0.0)
+    bound = jax.jit(loss(own.fn))(own.params, own.x, own.labels, 0.0)
     np.testing.assert_allclose(bound, natural, rtol=1e-12)
     logits = own.fn(own.params, own.x)
     expected = jax.nn.logsumexp(logits, 1) - logits[jnp.arange(BATCH), own.labels]
     np.testing.assert_allclose(natural, expected, rtol=1e-12)
 
 
-@pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
+@EVERY
 def test_a_batch_is_bounded_as_its_examples_are(loss: Any) -> None:
     own = dense()
     bound = jax.jit(loss(own.fn))
@@ -80,7 +89,7 @@ def test_a_batch_is_bounded_as_its_examples_are(loss: Any) -> None:
     single = [bound(own.params, own.x[i, None], own.labels[i, None], EPS)[0] for i in range(BATCH)]
     np.testing.assert_allclose(whole, single, rtol=1e-12)
     mapped = jax.vmap(lambda x, y: loss(own.fn)(own.params, x[None], y[None], EPS)[0])
-    np.testing.assert_allclose(mapped(own.x, own.labels), whole, rtol=1e-12)
+    np.testing.assert_allclose(jax.jit(mapped)(own.x, own.labels), whole, rtol=1e-12)
 
 
 # ---- the margins --------------------------------------------------------------------------
@@ -135,7 +144,7 @@ def test_labels_that_are_no_classes_are_refused(labels: list[Any], message: str)
 
 
 @pytest.mark.parametrize("label", [5, -1])
-@pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
+@EVERY
 def test_traced_labels_that_are_no_classes_certify_nothing(loss: Any, label: int) -> None:
     own = dense()
     bound = jax.jit(loss(own.fn))(own.params, own.x, own.labels.at[1].set(label), EPS)
@@ -369,7 +378,7 @@ def test_nothing_is_carried_backwards_where_it_does_not_count() -> None:
 # ---- derivatives --------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
+@EVERY
 def test_gradients_are_those_of_differences(loss: Any) -> None:
     own = dense()
     random = np.random.default_rng(3)
@@ -390,7 +399,7 @@ def test_gradients_are_those_of_differences(loss: Any) -> None:
 
 
 @pytest.mark.parametrize("eps", [0.0, 1e-12, 50.0])
-@pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
+@EVERY
 def test_gradients_are_finite_at_the_edges(loss: Any, eps: float) -> None:
     own = dense()
     gradient = jax.jit(jax.grad(lambda p: loss(own.fn)(p, own.x, own.labels, eps).mean()))

@@ -165,7 +165,7 @@ def test_regularisers_cost_no_further_pass() -> None:
         jax.jit(jax.grad(lambda p, w=w: total(p, w))).lower(own.params).compile().cost_analysis()
         for w in (0.5, 0.0)
     ]
-    assert costs[0]["flops"] < 1.15 * costs[1]["flops"]
+    assert costs[0]["flops"] < 1.3 * costs[1]["flops"]
 
 
 def test_regularisers_have_finite_derivatives() -> None:
