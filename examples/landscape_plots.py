@@ -31,7 +31,7 @@ def plot_bands(
     radii = jnp.linspace(0, most, 9)
 
     @jax.jit
-    def examine(params: Any) -> tuple:
+    def examine(params: Any, data: Sequence[jax.Array]) -> tuple:
         def found(radius: jax.Array) -> tuple:
             ball = landscape.every_matrix(params, radius)
             key = jax.random.key(0)
@@ -43,7 +43,7 @@ def plot_bands(
     figure, axes = plt.subplots(1, 2, figsize=(9, 4), sharey=True, layout="constrained")
     lowest: list[jax.Array] = []
     for (name, params), own in zip(networks.items(), axes, strict=True):
-        band, search, values = examine(params)
+        band, search, values = examine(params, data)
         lowest.append(band.lower)
         plotting.draw_band(
             own,
@@ -75,12 +75,12 @@ def plot_slices(
     """The loss on a random plane through each network's weights, in its certified band."""
 
     @jax.jit
-    def examine(params: Any) -> landscape.Slice:
+    def examine(params: Any, data: Sequence[jax.Array]) -> landscape.Slice:
         directions = landscape.random_directions(jax.random.key(1), params)
         return landscape.certified_slice(loss, directions, extent=extent)(params, *data)
 
     figure = plt.figure(figsize=(9, 4.4), layout="constrained")
-    slices = {name: examine(params) for name, params in networks.items()}
+    slices = {name: examine(params, data) for name, params in networks.items()}
     heights = [np.asarray(x) for s in slices.values() for x in (s.lower, s.upper)]
     for k, (name, found) in enumerate(slices.items()):
         axes = figure.add_subplot(1, 2, k + 1, projection="3d")

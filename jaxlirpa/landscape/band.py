@@ -49,7 +49,7 @@ def certified_band(
         >>> loss = lambda params, x: jnp.mean((x @ params["w"]) ** 2)
         >>> params, x = {"w": jnp.eye(2)}, jnp.array([[3.0, 4.0]])
         >>> print(landscape.certified_band(loss, [0.0, 0.1])(params, x).upper)
-        [12.5   15.125]
+        [12.5  15.25]
     """
 
     def band(params: PyTree, *data: Any) -> Bounds:
@@ -85,8 +85,8 @@ def flat_loss(
         >>> from jaxlirpa import landscape
         >>> loss = lambda params, x: jnp.mean((x @ params["w"]) ** 2)
         >>> params, x = {"w": jnp.eye(2)}, jnp.array([[3.0, 4.0]])
-        >>> print(jax.grad(landscape.flat_loss(loss))(params, 0.1, x)["w"][0, 0])
-        9.9
+        >>> print(f'{jax.grad(landscape.flat_loss(loss))(params, 0.1, x)["w"][0, 0]:.2f}')
+        9.90
     """
 
     def worst(params: PyTree, radius: ArrayLike, *data: Any) -> Array:

@@ -94,7 +94,7 @@ def attained(
 
             start = _random(call.sets, key, depth)
             begin = start, jnp.asarray(-jnp.inf, value_of(start)[0].dtype)
-            (arrays, best), _ = jax.lax.scan(step, begin, jnp.arange(1, steps + 1))
+            (arrays, best), _ = jax.lax.scan(step, begin, jnp.arange(steps))
             return jnp.maximum(best, value_of(arrays)[0])
 
         keys = jax.random.split(key, starts)
