@@ -317,7 +317,7 @@ def make_check(trainer: Trainer) -> Callable[[State, Dataset, float], Checked]:
         upper = jaxlirpa.ibp(train.margins(fn))(params, box, labels).upper
         right = other(params, images, labels) < 0
         withstood = right & (other(params, found, labels) < 0)
-        return Checked(right, withstood, worst(upper, labels) < 0)
+        return Checked(right, withstood, train.verified(upper, labels))
 
     copies, parts = trainer.copies, trainer.parts
     compiled = jax.jit(check, in_shardings=(copies, copies, parts, parts), out_shardings=parts)
