@@ -3,7 +3,9 @@
 from collections.abc import Callable
 
 import jax
-import jax.numpy as jnp
+
+import jaxlirpa
+from jaxlirpa import train
 
 
 def survives(
@@ -37,17 +39,9 @@ def survives(
       Booleans (n,): False where an adversarial image was found.
     """
 
-    def smallest(images: jax.Array) -> jax.Array:
+    def smallest(params: object, images: jax.Array, labels: jax.Array) -> jax.Array:
         return margins(params, images, labels).min(axis=-1)
 
-    slope = jax.grad(lambda images: smallest(images).sum())
-
-    def descend(i: jax.Array, images: jax.Array) -> jax.Array:
-        step = (upper - lower) * 0.5 * (1 - i / steps)
-        return jnp.clip(images - step * jnp.sign(slope(images)), lower, upper)
-
-    def attack(key: jax.Array) -> jax.Array:
-        start = jax.random.uniform(key, lower.shape, minval=lower, maxval=upper)
-        return smallest(jax.lax.fori_loop(0, steps, descend, start)) > 0
-
-    return jax.lax.map(attack, jax.random.split(key, restarts)).all(axis=0)
+    attack = train.pgd(lambda *args: -smallest(*args), steps=steps, restarts=restarts)
+    found = attack(params, jaxlirpa.Box(lower, upper), labels, key=key)
+    return smallest(params, found, labels) > 0

@@ -11,12 +11,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
-from training import in_batches, worst_margin
+from training import Network, ahead, in_batches, worst
 
 import jaxlirpa
 from jaxlirpa import train
 
-Network = Callable[[dict, jax.Array], jax.Array]
 WRONG, ATTACKED, VERIFIED, OPEN = "wrong", "attacked", "verified", "open"
 ATTACK = "PGD"
 ATTACK_BATCH = 100
@@ -74,25 +73,21 @@ def lower_margin(fn: Network, transform: Callable[..., Any]) -> Callable[..., ja
 
     def lower(params: dict, x: jax.Array, labels: jax.Array, eps: jax.Array) -> jax.Array:
         upper = bounded(params, train.clipped_box(x, eps), labels).upper
-        return -worst_margin(upper, labels)
+        return -worst(upper, labels)
 
     return lower
 
 
 def attacked_margin(fn: Network, steps: int, restarts: int) -> Callable[..., jax.Array]:
     """Of (params, images, labels, eps, key): by how much the label is ahead under attack, (n,)."""
-    margins = train.margins(fn)
-
-    def ahead(params: dict, x: jax.Array, labels: jax.Array) -> jax.Array:
-        return worst_margin(margins(params, x, labels), labels)
-
-    attack = train.pgd(ahead, steps=steps, restarts=restarts)
+    other = ahead(fn)
+    attack = train.pgd(other, steps=steps, restarts=restarts)
 
     def lowest(
         params: dict, x: jax.Array, labels: jax.Array, eps: jax.Array, key: jax.Array
     ) -> jax.Array:
         found = attack(params, train.clipped_box(x, eps), labels, key=key)
-        return -ahead(params, found, labels)
+        return -other(params, found, labels)
 
     return lowest
 
@@ -237,7 +232,7 @@ def over_radii(
       AssertionError: where an image is verified and attacked at once, which cannot be.
     """
     size = min(ATTACK_BATCH, len(images))
-    attack = jax.jit(functools.partial(attacked_margin(fn, 20, 1), params))
+    attack = jax.jit(functools.partial(attacked_margin(fn, steps=20, restarts=2), params))
     bounds = {
         name: jax.jit(functools.partial(lower_margin(fn, METHODS[name].transform), params))
         for name in ("CROWN-IBP", "IBP")

@@ -90,11 +90,10 @@ def plot_training(
         left.axvspan(epochs[0], last, color=GREY, alpha=0.1, linewidth=0)
         left.annotate(
             "eps rises",
-            ((epochs[0] + last) / 2, 0.97),
+            ((epochs[0] + last) / 2, 0.03),
             xycoords=("data", "axes fraction"),
             color=GREY,
             ha="center",
-            va="top",
         )
     left.set_yscale("log")
     left.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))

@@ -1,6 +1,7 @@
 """The settings of a run of certified training, with defaults that suit each data set."""
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,12 +72,10 @@ class Settings:
             raise SettingError(
                 f"--warmup {self.warmup} and --ramp {self.ramp} do not fit in {self.epochs} epochs"
             )
-        for name in ("alpha", *(["kappa"] * 2)):
-            values = getattr(self, name)
-            for value in values if isinstance(values, tuple) else (values,):
-                if not 0 <= value <= 1:
-                    raise SettingError(f"--{name} {value:g}: a share is from 0 to 1")
-        if not (self.rate > 0 and self.regularise >= 0):
+        for name, value in (("alpha", self.alpha), *(("kappa", share) for share in self.kappa)):
+            if not 0 <= value <= 1:
+                raise SettingError(f"--{name} {value:g}: a share is from 0 to 1")
+        if not (0 < self.rate < math.inf and 0 <= self.regularise < math.inf):
             raise SettingError("--rate must be positive and --regularise not negative")
 
 
@@ -85,9 +84,9 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "model": "cnn_small",
         "method": "ibp",
         "eps": 0.1,
-        "epochs": 40,
+        "epochs": 30,
         "warmup": 1,
-        "ramp": 15,
+        "ramp": 11,
         "batch": 48,
         "rate": 1e-3,
     },

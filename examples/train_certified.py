@@ -160,13 +160,13 @@ def all_epochs(
             state = jax.device_put(state._replace(epoch=state.epoch + 1), run.copies)
             seconds = time.perf_counter() - start
             errors = check(state, data, settings.eps).errors()
-            logbook.write({**figures(run, state, sums), **errors, "seconds": seconds})
+            row = {**figures(run, state, sums), **errors, "seconds": seconds}
+            logbook.write(row)
             checkpoints.save(epoch, state, stored(settings))
             text = ", ".join(f"{name.removesuffix('_error')} {x:.2%}" for name, x in errors.items())
             bar.set_postfix_str(text)
             bar.update()
-            eps = float(run.schedules.eps(state.step))
-            bar.write(f"epoch {epoch}: trained at eps {eps:.4f} in {seconds:.1f} s; {text}")
+            bar.write(f"epoch {epoch}: at eps {row['eps']:.4f}, {seconds:.1f} s; {text}")
     return state
 
 
@@ -174,9 +174,17 @@ def one_epoch(run: Trainer, step: Any, state: State, data: Dataset) -> tuple[Sta
     """All steps of an epoch.
 
     Raises:
-      DivergedError: where the loss is no number any more.
+      DivergedError: where the loss or a parameter is no number any more.
     """
     epoch, sums = int(state.epoch), nothing(run)
+
+    def stop(what: str) -> DivergedError:
+        eps = float(run.schedules.eps(state.step))
+        return DivergedError(
+            f"{what} in epoch {epoch + 1}, at eps {eps:.4g}: the training diverged. The checkpoint "
+            f"after epoch {epoch} is kept. A smaller --rate, or more epochs of --ramp, may help"
+        )
+
     with tqdm(total=run.steps, desc=f"epoch {epoch + 1}", leave=False, disable=None) as bar:
         for batch in batches(run, state, data.train_images, data.train_labels):
             state, sums = step(state, sums, *batch)
@@ -184,12 +192,9 @@ def one_epoch(run: Trainer, step: Any, state: State, data: Dataset) -> tuple[Sta
             if bar.n % EVERY == 0 or bar.n == run.steps:
                 show(bar, sums)
                 if not math.isfinite(float(sums.loss)):
-                    eps = float(run.schedules.eps(state.step))
-                    raise DivergedError(
-                        f"the loss is {float(sums.loss)} in epoch {epoch + 1}, at eps {eps:.4g}: "
-                        f"the training diverged. The checkpoint after epoch {epoch} is kept. "
-                        "A smaller --rate, or more epochs of --ramp, may help"
-                    )
+                    raise stop(f"the loss is {float(sums.loss)}")
+    if not all(np.isfinite(x).all() for x in jax.tree.leaves(state.params)):
+        raise stop("a parameter is no number")
     return state, sums
 
 

@@ -24,6 +24,7 @@ import jaxlirpa
 import jaxlirpa.train.linen
 from jaxlirpa import train
 
+Network = Callable[[dict, jax.Array], jax.Array]
 Schedule = Callable[[Any], Any]
 CLIP = 10.0  # the largest norm of a gradient
 CHECK_BATCH = 200
@@ -255,7 +256,7 @@ def make_statistics(trainer: Trainer) -> Callable[[State, np.ndarray], State]:
     return run
 
 
-def network(model: nn.Module, batch_stats: dict) -> Callable[[dict, jax.Array], jax.Array]:
+def network(model: nn.Module, batch_stats: dict) -> Network:
     """What is certified: a function of (params, images) to logits."""
     return train.linen.inference(model, {"batch_stats": batch_stats}, train=False)
 
@@ -292,29 +293,31 @@ class Checked(NamedTuple):
         return {name: float(1 - found.mean()) for name, found in zip(names, self, strict=True)}
 
 
-def worst_margin(margins: jax.Array, labels: jax.Array) -> jax.Array:
+def worst(margins: jax.Array, labels: jax.Array) -> jax.Array:
     """How far the best of the other classes is ahead, of margins as `train.margins` has them."""
     own = jax.nn.one_hot(labels, margins.shape[-1], dtype=bool)
     return jnp.where(own, -jnp.inf, margins).max(-1)
+
+
+def ahead(fn: Network) -> Callable[[dict, jax.Array, jax.Array], jax.Array]:
+    """Of (params, images, labels): how far another class is ahead, (n,); negative where right."""
+    margins = train.margins(fn)
+    return lambda params, x, labels: worst(margins(params, x, labels), labels)
 
 
 def make_check(trainer: Trainer) -> Callable[[State, Dataset, float], Checked]:
     """A function that checks the first test images at a radius."""
 
     def check(state: State, eps: jax.Array, images: jax.Array, labels: jax.Array) -> Checked:
-        fn = network(trainer.model, state.batch_stats)
-        margins = train.margins(fn)
-
-        def ahead(params: dict, x: jax.Array, labels: jax.Array) -> jax.Array:
-            return worst_margin(margins(params, x, labels), labels)
-
+        fn, params = network(trainer.model, state.batch_stats), state.params
+        other = ahead(fn)
         box = train.clipped_box(images, eps)
-        attack = train.pgd(ahead, steps=CHECK_STEPS)
-        found = attack(state.params, box, labels, key=jax.random.wrap_key_data(state.key))
-        upper = jaxlirpa.ibp(margins)(state.params, box, labels).upper
-        right = ahead(state.params, images, labels) < 0
-        withstood = right & (ahead(state.params, found, labels) < 0)
-        return Checked(right, withstood, worst_margin(upper, labels) < 0)
+        attack = train.pgd(other, steps=CHECK_STEPS)
+        found = attack(params, box, labels, key=jax.random.wrap_key_data(state.key))
+        upper = jaxlirpa.ibp(train.margins(fn))(params, box, labels).upper
+        right = other(params, images, labels) < 0
+        withstood = right & (other(params, found, labels) < 0)
+        return Checked(right, withstood, train.verified(upper, labels))
 
     copies, parts = trainer.copies, trainer.parts
     compiled = jax.jit(check, in_shardings=(copies, copies, parts, parts), out_shardings=parts)

@@ -17,6 +17,7 @@ import training
 from data import load
 from settings import SettingError, from_given
 
+jax.config.update("jax_disable_most_optimizations", True)  # compiles much, runs little
 DATA = load("digits")
 
 

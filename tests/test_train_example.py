@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 import pickle
 import re
 import signal
@@ -15,6 +16,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import jaxlirpa
@@ -139,9 +141,17 @@ def test_a_run_that_diverges_stops_and_keeps_its_last_checkpoint(tmp_path, small
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(state))
 
 
+def test_no_checkpoint_has_parameters_that_are_no_numbers(tmp_path, small, monkeypatch, capsys):
+    monkeypatch.setattr(training, "optimiser", lambda *_: optax.sgd(np.nan))
+    assert run(*SMALL, "--batch", 96, "--epochs", 2, "--out", tmp_path) == 1
+    assert "a parameter is no number in epoch 1" in capsys.readouterr().err
+    assert Checkpoints(tmp_path).latest() == 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (("--rate", "inf"), "--rate must be positive"),
         (("--eps", "1.5"), "--eps 1.5: pixels are in [0, 1]"),
         (("--eps", "nan"), "--eps nan"),
         (("--batch", "97"), "--batch 97: there are 96 training images only"),
@@ -400,7 +410,13 @@ def test_a_killed_run_goes_on(tmp_path):
     common = ("--epochs", "3", "--model", "cnn_small", "--check", "40")
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     command = [sys.executable, str(EXAMPLES / "train_certified.py")]
-    environment = {"PYTHONPATH": str(EXAMPLES.parent), "PATH": "", "JAX_PLATFORMS": "cpu"}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(EXAMPLES.parent),
+        "JAX_PLATFORMS": "cpu",
+        "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "compiled"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
     subprocess.run([*command, *common, "--out", whole], check=True, env=environment)
     process = subprocess.Popen([*command, *common, "--out", parts], env=environment)
     while not (parts / "checkpoints" / "1").exists():

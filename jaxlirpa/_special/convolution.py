@@ -48,11 +48,12 @@ def transpose(node: Node, avals: Sequence[Shaped]) -> Callable[..., tuple[Array,
     numbers = node.params["dimension_numbers"]
     order = (numbers.out_spec[0], *numbers.out_spec[2:], numbers.out_spec[1])
     window = _window(kernel, node)
-    blocks = jax.linear_transpose(functools.partial(_image, node=node), aval)
+    seen = _seen(node, aval)
+    blocks = jax.linear_transpose(functools.partial(_image, node=node, seen=seen), aval)
 
     def pull(cotangents: tuple[Array]) -> tuple[Array]:
         (cotangent,) = cotangents
-        return blocks(_turned(jnp.transpose(cotangent, order), window, node))
+        return blocks(_turned(jnp.transpose(cotangent, order), window, node, seen))
 
     return pull
 
@@ -70,8 +71,10 @@ def transpose_inside(node: Node, aval: Shaped) -> Callable[[Array], Array]:
     steps = zip(space, lengths, params["window_strides"], params["rhs_dilation"], strict=True)
     sizes = [(length - (k - 1) * d - 1) // s + 1 for length, k, s, d in steps]
     window = _window(kernel, node)
-    blocks = jax.linear_transpose(lambda x: _blocks(x, node, sizes, [0] * len(sizes)), aval)
-    return lambda cotangent: blocks(_turned(cotangent, window, node))[0]
+    counts = _counts(node, sizes)
+    whole = [(0, count) for count in counts]
+    blocks = jax.linear_transpose(lambda x: _blocks(x, node, counts, [0] * len(sizes)), aval)
+    return lambda cotangent: blocks(_turned(cotangent, window, node, whole))[0]
 
 
 def _reach(node: Node) -> list[int]:
@@ -80,31 +83,50 @@ def _reach(node: Node) -> list[int]:
     return [math.ceil(k / s) for k, s in zip(sizes, node.params["window_strides"], strict=True)]
 
 
-def _image(x: Array, node: Node) -> Array:
-    """The image, padded, with channels last and blocks of pixels as channels."""
-    numbers = node.params["dimension_numbers"]
-    batch, features, *space = numbers.lhs_spec
-    sizes = [node.outputs[0].shape[i] for i in numbers.out_spec[2:]]
-    low = [low for low, _ in node.params["padding"]]
-    return _blocks(jnp.transpose(x, (batch, *space, features)), node, sizes, low)
+def _counts(node: Node, sizes: Sequence[int]) -> list[int]:
+    """The number of blocks of the padded image along every axis, for an output of some size."""
+    steps = zip(sizes, _reach(node), node.params["rhs_dilation"], strict=True)
+    return [size + (r - 1) * d for size, r, d in steps]
 
 
-def _blocks(image: Array, node: Node, sizes: Sequence[int], low: Sequence[int]) -> Array:
-    """What the convolution sees of an image with channels last, blocks of pixels as channels."""
+def _seen(node: Node, aval: Shaped) -> list[tuple[int, int]]:
+    """The first block that has a pixel of the image, and the one behind the last, on every axis.
+
+    The others are padding, whose part of the transpose is not asked for.
+    """
+    numbers, strides = node.params["dimension_numbers"], node.params["window_strides"]
+    counts = _counts(node, [node.outputs[0].shape[i] for i in numbers.out_spec[2:]])
+    lengths = [aval.shape[i] for i in numbers.lhs_spec[2:]]
+    seen = []
+    for count, length, s, (low, _) in zip(
+        counts, lengths, strides, node.params["padding"], strict=True
+    ):
+        first, end = max(low, 0) // s, min(-(-(low + length) // s), count)
+        seen.append((first, end) if first < end else (0, count))
+    return seen
+
+
+def _image(x: Array, node: Node, seen: Sequence[tuple[int, int]]) -> Array:
+    """Some blocks of the image, padded, with channels last; their pixels are channels."""
+    batch, features, *space = node.params["dimension_numbers"].lhs_spec
+    steps = zip(node.params["padding"], seen, node.params["window_strides"], strict=True)
+    low = [before - first * s for (before, _), (first, _), s in steps]
+    counts = [end - first for first, end in seen]
+    return _blocks(jnp.transpose(x, (batch, *space, features)), node, counts, low)
+
+
+def _blocks(image: Array, node: Node, counts: Sequence[int], low: Sequence[int]) -> Array:
+    """Blocks of pixels as channels, so many of them, of an image with channels last.
+
+    Args:
+        image: `[images, *space, channels]`.
+        node: the convolution.
+        counts: of blocks, along every axis.
+        low: where the image begins in the first of them.
+    """
     strides = node.params["window_strides"]
-    steps = zip(
-        sizes,
-        _reach(node),
-        strides,
-        node.params["rhs_dilation"],
-        image.shape[1:-1],
-        low,
-        strict=True,
-    )
-    pads = [
-        (before, (size + (r - 1) * d) * s - length - before, 0)
-        for size, r, s, d, length, before in steps
-    ]
+    steps = zip(counts, strides, image.shape[1:-1], low, strict=True)
+    pads = [(before, count * s - length - before, 0) for count, s, length, before in steps]
     zero = jnp.zeros((), image.dtype)
     return _to_channels(jax.lax.pad(image, zero, [(0, 0, 0), *pads, (0, 0, 0)]), strides, lead=1)
 
@@ -120,13 +142,15 @@ def _window(kernel: Array, node: Node) -> Array:
     return _to_channels(window, strides, lead=0)
 
 
-def _turned(cotangent: Array, window: Array, node: Node) -> Array:
-    """The transpose of a convolution of stride one without padding."""
+def _turned(cotangent: Array, window: Array, node: Node, seen: Sequence[tuple[int, int]]) -> Array:
+    """The transpose of a convolution of stride one without padding, at some blocks of the image."""
     n = len(node.params["window_strides"])
     turned = jnp.swapaxes(jnp.flip(window, range(n)), n, n + 1)
     dilation = node.params["rhs_dilation"]
     reach = [(k - 1) * d for k, d in zip(window.shape[:n], dilation, strict=True)]
-    pads = [(0, 0, 0), *((r, r, 0) for r in reach), (0, 0, 0)]
+    steps = zip(reach, cotangent.shape[1:-1], seen, strict=True)
+    inner = [(r - first, end - size, 0) for r, size, (first, end) in steps]
+    pads = [(0, 0, 0), *inner, (0, 0, 0)]
     return jax.lax.conv_general_dilated(
         jax.lax.pad(cotangent, jnp.zeros((), cotangent.dtype), pads),
         turned,

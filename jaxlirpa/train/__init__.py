@@ -20,6 +20,7 @@ from jaxlirpa.train.losses import cross_entropy as cross_entropy
 from jaxlirpa.train.losses import crown_ibp as crown_ibp
 from jaxlirpa.train.losses import fused as fused
 from jaxlirpa.train.losses import natural as natural
+from jaxlirpa.train.losses import verified as verified
 from jaxlirpa.train.margins import margins as margins
 from jaxlirpa.train.regularisers import Boxes as Boxes
 from jaxlirpa.train.regularisers import relu_balance as relu_balance

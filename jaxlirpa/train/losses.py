@@ -48,6 +48,27 @@ def cross_entropy(margins: Array) -> Array:
     return jax.nn.logsumexp(margins, axis=-1)
 
 
+def verified(upper: Array, labels: Array) -> Array:
+    """Whether upper bounds of the margins prove that no other class can be ahead.
+
+    Args:
+        upper: `[batch, classes]`, by any transform of `margins(fn)`; the margins themselves at one
+            point, to ask whether that one is classified as labelled.
+        labels: `[batch]`.
+
+    Returns:
+        Booleans, `[batch]`. False where a bound is NaN or infinite.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from jaxlirpa import train
+        >>> print(train.verified(jnp.array([[0.0, -1.0], [2.0, 0.0]]), jnp.array([0, 1])))
+        [ True False]
+    """
+    own = jnp.arange(upper.shape[-1]) == labels[..., None]
+    return jnp.all(own | (upper < 0), axis=-1)
+
+
 def natural(fn: Network) -> Loss:
     """The cross entropy of what is not perturbed.
 

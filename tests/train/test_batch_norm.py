@@ -301,11 +301,12 @@ def test_evaluation_in_training_mode_is_refused() -> None:
             return self.norm(x, use_running_average=False).mean((1, 2))
 
     graphdef, params, rest = nnx.split(Stubborn(), nnx.Param, ...)
-    rest = train.nnx.precise_statistics(graphdef, params, rest, [X])
-    shared = train.nnx.shared_statistics(graphdef, params, rest, X)
+    x = X.astype(jnp.float32)
+    rest = train.nnx.precise_statistics(graphdef, params, rest, [x])
+    shared = train.nnx.shared_statistics(graphdef, params, rest, x)
     for fn in (train.nnx.inference(graphdef, rest), shared.fn):
         with pytest.raises(jaxlirpa.ArgumentError, match="norm took the statistics of perturbed"):
-            fn(params, X)
+            fn(params, x)
 
 
 def test_modules_without_statistics_to_share_say_so() -> None:

@@ -337,32 +337,53 @@ def test_a_mixture_is_that_of_margins() -> None:
 # ---- what it costs ------------------------------------------------------------------------
 
 
-def operations(loss: Any, own: Classifier, **kwargs: Any) -> float:
-    """Floating-point operations of a loss and its gradient."""
-    gradient = jax.grad(lambda p, x, y: loss(p, x, y, EPS, **kwargs).sum())
-    compiled = jax.jit(gradient).lower(own.params, own.x, own.labels).compile()
-    return compiled.cost_analysis()["flops"]
+def operations(loss: Any, own: Classifier, *args: Any, **kwargs: Any) -> float:
+    """Floating-point operations of a loss, on a batch of 48."""
+    x, labels = jnp.tile(own.x, (16, 1)), jnp.tile(own.labels, 16)
+    total = jax.jit(lambda p, x, y: loss(p, x, y, *args, **kwargs).sum())
+    return total.lower(own.params, x, labels).compile().cost_analysis()["flops"]
+
+
+def gradient_operations(loss: Any, own: Classifier, *args: Any, **kwargs: Any) -> float:
+    """Those of its gradient, and the loss."""
+
+    def gradient(p: Any, x: Any, y: Any) -> jax.Array:
+        slopes = jax.grad(lambda p: loss(p, x, y, *args, **kwargs).sum())(p)
+        return jnp.stack([jnp.sum(leaf) for leaf in jax.tree.leaves(slopes)])
+
+    return operations(gradient, own)
 
 
 def test_one_row_serves_all_classes() -> None:
     few, many = (dense(classes, (96, 96)) for classes in (10, 40))
     fused, margins = (
-        operations(make(many.fn), many) / operations(make(few.fn), few)
+        operations(make(many.fn), many, EPS) / operations(make(few.fn), few, EPS)
         for make in (train.fused, train.crown_ibp)
     )
-    last = operations(train.certified(many.fn), many) / operations(train.certified(few.fn), few)
+    last = operations(train.certified(many.fn), many, EPS)
+    last /= operations(train.certified(few.fn), few, EPS)
     assert margins > 3, margins
     assert fused < 1.1 * last, (fused, last)
 
 
 def test_intervals_are_propagated_once() -> None:
-    own = dense(10, (96, 96))
-    natural = jax.grad(lambda p: train.natural(own.fn)(p, own.x, own.labels).sum())
-    plain = jax.jit(natural).lower(own.params).compile().cost_analysis()["flops"]
-    ibp = operations(train.certified(own.fn), own)
-    assert ibp < 4.5 * plain, (ibp, plain)
-    assert operations(train.fused(own.fn), own) < 1.6 * ibp
-    assert operations(train.fused(own.fn), own, beta=0.0) < 1.01 * ibp
+    """Two products for one, and a third one backwards; the rest is what is done entry by entry.
+
+    A second pass of intervals would make it 5.6 times the natural loss.
+    """
+    own = dense(10, (96,) * 4)
+    plain, ibp, fused, none = (
+        gradient_operations(loss, own, *args, **kwargs)
+        for loss, args, kwargs in (
+            (train.natural(own.fn), (), {}),
+            (train.certified(own.fn), (EPS,), {}),
+            (train.fused(own.fn), (EPS,), {}),
+            (train.fused(own.fn), (EPS,), {"beta": 0.0}),
+        )
+    )
+    assert ibp < 4.2 * plain, (ibp, plain)
+    assert fused < 1.6 * ibp, (fused, ibp)
+    assert none < 1.01 * ibp, (none, ibp)
 
 
 def test_nothing_is_carried_backwards_where_it_does_not_count() -> None:
@@ -371,7 +392,7 @@ def test_nothing_is_carried_backwards_where_it_does_not_count() -> None:
     loss = train.crown_ibp(own.fn)
     program = jax.make_jaxpr(lambda beta: loss(own.params, own.x, own.labels, EPS, beta=beta))(0.5)
     (branch,) = [eqn for eqn in program.eqns if eqn.primitive.name == "cond"]
-    cheap, full = (str(case).count("dot_general") for case in branch.params["branches"])
+    full, cheap = (str(case).count("dot_general") for case in branch.params["branches"])
     assert cheap == 0 and full > 0
 
 
@@ -398,9 +419,10 @@ def test_gradients_are_those_of_differences(loss: Any) -> None:
     np.testing.assert_allclose(slopes, differences, rtol=1e-5, atol=1e-8)
 
 
-@pytest.mark.parametrize("eps", [0.0, 1e-12, 50.0])
 @EVERY
-def test_gradients_are_finite_at_the_edges(loss: Any, eps: float) -> None:
+def test_gradients_are_finite_at_the_edges(loss: Any) -> None:
     own = dense()
-    gradient = jax.jit(jax.grad(lambda p: loss(own.fn)(p, own.x, own.labels, eps).mean()))
-    assert all(np.all(np.isfinite(g)) for g in jax.tree.leaves(gradient(own.params)))
+    mean = jax.grad(lambda p, eps: loss(own.fn)(p, own.x, own.labels, eps).mean())
+    gradient = jax.jit(mean)
+    for eps in (0.0, 1e-12, 50.0):
+        assert all(np.all(np.isfinite(g)) for g in jax.tree.leaves(gradient(own.params, eps)))
