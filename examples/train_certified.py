@@ -247,7 +247,7 @@ def run_certify(args: argparse.Namespace) -> None:
     settings = from_stored(checkpoints.settings(), own, checkpoints.run)
     eps = settings.eps if eps is None else dataclasses.replace(settings, eps=eps).eps
     data = load(settings.data, settings.data_dir)
-    run = trainer(settings, len(data.train_images))
+    run = trainer(settings, len(data.train_images), jax.devices()[:1])
     state = checkpoints.restore(jax.device_put(initial(run, data.train_images[0]), run.copies))
     checkpoints.close()
     images = data.test_images[: getattr(args, "images", None)]
