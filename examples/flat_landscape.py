@@ -254,7 +254,7 @@ def draw(
     title = f"{args.data}, {share} of the training images"
     plot_bands(args.output / f"bands_{end}", title, loss, first, (x, labels), 2 * args.eps)
     few = x[:FEW], labels[:FEW]
-    plot_slices(args.output / f"slices_{end}", title, loss, first, few, 5 * args.eps)
+    plot_slices(args.output / f"slices_{end}", title, loss, first, few, 20 * args.eps)
     quantised = {name: m.quantised for name, m in found.items()}
     whole = {name: m.accuracy for name, m in found.items()}
     plot_bits(args.output / f"bits_{end}", title, BITS, list(CHANNELS), quantised, whole)
