@@ -30,8 +30,8 @@ def relative_to_norm(center: PyTree, fraction: ArrayLike, ord: float = 2) -> LpB
     Example:
         >>> import jax.numpy as jnp, jaxlirpa
         >>> ball = jaxlirpa.sets.relative_to_norm({"w": jnp.array([3.0, 4.0])}, 0.1)
-        >>> print(ball.radius)
-        {'w': Array(0.5, dtype=float32)}
+        >>> print(ball.radius["w"])
+        0.5
     """
     leaves = floating_leaves(center, "center").values()
     radii = [fraction * norm(x.reshape(-1), ord) for x in leaves]
