@@ -2,7 +2,7 @@
 
 A multilayer perceptron is trained twice from each of several seeds: on the loss, and on an upper
 bound of the loss over all weights within eps (2-norm, of every matrix) of the network's own
-(Xu et al. 2020, section 4.3). Both then are certified, attacked by weights that gradients find,
+(Xu et al. 2020). Both then are certified, attacked by weights that gradients find,
 tested, and tested again with their weights rounded to a few bits.
 
     python examples/flat_landscape.py
