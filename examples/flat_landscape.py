@@ -2,7 +2,7 @@
 
 A multilayer perceptron is trained twice from each of several seeds: on the loss, and on an upper
 bound of the loss over all weights within eps (2-norm, of every matrix) of the network's own
-(Xu et al. 2020, section 4.3). Both then are certified, attacked by weights that gradients find,
+(Xu et al. 2020). Both then are certified, attacked by weights that gradients find,
 tested, and tested again with their weights rounded to a few bits.
 
     python examples/flat_landscape.py
@@ -35,6 +35,7 @@ SHARES = {"all": 1.0, "10 %": 0.1}  # of the training images
 OBJECTIVES = "plain", "flat"
 BATCH = 128
 MOST = 1000  # test images whose loss is bounded
+FEW = 50  # test images whose loss is drawn on a plane
 NONE = 17  # bits, where not even 16 are certified
 MARGIN = 0.1  # by which the loss may grow within the certified radius
 
@@ -252,7 +253,8 @@ def draw(
     first = {name: jax.tree.map(lambda w: w[0], params) for name, params in networks.items()}
     title = f"{args.data}, {share} of the training images"
     plot_bands(args.output / f"bands_{end}", title, loss, first, (x, labels), 2 * args.eps)
-    plot_slices(args.output / f"slices_{end}", title, loss, first, (x, labels), 5 * args.eps)
+    few = x[:FEW], labels[:FEW]
+    plot_slices(args.output / f"slices_{end}", title, loss, first, few, 20 * args.eps)
     quantised = {name: m.quantised for name, m in found.items()}
     whole = {name: m.accuracy for name, m in found.items()}
     plot_bits(args.output / f"bits_{end}", title, BITS, list(CHANNELS), quantised, whole)

@@ -77,7 +77,7 @@ def plot_slices(
     @jax.jit
     def examine(params: Any, data: Sequence[jax.Array]) -> landscape.Slice:
         directions = landscape.random_directions(jax.random.key(1), params)
-        return landscape.certified_slice(loss, directions, extent=extent)(params, *data)
+        return landscape.certified_slice(loss, directions, extent=extent, cells=12)(params, *data)
 
     figure = plt.figure(figsize=(9, 4.4), layout="constrained")
     slices = {name: examine(params, data) for name, params in networks.items()}

@@ -68,8 +68,8 @@ def flat_loss(
 ) -> Callable[..., Array]:
     """An upper bound of a loss over a neighbourhood of the weights, as an objective to minimise.
 
-    Weights that make it small have no weights with a large loss anywhere near (Xu et al. 2020,
-    section 4.3). Like every bound it is differentiable, with respect to the weights and to the
+    Weights that make it small have no weights with a large loss anywhere near (Xu et al.
+    2020). Like every bound it is differentiable, with respect to the weights and to the
     radius; a radius that grows from zero, by an optax schedule, makes training easier.
 
     Args:

@@ -28,7 +28,7 @@ def every_leaf(params: PyTree, radius: ArrayLike, ord: float = 2) -> PyTree:
 def every_matrix(params: PyTree, radius: ArrayLike, ord: float = 2) -> PyTree:
     """Every leaf of two or more axes in a ball of its own: kernels, but neither biases nor scales.
 
-    With `ord=2` the setting of Xu et al. (2020), section 4.3.
+    With `ord=2` the setting of Xu et al. (2020).
     """
 
     def ball(leaf: PyTree) -> PyTree:

@@ -75,6 +75,9 @@ def draw_slice(axes: Axes3D, found: Slice, *, color_map: str = "viridis") -> Non
     axes.set_xlabel("first direction")
     axes.set_ylabel("second direction")
     axes.set_zlabel("loss")
+    axes.set_box_aspect(None, zoom=0.85)  # leaves room for the labels
+    axes.locator_params(nbins=5)
+    axes.tick_params(labelsize=8)
 
 
 def draw_heights(axes: Axes, found: Slice, *, radius: float | None = None) -> Any:

@@ -66,7 +66,9 @@ def certified_slice(
     """The loss on a square around the weights, and bounds of it in every cell of a grid.
 
     A cell is a set of two coordinates: whatever the number of weights, two numbers are perturbed.
-    So forward bounds cost little more than the loss, and small cells make the band narrow.
+    So forward bounds have two coefficients a value, and small cells make the band narrow. Behind
+    the first layer, values and weights both vary, and their products are bounded entry by entry:
+    a cell takes the memory of examples times weights of one layer, so few examples are enough.
 
     Args:
         loss: function of the weights and of data, to a number.
