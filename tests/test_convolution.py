@@ -28,6 +28,9 @@ def compare(image: jax.Array, kernel: jax.Array, **params: Any) -> bool:
 
     graph, _ = oracles.trace(convolve, Box(image, image))
     node = graph.nodes[-1]
+    if not graph.targets:  # the window is larger than the image: no entry is left
+        assert 0 in jax.eval_shape(convolve, image).shape
+        return False
     assert node.primitive == "conv_general_dilated"
     values = jnp.sin(jnp.arange(float(node.outputs[0].size))).reshape(node.outputs[0].shape)
     (ours,) = transpose(node, [jax.ShapeDtypeStruct(image.shape, image.dtype)])((values,))

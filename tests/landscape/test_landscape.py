@@ -259,15 +259,15 @@ def test_slice() -> None:
 def test_flat_loss() -> None:
     """The upper end of the band; at radius zero it is the loss, with its gradient."""
 
-    def rectified(params: Any, x: jax.Array, labels: jax.Array) -> jax.Array:
+    def smooth(params: Any, x: jax.Array, labels: jax.Array) -> jax.Array:
         first, second = params
-        logits = jax.nn.relu(x @ first["kernel"] + first["bias"]) @ second["kernel"]
+        logits = jnp.tanh(x @ first["kernel"] + first["bias"]) @ second["kernel"]
         own = jnp.take_along_axis(logits, labels[:, None], -1)[:, 0]
         return jnp.mean(jax.nn.logsumexp(logits, -1) - own)
 
-    worst = jax.jit(jax.value_and_grad(landscape.flat_loss(rectified)))
+    worst = jax.jit(jax.value_and_grad(landscape.flat_loss(smooth)))
     value, gradient = worst(PARAMS, 0.0, X, LABELS)
-    plain, expected = jax.value_and_grad(rectified)(PARAMS, X, LABELS)
+    plain, expected = jax.value_and_grad(smooth)(PARAMS, X, LABELS)
     np.testing.assert_allclose(value, plain, 1e-12)
     assert all(jax.tree.leaves(jax.tree.map(lambda g: np.isfinite(g).all(), gradient)))
     jax.tree.map(lambda g, e: np.testing.assert_allclose(g, e, 1e-6, 1e-9), gradient, expected)
@@ -279,7 +279,7 @@ def test_flat_loss() -> None:
         jnp.vdot(a, b) for a, b in zip(*map(jax.tree.leaves, (gradient, step)), strict=True)
     )
     np.testing.assert_allclose((high - low) / 2e-5, slope, 1e-4)
-    band = landscape.certified_band(rectified, [0.1])(PARAMS, X, LABELS)
+    band = landscape.certified_band(smooth, [0.1])(PARAMS, X, LABELS)
     np.testing.assert_allclose(start, band.upper[0], 1e-9)
     for _ in range(10):
         _, gradient = worst(params, 0.1, X, LABELS)
