@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import jax
@@ -12,44 +9,24 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from processes import check, free_port, started
 
 from jaxlirpa import train
 
 from .networks import dense
 
 PROGRAM = Path(__file__).with_name("sharded.py")
-SECONDS = 300
-
-
-def started(*arguments: str) -> subprocess.Popen[str]:
-    """The program in a process of its own."""
-    command = [sys.executable, str(PROGRAM), *arguments]
-    pipe = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-    return subprocess.Popen(command, text=True, cwd=PROGRAM.parents[2], **pipe)
-
-
-def check(processes: list[subprocess.Popen[str]]) -> None:
-    """All of them end well."""
-    try:
-        outputs = [process.communicate(timeout=SECONDS)[0] for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    for process, output in zip(processes, outputs, strict=True):
-        assert process.returncode == 0 and "equal" in output, output[-4000:]
 
 
 @pytest.mark.slow
 def test_eight_devices_share_a_step() -> None:
-    check([started()])
+    check([started(PROGRAM)])
 
 
 @pytest.mark.slow
 def test_two_processes_share_a_step() -> None:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{found.getsockname()[1]}"
-    check([started(address, str(number)) for number in range(2)])
+    address = f"127.0.0.1:{free_port()}"
+    check([started(PROGRAM, address, str(number)) for number in range(2)])
 
 
 def test_accumulated_gradients_are_those_of_the_whole_batch() -> None:
