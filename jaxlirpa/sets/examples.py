@@ -24,7 +24,8 @@ def extrema_by_example(s: ArraySet, coefficients: Array, origin: Array, axis: in
     """
     centred = origin is s.point()
     if isinstance(s, LpBall) and s.is_box and centred:
-        spread = sums(jnp.abs(coefficients) * s.radius, axis)
+        radius = jnp.broadcast_to(s.radius, s.center.shape)[None]
+        spread = sums(jnp.abs(coefficients) * radius, axis)
         return Interval(-spread, spread)
     if s.is_box:
         return box_extrema(s.hull(), coefficients, origin, axis)
