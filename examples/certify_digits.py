@@ -23,7 +23,7 @@ from attack import survives
 from data import DataError, load
 from matplotlib.backend_bases import FigureCanvasBase
 from network import margins, train
-from options import positive, seed
+from options import add_data, data_objection, positive, seed
 from options import radius as finite_radius
 from plotting import plot_accuracy
 from tqdm import tqdm
@@ -64,8 +64,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """Reads the command line; wrong use ends the program with exit code 2."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add = parser.add_argument
-    add("--data", choices=("digits", "mnist"), default="digits", help="default: digits")
-    add("--data-dir", type=Path, metavar="DIR", help="folder with MNIST's IDX files, plain or .gz")
+    add_data(parser, tuple(SETTINGS))
     add("--epochs", type=positive, metavar="N", help="default: 40 for digits, 3 for MNIST")
     add("--eps", type=finite_radius, nargs="+", metavar="E", help="radii for pixels in [0, 1]")
     add("--examples", type=positive, metavar="N", help="test images to certify")
@@ -73,10 +72,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--seed", type=seed, default=0, metavar="N", help="default: 0")
     add("--quick", action="store_true", help="less training, fewer radii and 50 images")
     args = parser.parse_args(argv)
-    if args.data == "mnist" and args.data_dir is None:
-        parser.error("--data mnist needs --data-dir")
-    if args.data == "digits" and args.data_dir is not None:
-        parser.error("--data-dir is for --data mnist; the digits are embedded")
+    if objection := data_objection(args.data, args.data_dir):
+        parser.error(objection)
     setting = SETTINGS[args.data]
     args.epochs = args.epochs or (setting.quick_epochs if args.quick else setting.epochs)
     args.eps = sorted(set(args.eps or setting.eps[:: 2 if args.quick else 1]))

@@ -24,7 +24,7 @@ import numpy as np
 import optax
 from data import CLASSES, DataError, Dataset, load
 from landscape_plots import plot_bands, plot_bits, plot_slices
-from options import positive, radius
+from options import add_data, data_objection, positive, radius
 
 from jaxlirpa import landscape
 
@@ -70,8 +70,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """Reads the command line; wrong use ends the program with exit code 2."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add = parser.add_argument
-    add("--data", choices=tuple(SETTINGS), default="digits", help="default: digits")
-    add("--data-dir", type=Path, metavar="DIR", help="folder with MNIST's IDX files, plain or .gz")
+    add_data(parser, tuple(SETTINGS))
     add("--eps", type=radius, default=0.1, metavar="E", help="radius to train for, default: 0.1")
     add("--steps", type=positive, metavar="N", help="of training, default: 2000; 5000 for MNIST")
     add("--seeds", type=positive, metavar="N", help="networks of every kind, default: 3")
@@ -83,10 +82,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         help="little training, two seeds, few images, no 10 %% setting",
     )
     args = parser.parse_args(argv)
-    if args.data == "mnist" and args.data_dir is None:
-        parser.error("--data mnist needs --data-dir")
-    if args.data == "digits" and args.data_dir is not None:
-        parser.error("--data-dir is for --data mnist; the digits are embedded")
+    if objection := data_objection(args.data, args.data_dir):
+        parser.error(objection)
     setting = SETTINGS[args.data]
     args.steps = args.steps or (setting.quick_steps if args.quick else setting.steps)
     args.seeds = args.seeds or (2 if args.quick else 3)

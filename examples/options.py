@@ -1,6 +1,26 @@
 """What the examples read from the command line."""
 
+import argparse
 import math
+from collections.abc import Sequence
+from pathlib import Path
+
+
+def add_data(parser: argparse.ArgumentParser, names: Sequence[str]) -> None:
+    """Adds the choice of a data set, of which the digits are the default, and of its folder."""
+    parser.add_argument("--data", choices=names, default="digits", help="default: digits")
+    parser.add_argument(
+        "--data-dir", type=Path, metavar="DIR", help="folder with MNIST's IDX files, plain or .gz"
+    )
+
+
+def data_objection(data: str, folder: Path | str | None) -> str | None:
+    """Why a data set cannot be read from a folder, or None."""
+    if data != "digits" and folder is None:
+        return f"--data {data} needs --data-dir"
+    if data == "digits" and folder is not None:
+        return "--data-dir is for other data; the digits are embedded"
+    return None
 
 
 def positive(text: str) -> int:

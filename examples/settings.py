@@ -8,6 +8,7 @@ from typing import Any
 
 from models import MODELS
 from objectives import METHODS
+from options import data_objection
 
 
 class SettingError(Exception):
@@ -58,10 +59,8 @@ class Settings:
 
     def __post_init__(self) -> None:
         """Refuses what cannot be."""
-        if self.data != "digits" and self.data_dir is None:
-            raise SettingError(f"--data {self.data} needs --data-dir")
-        if self.data == "digits" and self.data_dir is not None:
-            raise SettingError("--data-dir is for other data; the digits are embedded")
+        if objection := data_objection(self.data, self.data_dir):
+            raise SettingError(objection)
         for name, value in (("eps", self.eps), ("train-eps", self.train_eps)):
             if not 0 < value <= 1:
                 raise SettingError(f"--{name} {value:g}: pixels are in [0, 1], choose a part of it")

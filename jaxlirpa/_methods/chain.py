@@ -11,9 +11,9 @@ from collections.abc import Mapping
 
 from jaxlirpa._domains.backward_linear import BackwardLinear
 from jaxlirpa._graph.graph import INPUT, Graph, Ref
-from jaxlirpa._methods.exactness import Quality, is_exact, origins
+from jaxlirpa._methods.exactness import Quality, origins
 from jaxlirpa._methods.solution import enclose, output_cost
-from jaxlirpa._ops.families import Nonlinear
+from jaxlirpa._ops.families import Nonlinear, is_exact
 from jaxlirpa._ops.registry import record
 from jaxlirpa._relax.lines import Lines
 from jaxlirpa._relax.planes import Planes

@@ -13,7 +13,7 @@ import enum
 from collections.abc import Mapping
 
 from jaxlirpa._graph.graph import Graph, Node, Ref
-from jaxlirpa._ops.families import Move, Nonlinear, Within
+from jaxlirpa._ops.families import Move, Nonlinear, is_exact
 from jaxlirpa._ops.registry import record
 from jaxlirpa._walk import forward
 from jaxlirpa.sets import ArraySet
@@ -38,11 +38,6 @@ class Origin:
 
     sources: frozenset[Ref]
     quality: Quality
-
-
-def is_exact(node: Node) -> bool:
-    """Whether a node knows the exact limits of a value that is affine in the sets."""
-    return isinstance(record(node), Within) and "exact" in node.params
 
 
 class _Exactness:

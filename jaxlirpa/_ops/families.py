@@ -151,6 +151,11 @@ class Within(Family):
     image: Callable[[Node, Sequence[Interval]], Interval]
 
 
+def is_exact(node: Node) -> bool:
+    """Whether a node knows the exact limits of a value that is affine in the sets."""
+    return "exact" in node.params
+
+
 @dataclasses.dataclass(frozen=True)
 class Repeated(Family):
     """A loop, the node's parameter `loop`, of which only the range over a box is known."""

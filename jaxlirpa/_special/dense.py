@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxlirpa._graph.graph import INPUT, Graph, Node, Ref
-from jaxlirpa._ops.families import Affine, Bilinear, Move
+from jaxlirpa._ops.families import Affine, Bilinear, Move, is_exact
 from jaxlirpa._ops.registry import record
 from jaxlirpa._typing import Array
 
@@ -65,7 +65,7 @@ def _direct(graph: Graph, target: Ref) -> tuple[Ref, Array] | None:
         (operand,) = node.perturbed
         same = graph.aval(operand).shape == graph.aval(target).shape
         return _direct(graph, operand) if same else None
-    if node.primitive == "within" and "exact" in node.params:
+    if is_exact(node):
         return _direct(graph, node.perturbed[0])
     if node.primitive != "dot_general" or len(node.perturbed) != 1:
         return None

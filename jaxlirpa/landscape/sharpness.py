@@ -8,7 +8,7 @@ of the Hessian of a rectified network says nothing of its kinks, at which the gr
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -97,10 +97,9 @@ def slope_bounds(
     """
 
     def bounds(params: PyTree, radius: ArrayLike, direction: PyTree, *data: Any) -> Bounds:
-        def slope(weights: PyTree) -> Array:
-            return jax.jvp(lambda w: loss(w, *data), (weights,), (direction,))[1]
-
-        return method(slope)(around(params, radius))
+        sets = around(params, radius)
+        require_read(loss, sets, *data)
+        return method(_along(loss, direction, data))(sets)
 
     return bounds
 
@@ -120,10 +119,11 @@ def hessian_vector_bounds(
 
     def bounds(params: PyTree, radius: ArrayLike, direction: PyTree, *data: Any) -> Bounds:
         sets = around(params, radius)
+        require_read(loss, sets, *data)
+        turning = _along(jax.grad(loss), direction, data)
 
         def product(weights: PyTree) -> PyTree:
-            gradient = jax.grad(lambda w: loss(w, *data))
-            return _perturbed(sets, jax.jvp(gradient, (weights,), (direction,))[1])
+            return _perturbed(sets, turning(weights))
 
         return method(product)(sets)
 
@@ -144,15 +144,22 @@ def curvature_bounds(
     """
 
     def bounds(params: PyTree, radius: ArrayLike, direction: PyTree, *data: Any) -> Bounds:
-        def along(weights: PyTree) -> Array:
-            return jax.jvp(lambda w: loss(w, *data), (weights,), (direction,))[1]
-
-        def curvature(weights: PyTree) -> Array:
-            return jax.jvp(along, (weights,), (direction,))[1]
-
-        return method(curvature)(around(params, radius))
+        sets = around(params, radius)
+        require_read(loss, sets, *data)
+        return method(_along(_along(loss, direction, data), direction))(sets)
 
     return bounds
+
+
+def _along(
+    fn: Callable[..., Any], direction: PyTree, data: Sequence[Any] = ()
+) -> Callable[[PyTree], Any]:
+    """The derivative in one direction of a function of weights and data."""
+
+    def derivative(weights: PyTree) -> Any:
+        return jax.jvp(lambda w: fn(w, *data), (weights,), (direction,))[1]
+
+    return derivative
 
 
 def _perturbed(sets: PyTree, tree: PyTree) -> PyTree:
