@@ -11,7 +11,7 @@ jax.config.update("jax_enable_x64", True)
 
 hypothesis.settings.register_profile("default", deadline=None, max_examples=5)
 hypothesis.settings.register_profile(
-    "ci", deadline=None, max_examples=10, derandomize=True, print_blob=True
+    "ci", deadline=None, max_examples=5, derandomize=True, print_blob=True
 )
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "default")
 

@@ -33,6 +33,13 @@ METHODS: dict[str, Transform] = {
     "forward_backward": functools.partial(jaxlirpa.crown, intermediate=jaxlirpa.forward_crown),
 }
 
+
+def in_turn(number: int) -> dict[str, Transform]:
+    """Intervals and one of the other methods: another program tells more than another method."""
+    cheap, *others = METHODS
+    return {name: METHODS[name] for name in (cheap, others[number % len(others)])}
+
+
 # Rounding of sums of some hundred terms, in units of the last place of the largest term.
 ULPS = 2**8
 

@@ -100,7 +100,7 @@ def test_sound_and_never_looser_than_crown(name: str) -> None:
 
 
 @pytest.mark.parametrize("options", [{"shared": True}, {"optimize_intermediate": True}], ids=str)
-@pytest.mark.parametrize("name", ["relu", "tanh"])
+@pytest.mark.parametrize("name", ["relu", pytest.param("tanh", marks=pytest.mark.slow)])
 def test_options_are_sound_and_never_looser_than_crown(name: str, options: dict[str, bool]) -> None:
     network, params, ball = NETWORKS[name], weights(2), LpBall(CENTER, 0.5, ord=2)
     crown = jaxlirpa.crown(network)(params, ball)
@@ -175,7 +175,8 @@ def test_linear_bounds_enclose_the_function() -> None:
     assert (values <= above + 1e-9).all()
 
 
-@pytest.mark.parametrize("unroll", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("unroll", [False, True])
 def test_derivatives_match_finite_differences(unroll: bool) -> None:
     """At the optimum's parameters, or through the search that finds them."""
     params, network = weights(7), NETWORKS["tanh"]

@@ -86,7 +86,7 @@ def boxes(dtype: Any) -> tuple[np.ndarray, np.ndarray]:
     return (centre - radius).astype(dtype), (centre + radius).astype(dtype)
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("dtype", [np.float32, pytest.param(np.float64, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", RELAXATIONS)
 def test_relaxations_contain_the_function(name: str, dtype: Any):
     f, relaxation = RELAXATIONS[name]
@@ -129,7 +129,8 @@ def test_known_bends_are_as_tight_as_the_range_and_the_chord():
     oracles.equal(upper, [1, np.exp(-1), 1])
 
 
-@pytest.mark.parametrize("name", [pytest.param("wells", marks=pytest.mark.slow), "abs, unknown"])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["wells", "abs, unknown"])
 def test_derivatives_with_respect_to_the_box_are_finite(name: str):
     _, relaxation = RELAXATIONS[name]
 

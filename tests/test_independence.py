@@ -199,7 +199,7 @@ SETS = {
 
 
 @pytest.mark.parametrize("fn", [small, loss])
-@pytest.mark.parametrize("name", slowly(MORE, "alpha", "forward_backward"))
+@pytest.mark.parametrize("name", slowly(MORE, "alpha", "forward_backward", "chunks"))
 def test_bounds_are_those_of_a_joint_call(
     name: str, fn: Function, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -216,13 +216,14 @@ def test_every_set_is_seen_from_one_example(
     close(bound(), joint(monkeypatch, bound))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fn", [*KEPT.values(), *MIXED.values()], ids=[*KEPT, *MIXED])
 def test_bounds_of_single_operations(fn: Function, monkeypatch: pytest.MonkeyPatch) -> None:
     bound = functools.partial(jaxlirpa.crown_ibp(fn), X, 0.3)
     close(bound(), joint(monkeypatch, bound))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("fn", [*KEPT.values(), *MIXED.values()], ids=[*KEPT, *MIXED])
 def test_forms_of_single_operations(fn: Function, monkeypatch: pytest.MonkeyPatch) -> None:
     bound = functools.partial(jaxlirpa.forward_crown(fn), X, 0.3)

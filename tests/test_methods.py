@@ -683,8 +683,10 @@ def test_strings_and_states_are_no_sets() -> None:
 # ---- longer sweeps -------------------------------------------------------------------------
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("seed", range(60))
+@pytest.mark.parametrize(
+    "seed",
+    [pytest.param(n, marks=pytest.mark.slow if n < 12 else pytest.mark.long) for n in range(60)],
+)
 def test_many_networks(seed: int) -> None:
     rng = np.random.default_rng(seed)
     blocks, shape = ((VECTORS, (3,)), (IMAGES, (4, 4, 2)))[seed % 2]
@@ -693,7 +695,8 @@ def test_many_networks(seed: int) -> None:
     check_every_node(Net(names, seed, shape), region, (jnp.float32, jnp.float64)[seed % 3 == 0])
 
 
-@pytest.mark.parametrize("ord", [pytest.param(1, marks=pytest.mark.slow), 2])
+@pytest.mark.slow
+@pytest.mark.parametrize("ord", [1, 2])
 def test_balls_of_weights(ord: float) -> None:
     """Behind the first layer they meet perturbed values: products are bounded by their norms."""
     rng = np.random.default_rng(0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import zlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -23,6 +24,7 @@ from jaxlirpa._ops.registry import RECORDS
 from jaxlirpa._relax.piecewise import Clip
 
 Shape = tuple[int, ...]
+Methods = Callable[[int], dict[str, oracles.Transform]]
 _finished = itertools.count(1)
 
 
@@ -44,6 +46,11 @@ class Case:
 
     def __str__(self) -> str:
         return self.name
+
+    @property
+    def number(self) -> int:
+        """One that differs from case to case, and not from run to run."""
+        return zlib.crc32(self.name.encode())
 
     def boxes(self, dtype: Any = np.float64) -> list[jaxlirpa.Box]:
         """A lopsided box in the place of every argument."""
@@ -393,11 +400,19 @@ MODULES = [
 AFFINE = [*ARITHMETIC, *PRODUCTS, *MOVEMENT, *CALLS, *POOLING, *CONVOLUTIONS, *MODULES]
 
 
+methods = pytest.mark.parametrize(
+    "methods",
+    [oracles.in_turn, pytest.param(lambda _: oracles.METHODS, marks=pytest.mark.long)],
+    ids=["in turn", "all"],
+)
+
+
+@methods
 @pytest.mark.parametrize("case", AFFINE)
-def test_affine(case: Case):
+def test_affine(case: Case, methods: Methods):
     """Every method attains the exact extremes."""
     boxes = case.boxes()
-    graph, bounds = oracles.check_every_node(case.function, boxes)
+    graph, bounds = oracles.check_every_node(case.function, boxes, methods(case.number))
     exact = oracles.affine_extrema(case.function, *boxes)
     ibp = jaxlirpa.ibp(case.function)(*boxes)
     actual = list(zip(*map(jax.tree.leaves, ibp), strict=True))
@@ -579,10 +594,12 @@ NONLINEAR = [
 ]
 
 
+@methods
 @pytest.mark.parametrize("case", NONLINEAR)
-def test_nonlinear(case: Case):
+def test_nonlinear(case: Case, methods: Methods):
     """Every node's box holds what it computes, and linear methods are no looser than intervals."""
-    graph, bounds = oracles.check_every_node(case.function, case.boxes(), count=64)
+    found = methods(case.number)
+    graph, bounds = oracles.check_every_node(case.function, case.boxes(), found, count=64)
     for name in bounds.keys() - {"ibp", "forward_crown"}:
         for i, ref in enumerate(oracles.live_refs(graph)):
             what = f"{name}: {graph.nodes[ref.node].primitive} {ref}"

@@ -141,7 +141,7 @@ def test_windows_equal_dense_rows(
     np.testing.assert_allclose(windowed.upper, dense.upper, rtol=1e-11, atol=1e-11)
 
 
-@pytest.mark.parametrize("rows", [1, 30])
+@pytest.mark.parametrize("rows", [1, pytest.param(30, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("case", ["residual", "pooled", "signal"])
 def test_pixels_in_chunks(case: str, rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of as many channels as there are at least; and only those pixels that need it."""

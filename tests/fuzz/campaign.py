@@ -77,10 +77,8 @@ def configure() -> None:
 
 
 def in_turn(seed: int) -> tuple[str, ...]:
-    """Intervals and one of the other methods: another program tells more than another method."""
-    cheap, *others = oracles.METHODS
-    # Every operation, which comes back after as many seeds as there are, meets every method.
-    return cheap, others[(seed + seed // len(OPERATIONS)) % len(others)]
+    """Two methods: every operation, which comes back after a round of seeds, meets all in time."""
+    return tuple(oracles.in_turn(seed + seed // len(OPERATIONS)))
 
 
 def batch(seeds: range, dtype: str) -> list[Outcome]:

@@ -196,6 +196,7 @@ def test_bounds_are_of_the_network_of_the_clean_batch(make: Any) -> None:
         np.testing.assert_array_equal(*kept)
 
 
+@pytest.mark.slow
 @EITHER
 def test_gradients_flow_through_the_statistics(make: Any) -> None:
     own = make(0.5)

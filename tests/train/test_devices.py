@@ -29,6 +29,7 @@ def test_two_processes_share_a_step() -> None:
     check([started(PROGRAM, address, str(number)) for number in range(2)])
 
 
+@pytest.mark.slow
 def test_accumulated_gradients_are_those_of_the_whole_batch() -> None:
     own = dense()
     loss = train.fused(own.fn)
