@@ -58,7 +58,7 @@ class _Partial(AdjustableJointly):
 
 RECORDS: dict[str, Record] = {
     "ball_product": Joint(
-        lambda node: Inner(node.known[0], node.known[1], node.params["ord"]),
+        lambda node: Inner(node.known[0], node.params["ord"]),
         axes=_axes,
         operands=(0, 1),
     ),

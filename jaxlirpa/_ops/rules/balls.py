@@ -7,7 +7,8 @@ the ball behind an input, and knows better of two kinds of values:
   By Hölder's inequality, which is attained, they get as far from their value at the centre as the
   norm of `a r` that is dual to the ball's, and no further. What reads two parts of one ball (a
   kernel and a bias) gets as far as the same norm of the two distances.
-* inner products with values that are perturbed themselves, see `jaxlirpa._relax.inner`.
+* inner products with values `x` that are perturbed themselves. With the centre `c` of the ball,
+  `w . x` is `c . x`, which is affine, and `(w - c) . x`, see `jaxlirpa._relax.inner`.
 """
 
 from __future__ import annotations
@@ -142,15 +143,13 @@ def _dot(build: Builder, node: Node) -> Sequence[Value] | None:
         ball = member(build, one)
         if ball is None or not ball.once:
             continue
-        center, radius = of_one(ball.center), _arranged(ball.radius, of_one)
+        radius = _arranged(ball.radius, of_one)
         if isinstance(other, Ref):
-            pairs = (of_one, one), (of_other, other)
-            operands = [build.apply(f, node.source, x)[0] for f, x in pairs]
-            found = _product(build, (*operands, center, radius), ball.ord, node.source)
-            return build.apply(lambda z: z.reshape(aval.shape), node.source, found)
+            return _around(build, node, (one, of_one, ball), (other, of_other), radius)
         x = of_other(other)
-        spread = Inner(center, radius, ball.ord).largest(jnp.abs(x))
-        spread = jnp.broadcast_to(spread, jnp.broadcast_shapes(center.shape, x.shape)[:-1])
+        spread = Inner(radius, ball.ord).largest(jnp.abs(x))
+        shapes = of_one(ball.center).shape, x.shape
+        spread = jnp.broadcast_to(spread, jnp.broadcast_shapes(*shapes)[:-1])
         return _bounded(build, node, ball, spread.reshape(aval.shape))
     return None
 
@@ -163,11 +162,11 @@ def _convolution(build: Builder, node: Node) -> Sequence[Value] | None:
     if isinstance(image, Ref) or ball is None or not ball.once or not plain:
         return None
     patches = Patches(node, ball.center.shape)
-    center, radius = (_arranged(x, patches.kernel) for x in (ball.center, ball.radius))
-    center, radius = (x[:, None] if x.ndim else x for x in (center, radius))
+    radius = _arranged(ball.radius, patches.kernel)
+    radius = radius[:, None] if radius.ndim else radius
     seen = patches.image(jnp.abs(image))[:, :, None]
-    spread = Inner(center, radius, ball.ord).largest(seen)
-    spread = jnp.broadcast_to(spread, (*spread.shape[:2], center.shape[2]))
+    spread = Inner(radius, ball.ord).largest(seen)
+    spread = jnp.broadcast_to(spread, (*spread.shape[:2], patches.features // patches.groups))
     return _bounded(build, node, ball, patches.placed(spread))
 
 
@@ -175,13 +174,35 @@ def _arranged(x: Array, arrange: Arrange) -> Array:
     return arrange(x) if x.ndim else x
 
 
+def _around(
+    build: Builder,
+    node: Node,
+    factor: tuple[Value, Arrange, Member],
+    other: tuple[Value, Arrange],
+    radius: Array,
+) -> Sequence[Value]:
+    """A matrix product with a member of a ball: that with the centre, and what the ball adds."""
+    (one, of_one, ball), (second, of_other) = factor, other
+    (aval,), is_left = node.outputs, node.operands[0] is one
+
+    def at_center(y: Array) -> Array:
+        return node(*((ball.center, y) if is_left else (y, ball.center)))[0]
+
+    step = build.apply(lambda w: of_one(w - ball.center), node.source, one)[0]
+    x = build.apply(of_other, node.source, second)[0]
+    found = _product(build, (step, x, radius), ball.ord, node.source)
+    added = build.apply(lambda z: z.reshape(aval.shape), node.source, found)
+    known = build.apply(at_center, node.source, second)
+    return build.apply(jnp.add, node.source, *known, *added)
+
+
 def _product(build: Builder, operands: Sequence[Value], ord: float, source: Source) -> Value:
-    """The inner products over the last axis of a member of a ball with another value."""
+    """The inner products over the last axis of a member of a ball around zero with a value."""
     x, y = map(build.aval, operands[:2])
     shape = (*jnp.broadcast_shapes(x.shape, y.shape)[:-1], 1)
 
-    def bind(x: Array, y: Array, center: Array, radius: Array) -> tuple[Array, ...]:
-        del center, radius
+    def bind(x: Array, y: Array, radius: Array) -> tuple[Array, ...]:
+        del radius
         return (summed_product(x, y, shape)[..., 0],)
 
     result = jax.ShapeDtypeStruct(shape[:-1], x.dtype)
