@@ -129,8 +129,13 @@ def test_known_bends_are_as_tight_as_the_range_and_the_chord():
     oracles.equal(upper, [1, np.exp(-1), 1])
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["wells", "abs, unknown"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param("wells", marks=pytest.mark.long),
+        pytest.param("abs, unknown", marks=pytest.mark.slow),
+    ],
+)
 def test_derivatives_with_respect_to_the_box_are_finite(name: str):
     _, relaxation = RELAXATIONS[name]
 

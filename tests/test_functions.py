@@ -323,7 +323,7 @@ def test_encloses(function: Function, dtype: Any):
         pytest.param(f, dtype, id=f"{f.name}-{name}", marks=mark if f.name in SMOOTH else again)
         for f in FUNCTIONS
         for dtype, name, mark, again in (
-            (np.float32, "f32", (), pytest.mark.slow),
+            (np.float32, "f32", (), pytest.mark.long),
             (np.float64, "f64", pytest.mark.slow, pytest.mark.long),
         )
     ],

@@ -216,8 +216,13 @@ def test_every_set_is_seen_from_one_example(
     close(bound(), joint(monkeypatch, bound))
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("fn", [*KEPT.values(), *MIXED.values()], ids=[*KEPT, *MIXED])
+@pytest.mark.parametrize(
+    "fn",
+    [
+        pytest.param(fn, id=name, marks=pytest.mark.long if number % 3 else pytest.mark.slow)
+        for number, (name, fn) in enumerate([*KEPT.items(), *MIXED.items()])
+    ],
+)
 def test_bounds_of_single_operations(fn: Function, monkeypatch: pytest.MonkeyPatch) -> None:
     bound = functools.partial(jaxlirpa.crown_ibp(fn), X, 0.3)
     close(bound(), joint(monkeypatch, bound))
@@ -243,7 +248,7 @@ def test_saved_bounds_serve_either_way(monkeypatch: pytest.MonkeyPatch) -> None:
     close(jaxlirpa.crown(small, intermediate=saved)(X, 0.2), jaxlirpa.crown(small)(X, 0.2))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_derivatives_and_maps(monkeypatch: pytest.MonkeyPatch) -> None:
     def width(eps: jax.Array) -> jax.Array:
         lower, upper = jaxlirpa.crown(small, rows_per_chunk=2)(X, eps)

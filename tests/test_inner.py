@@ -416,7 +416,7 @@ def test_bounds_of_the_users_own() -> None:
         same(jaxlirpa.crown(mlp, intermediate={**ibp, name: limits})(X, EPS), Bounds(lower, upper))
 
 
-@slow
+@pytest.mark.long
 def test_derivatives() -> None:
     """Through bounds that are found and used in one function, and with respect to given ones."""
 

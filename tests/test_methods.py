@@ -237,7 +237,7 @@ def test_vectors_at_every_node(net: Net, region: Region, dtype: Any) -> None:
     check_every_node(net, region, dtype)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @few
 @given(image_nets, regions, st.sampled_from([jnp.float32, jnp.float64]))
 def test_images_at_every_node(net: Net, region: Region, dtype: Any) -> None:
@@ -695,8 +695,9 @@ def test_many_networks(seed: int) -> None:
     check_every_node(Net(names, seed, shape), region, (jnp.float32, jnp.float64)[seed % 3 == 0])
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("ord", [1, 2])
+@pytest.mark.parametrize(
+    "ord", [pytest.param(1, marks=pytest.mark.long), pytest.param(2, marks=pytest.mark.slow)]
+)
 def test_balls_of_weights(ord: float) -> None:
     """Behind the first layer they meet perturbed values: products are bounded by their norms."""
     rng = np.random.default_rng(0)

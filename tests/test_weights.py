@@ -81,7 +81,7 @@ CASES = [
     ("dense", "one 2-ball"),
     ("dense", "one 1-ball"),
     ("dense", "a part of the entries"),
-    pytest.param("convolution", "a part of the norms", marks=pytest.mark.slow),
+    pytest.param("convolution", "a part of the norms", marks=pytest.mark.long),
     pytest.param("convolution", "a 2-ball a leaf", marks=pytest.mark.slow),
     pytest.param("convolution", "one 2-ball", marks=pytest.mark.slow),
     pytest.param("convolution", "boxes", marks=pytest.mark.slow),

@@ -76,7 +76,7 @@ def test_random_programs(dtype: np.dtype):
     check(range(24), dtype, few(*FEW.splitlines()), in_turn)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_random_programs_by_every_method(dtype: np.dtype):
     check(range(24), dtype, few(*FEW.splitlines()))
