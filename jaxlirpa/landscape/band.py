@@ -80,6 +80,9 @@ def flat_loss(
     Returns:
         A function of the weights, a radius and the data, to a number.
 
+    Raises:
+        As `certified_band`.
+
     Example:
         >>> import jax, jax.numpy as jnp
         >>> from jaxlirpa import landscape
@@ -90,6 +93,8 @@ def flat_loss(
     """
 
     def worst(params: PyTree, radius: ArrayLike, *data: Any) -> Array:
-        return method(loss)(around(params, radius), *data).upper
+        sets = around(params, radius)
+        require_read(loss, sets, *data)
+        return method(loss)(sets, *data).upper
 
     return worst

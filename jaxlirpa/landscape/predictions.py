@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxlirpa._methods.crown import crown
 from jaxlirpa._typing import Array, PyTree
 from jaxlirpa.landscape.band import Method
+from jaxlirpa.landscape.reading import require_read
 
 
 def unchanged(
@@ -29,6 +30,10 @@ def unchanged(
         A function of the weights, of the weights with sets in the place of some leaves, and of a
         batch of inputs, to truth values `[examples]`: where True, every member of the sets puts the
         input into the class that the weights put it into.
+
+    Raises:
+        ArgumentError: by the returned function, where the network does not read some of the weights
+            that are in sets; and what `method` raises.
     """
 
     def certified(params: PyTree, sets: PyTree, inputs: Array) -> Array:
@@ -41,6 +46,8 @@ def unchanged(
             lower, _ = method(lambda weights: differences @ network(weights, x[None])[0])(sets)
             return jnp.all((lower > 0) | (jnp.arange(count) == label))
 
+        if len(inputs):
+            require_read(network, sets, inputs[:1])
         return jax.lax.map(one, inputs, batch_size=batch_size)
 
     return certified

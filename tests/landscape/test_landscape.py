@@ -118,15 +118,28 @@ def test_extreme_members(own: Any) -> None:
         assert ((own.lower <= found) & (found <= own.upper)).all()
 
 
-def test_weights_that_are_not_read() -> None:
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda loss, params: landscape.certified_band(loss, [0.1])(params),
+        lambda loss, params: landscape.flat_loss(loss)(params, 0.1),
+        lambda loss, params: landscape.flat_radius(loss, 1.0, most=1.0)(params),
+        lambda loss, params: landscape.flat_radius(loss, 1.0, most=1.0, around=landscape.jointly)(
+            params
+        ),
+        lambda loss, params: landscape.gradient_bounds(loss)(params, 0.1),
+        lambda loss, params: landscape.slope_bounds(loss)(params, 0.1, params),
+        lambda loss, params: landscape.hessian_vector_bounds(loss)(params, 0.1, params),
+        lambda loss, params: landscape.curvature_bounds(loss)(params, 0.1, params),
+        lambda loss, params: landscape.certified_bits(lambda p, x: x * loss(p))(
+            params, jnp.ones((2, 3))
+        ),
+    ],
+)
+def test_weights_that_are_not_read(call: Any) -> None:
+    params = {"kernel": jnp.ones((2, 2)), "other": jnp.ones((1, 2))}
     with pytest.raises(jaxlirpa.ArgumentError, match=r"does not read arguments\[0\]\['other'\]"):
-        landscape.certified_band(lambda p: jnp.sum(p["kernel"]), [0.1])(
-            {"kernel": jnp.ones((2, 2)), "other": jnp.ones((1, 2))}
-        )
-    with pytest.raises(jaxlirpa.ArgumentError, match=r"does not read arguments\[0\]\['other'\]"):
-        landscape.flat_radius(
-            lambda p: jnp.sum(p["kernel"]), 1.0, most=1.0, around=landscape.jointly
-        )({"kernel": jnp.ones((2, 2)), "other": jnp.ones(2)})
+        call(lambda p: jnp.sum(p["kernel"]), params)
 
 
 # ---- radii ---------------------------------------------------------------------------------
