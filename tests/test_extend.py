@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import doctest
+import functools
 import gc
 import inspect
 import types
@@ -289,6 +290,26 @@ def test_a_primitive_holds_until_it_is_taken_back():
     with pytest.raises(jaxlirpa.UnsupportedPrimitiveError):
         jaxlirpa.ibp(CUBE.bind)(BOX)
     assert not declared.PRIMITIVES and not declared.RECORDS
+
+
+@pytest.mark.parametrize("name", ["exact", "ball"])
+def test_parameters_of_a_primitive_are_its_own(name: str):
+    """Rules of the package give their own nodes parameters of these names."""
+    cube = new("named cube", lambda x, **_: x**3)
+    cube.def_abstract_eval(lambda x, **_: x)
+    bind = functools.partial(cube.bind, **{name: True})
+    size = BOX.lower.size
+    first, second = np.random.default_rng(0).normal(size=(2, size, size))
+
+    def fn(x: Any) -> Any:
+        z = second @ bind(first @ x.reshape(-1))
+        return bind(z - z[::-1])
+
+    with extend.primitive(cube, RECORD, bind, BOX):
+        oracles.check_every_node(fn, [BOX])
+        values = np.stack([fn(x) for x in oracles.sample(BOX, 0, 64)])
+        for method in oracles.METHODS.values():
+            oracles.contains(values, *method(fn)(BOX))
 
 
 @pytest.mark.parametrize(

@@ -317,15 +317,12 @@ def test_encloses(function: Function, dtype: Any):
     assert_encloses(function, dtype, *solved(function, dtype))
 
 
+@every_width
 @pytest.mark.parametrize(
-    ("function", "dtype"),
+    "function",
     [
-        pytest.param(f, dtype, id=f"{f.name}-{name}", marks=mark if f.name in SMOOTH else again)
+        pytest.param(f, id=f.name, marks=() if f.name in SMOOTH else pytest.mark.long)
         for f in FUNCTIONS
-        for dtype, name, mark, again in (
-            (np.float32, "f32", (), pytest.mark.long),
-            (np.float64, "f64", pytest.mark.slow, pytest.mark.long),
-        )
     ],
 )
 def test_every_member_of_the_family_encloses(function: Function, dtype: Any):

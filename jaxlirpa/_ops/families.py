@@ -153,7 +153,7 @@ class Within(Family):
 
 def is_exact(node: Node) -> bool:
     """Whether a node knows the exact limits of a value that is affine in the sets."""
-    return "exact" in node.params
+    return node.primitive == "within" and "exact" in node.params
 
 
 @dataclasses.dataclass(frozen=True)

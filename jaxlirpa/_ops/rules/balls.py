@@ -22,6 +22,7 @@ import jax.numpy as jnp
 from jaxlirpa._graph.graph import INPUT, Node, Ref, Value
 from jaxlirpa._graph.source import Source
 from jaxlirpa._graph.trace import Builder, Rule
+from jaxlirpa._ops.families import is_exact
 from jaxlirpa._ops.rules.dataflow import PLACING, within
 from jaxlirpa._ops.rules.matrices import Arrange, Patches, matrices
 from jaxlirpa._relax.inner import Inner
@@ -94,8 +95,8 @@ def member(build: Builder, value: Value) -> Member | None:
 def _reach(build: Builder, value: Value) -> Reach | None:
     """Of a value that a rule below has bounded, or that is placed from a member of a ball."""
     node = build.definition(value)
-    if node is not None and node.primitive == "within":
-        return node.params.get("exact")
+    if node is not None and is_exact(node):
+        return node.params["exact"]
     found = member(build, value)
     return found and Reach(found.root, (found.part,), found.center, found.radius, found.ord)
 
