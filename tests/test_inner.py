@@ -489,8 +489,8 @@ def test_functions_are_relaxed_on_given_boxes(monkeypatch: pytest.MonkeyPatch) -
         seen.append(self._operands(index)[1][0])
         return families(self, index)
 
-    monkeypatch.setattr(Relaxed, "_lines", noted)
     given = {k: Bounds(b.lower + 1e-3, b.upper - 1e-3) for k, b in saved("mlp").items()}
+    monkeypatch.setattr(Relaxed, "_lines", noted)
     jaxlirpa.crown(mlp, intermediate=given)(X, EPS)
     for box, expected in zip(seen, reversed(given.values()), strict=True):
         same(tuple(box), tuple(expected))
