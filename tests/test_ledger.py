@@ -25,6 +25,7 @@ OURS = {
     "gelu",
     "gelu_tanh",
     "hard_silu",
+    "inner_product",
     "is_nonzero",
     "leaky_relu",
     "log_sigmoid",

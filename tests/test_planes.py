@@ -19,7 +19,7 @@ from jaxlirpa._relax.normalise import Normalised
 from jaxlirpa._relax.planes import JointRelaxation, Planes, relax_family_jointly, relax_jointly
 from jaxlirpa._relax.product import Product
 from jaxlirpa._relax.selection import Choice
-from jaxlirpa._relax.softmax import Softmax
+from jaxlirpa._relax.softmax import Softmax, of_logits
 from jaxlirpa._relax.sumexp import LogSumExp
 from jaxlirpa._typing import Interval
 
@@ -48,6 +48,7 @@ def masked(x: np.ndarray) -> np.ndarray:
 MASK = np.array([True, False, True, True, False])
 CASES = {
     "product": Case(Product(), lambda x, y: x * y, 2),
+    "inner product": Case(Product((1,)), lambda x, y: (x * y).sum(-1), 2, axes=(1,)),
     "maximum": Case(Maximum((1,)), lambda x: x.max(-1), axes=(1,)),
     "masked maximum": Case(Maximum((1,), jnp.asarray(MASK)), masked, axes=(1,)),
     "logsumexp": Case(LogSumExp((1,)), logsumexp, axes=(1,)),
@@ -243,11 +244,10 @@ def test_normalised(centred: bool, floor: float, dtype: Any) -> None:
 
 def pairs(box: Interval) -> list[Interval]:
     """The operands of softmax: logits along the last axis, and differences between them."""
-    square = (*box.lower.shape, SIZE)
-    logits = Interval(*(jnp.broadcast_to(x[:, None, :], square) for x in box))
+    logits, entry = Interval(*(x[:, None, :] for x in box)), Interval(*(x[:, :, None] for x in box))
     apart = 1 - np.eye(SIZE, dtype=box.lower.dtype)
-    low = (box.lower[:, None, :] - box.upper[:, :, None]) * apart
-    return [logits, Interval(low, (box.upper[:, None, :] - box.lower[:, :, None]) * apart)]
+    low, high = logits.lower - entry.upper, logits.upper - entry.lower
+    return [logits, entry, Interval(low * apart, high * apart)]
 
 
 @every_dtype
@@ -255,9 +255,18 @@ def pairs(box: Interval) -> list[Interval]:
 def test_softmax(dtype: Any, far: float) -> None:
     (box,) = boxes(9, 1, dtype, far)
     (x,) = points([box], 10)
-    logits = np.broadcast_to(x[:, :, None, :], (*x.shape, SIZE))
-    apart = logits - np.swapaxes(logits, -1, -2)
-    check(Softmax(2), pairs(box), [logits, apart], np.exp(-logsumexp(apart)), (2,))
+    logits, entry = x[:, :, None, :], x[:, :, :, None]
+    apart = logits - entry
+    members = [logits, entry, apart]
+    planes = check(Softmax(2), pairs(box), members, np.exp(-logsumexp(apart)), (2,))
+    for plane in planes:  # Of the logits alone it is the same.
+        terms, merged = (
+            [np.float64(s) * m for s, m in zip(slopes, members, strict=True) if s is not None]
+            for slopes in (plane.slopes, of_logits(plane.slopes))
+        )
+        gap = np.abs(sum(t.sum(-1) for t in terms) - sum(t.sum(-1) for t in merged))
+        size = sum(np.abs(t).sum(-1) for t in merged)
+        assert (gap <= oracles.ULPS * np.finfo(dtype).eps * size).all()
 
 
 def test_softmax_of_far_apart_logits_is_sure() -> None:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from jaxlirpa._domains.backward_linear import Sided
@@ -191,10 +192,15 @@ class _Best(NamedTuple):
 def _along(graph: Graph, index: int, start: PyTree) -> PyTree:
     """The axis that numbers examples in each array of a position; -1 where there is none.
 
-    The arrays have the shape of an operand, or that of the output.
+    The arrays have the shape of an operand, that of the output, or that to which all operands
+    broadcast.
     """
+    if not jax.tree.leaves(start):
+        return start
     refs = (*graph.nodes[index].perturbed, Ref(index, 0))
     axes = {graph.aval(ref).shape: graph.examples.get(ref, -1) for ref in refs}
+    everything = np.broadcast_shapes(*(graph.aval(ref).shape for ref in refs[:-1]))
+    axes.setdefault(everything, graph.examples.get(refs[0], -1))
     return jax.tree.map(lambda x: axes.get(x.shape, -1), start)
 
 

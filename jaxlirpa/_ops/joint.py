@@ -13,7 +13,7 @@ from jaxlirpa._relax.normalise import Normalised
 from jaxlirpa._relax.planes import AdjustableJointly, JointRelaxation, Plane, Planes, family
 from jaxlirpa._relax.product import Product
 from jaxlirpa._relax.selection import Choice
-from jaxlirpa._relax.softmax import Softmax
+from jaxlirpa._relax.softmax import Softmax, of_logits
 from jaxlirpa._relax.sumexp import LogSumExp
 from jaxlirpa._typing import Array, Interval
 
@@ -63,10 +63,11 @@ RECORDS: dict[str, Record] = {
         operands=(0, 1),
     ),
     "choose": Joint(lambda node: _Partial(node, Choice())),
+    "inner_product": Joint(lambda node: Product(_axes(node)), axes=_axes),
     "logsumexp": Joint(lambda node: LogSumExp(_axes(node), _mask(node)), axes=_axes, operands=(0,)),
     "normalise": Joint(lambda node: Normalised(**node.params)),
     "product": Joint(lambda node: Product()),
     "reduce_max": Joint(lambda node: Maximum(_axes(node), _mask(node)), axes=_axes, operands=(0,)),
-    "softmax": Joint(lambda node: Softmax(*_axes(node)), axes=_axes),
+    "softmax": Joint(lambda node: Softmax(*_axes(node)), axes=_axes, merged=of_logits),
     "within": Within(_enclosed),
 }

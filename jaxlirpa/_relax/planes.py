@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeAlias
 
 import jax.numpy as jnp
 
 from jaxlirpa._relax.family import Family, mix, single
 from jaxlirpa._typing import Array, Interval, summed_product, vacuous_where_nan
+
+Slopes: TypeAlias = "tuple[Array | None, ...]"
+"""Of a plane, an array for every operand; None for zero."""
 
 
 class Plane(NamedTuple):
@@ -22,7 +25,7 @@ class Plane(NamedTuple):
         offset: of the output's shape.
     """
 
-    slopes: tuple[Array | None, ...]
+    slopes: Slopes
     offset: Array
 
 

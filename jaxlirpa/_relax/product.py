@@ -8,11 +8,13 @@ from the mixed products two above it:
 
 The two of a side have the same value in the middle of the box; every mean of them is sound. By
 default the first of each pair is taken, unless the second varies much less over the box, entry by
-entry.
+entry. An inner product is a sum of products: the sums of their planes are planes around it, and its
+slopes are no more than theirs.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Sequence
 
@@ -20,22 +22,28 @@ import jax.numpy as jnp
 
 from jaxlirpa._relax.family import Family
 from jaxlirpa._relax.planes import AdjustableJointly, Plane, Planes, mean
-from jaxlirpa._typing import Array, Interval
+from jaxlirpa._typing import Array, Interval, vacuous_where_overflown
 
 # Found best on networks with gates, quotients and attention; no choice is best for all of them.
 _MUCH_LESS = 0.6
 
 
+@dataclasses.dataclass(frozen=True)
 class Product(AdjustableJointly):
-    """`x * y`, entry by entry."""
+    """`x * y`, entry by entry, or summed over axes.
+
+    Attributes:
+        axes: over which inner products are taken; none where entries are multiplied alone.
+    """
+
+    axes: tuple[int, ...] = ()
 
     def image(self, boxes: Sequence[Interval]) -> Interval:
-        """The extremes are at the corners."""
+        """The extremes of a product are at the corners, and products vary on their own."""
         x, y = boxes
         corners = [a * b for a in x for b in y]
-        return Interval(
-            functools.reduce(jnp.minimum, corners), functools.reduce(jnp.maximum, corners)
-        )
+        extremes = functools.reduce(jnp.minimum, corners), functools.reduce(jnp.maximum, corners)
+        return vacuous_where_overflown(Interval(*(jnp.sum(e, self.axes) for e in extremes)))
 
     def family(self, boxes: Sequence[Interval]) -> Family[Planes]:
         """McCormick's planes."""
@@ -45,7 +53,8 @@ class Product(AdjustableJointly):
 
         def at(position: tuple[Array, Array]) -> Planes:
             pairs = zip(position, (below, above), strict=True)
-            return Planes(*(mean(p, _plane(a), _plane(b), ()) for p, (a, b) in pairs))
+            planes = (mean(p, _plane(a), _plane(b), ()) for p, (a, b) in pairs)
+            return Planes(*(Plane(p.slopes, jnp.sum(p.offset, self.axes)) for p in planes))
 
         return Family((_flatter(boxes, *below), _flatter(boxes, *above)), at)
 

@@ -25,14 +25,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxlirpa._relax.family import Family
-from jaxlirpa._relax.planes import AdjustableJointly, Plane, Planes, mean
+from jaxlirpa._relax.planes import AdjustableJointly, Plane, Planes, Slopes, mean
 from jaxlirpa._relax.sumexp import LogSumExp
 from jaxlirpa._typing import Array, Interval, intersect
 
 
 @dataclasses.dataclass(frozen=True)
 class Softmax(AdjustableJointly):
-    """Operands, both `[..., i, j]`: the logits `x_j`, and the differences `x_j - x_i`.
+    """Operands: logits `x_j`, `[..., 1, j]`, and `x_i`, `[..., i, 1]`, and `x_j - x_i`.
 
     Attributes:
         axis: of `j`, the last one.
@@ -49,12 +49,13 @@ class Softmax(AdjustableJointly):
 
     def family(self, boxes: Sequence[Interval]) -> Family[Planes]:
         """See the module's derivation."""
-        known = [boxes[0], self._differences(boxes)]
-        level = self._level(known[1])
-        tangent, secant, height = LogSumExp((self.axis,)).parts(known[1], _middle(known[1]))
+        differences = self._differences(boxes)
+        known = [*boxes[:2], differences]
+        level = self._level(differences)
+        tangent, secant, height = LogSumExp((self.axis,)).parts(differences, _middle(differences))
         (slopes,) = tangent.slopes
         assert slopes is not None
-        highest = tangent.offset + jnp.sum(slopes * known[1].upper, self.axis)
+        highest = tangent.offset + jnp.sum(slopes * differences.upper, self.axis)
         above = [
             self._chord(slopes, tangent.offset, level.lower, end)
             for end in (level.upper, jnp.maximum(jnp.minimum(highest, level.upper), level.lower))
@@ -62,8 +63,8 @@ class Softmax(AdjustableJointly):
         (rise,) = secant.slopes
         assert rise is not None
         below = [
-            self._by_logits(boxes[0]),
-            self._by_differences(rise, secant.offset, height, known[1]),
+            self._by_logits(boxes[0], boxes[1]),
+            self._by_differences(rise, secant.offset, height, differences),
         ]
 
         def at(position: tuple[Array, Array]) -> Planes:
@@ -80,11 +81,10 @@ class Softmax(AdjustableJointly):
 
     def _differences(self, boxes: Sequence[Interval]) -> Interval:
         """The differences, by themselves and from the logits."""
-        logits, differences = boxes
-        entry = [jnp.swapaxes(x, -1, -2) for x in logits]
-        apart = 1 - np.eye(logits.lower.shape[-1], dtype=logits.lower.dtype)
-        own = Interval((logits.lower - entry[1]) * apart, (logits.upper - entry[0]) * apart)
-        return intersect(differences, own)
+        logits, entry, differences = boxes
+        apart = 1 - _unit(logits.lower)
+        own = (logits.lower - entry.upper) * apart, (logits.upper - entry.lower) * apart
+        return intersect(differences, Interval(*own))
 
     def _level(self, differences: Interval) -> Interval:
         return LogSumExp((self.axis,)).image([differences])
@@ -99,7 +99,8 @@ class Softmax(AdjustableJointly):
         # An exponential is known to as many units in the last place as its argument is large.
         info = jnp.finfo(top.dtype)
         room = 8 * info.eps * (high - fall) * (1 + jnp.abs(start) + jnp.abs(offset)) + info.tiny
-        return Plane((None, jnp.expand_dims(fall, self.axis) * slopes), top + fall * offset + room)
+        fall_by = jnp.expand_dims(fall, self.axis) * slopes
+        return Plane((None, None, fall_by), top + fall * offset + room)
 
     def _by_differences(self, rise: Array, offset: Array, at: Array, box: Interval) -> Plane:
         """The tangent of `exp(-z) >= exp(-a) (1 + a - z)` at the plane above `L`."""
@@ -108,22 +109,21 @@ class Softmax(AdjustableJointly):
         size = 1 + jnp.square(at) + jnp.abs(offset)
         size = size + jnp.sum(rise * (box.upper - box.lower), self.axis) * (1 + jnp.abs(at))
         room = 8 * jnp.finfo(height.dtype).eps * height * size
-        return Plane((None, slopes), height * (1 + at - offset) - room)
+        return Plane((None, None, slopes), height * (1 + at - offset) - room)
 
-    def _by_logits(self, box: Interval) -> Plane:
+    def _by_logits(self, box: Interval, entry: Interval) -> Plane:
         """The tangent of `exp(x_i) / C(x)` in the middle of the box."""
         middle = _middle(box)
         _, ((rise,), _), at = LogSumExp((self.axis,)).parts(box, middle)
         assert rise is not None
-        own = jnp.diagonal(middle, 0, self.axis - 1, self.axis)
+        own = jnp.squeeze(_middle(entry), self.axis)
         height = jnp.exp(own - at)
-        unit = np.eye(middle.shape[-1], dtype=middle.dtype)
-        slopes = jnp.expand_dims(height, self.axis) * (unit - rise)
+        slopes = jnp.expand_dims(height, self.axis) * (_unit(middle) - rise)
         offset = height - jnp.sum(slopes * middle, self.axis)
         size = 1 + jnp.abs(own) + jnp.abs(at)
         reach = jnp.sum(jnp.abs(slopes) * (jnp.abs(middle) + box.upper - box.lower), self.axis)
         room = 8 * jnp.finfo(height.dtype).eps * size * (height + reach)
-        return Plane((slopes, None), offset - room)
+        return Plane((slopes, None, None), offset - room)
 
     def _best(self, planes: Sequence[Plane], boxes: Sequence[Interval], sign: int) -> Array:
         """Of two planes below (sign 1) or above (-1), the position of the better one."""
@@ -138,5 +138,26 @@ class Softmax(AdjustableJointly):
         return height
 
 
+def of_logits(slopes: Slopes) -> Slopes:
+    """A plane's slopes with those on the differences as slopes on the logits.
+
+    That of an entry with itself is zero, whatever its slope.
+    """
+    logits, entry, differences = slopes
+    if differences is None:
+        return slopes
+    moved = differences * (1 - _unit(differences))
+    own = -jnp.sum(moved, -1, keepdims=True)
+    return (
+        moved if logits is None else logits + moved,
+        own if entry is None else entry + own,
+        None,
+    )
+
+
 def _middle(box: Interval) -> Array:
     return 0.5 * box.lower + 0.5 * box.upper
+
+
+def _unit(logits: Array) -> np.ndarray:
+    return np.eye(logits.shape[-1], dtype=logits.dtype)

@@ -16,6 +16,8 @@ from fuzz.programs import OPERATIONS, SHAPES, Operation, Program, random_program
 from fuzz.sets import Batch, between, convert, farthest, members, pick, put_back, random_batch
 from jaxlirpa._graph.graph import INPUT, Graph, Ref
 from jaxlirpa._graph.trace import trace
+from jaxlirpa._ops.families import Within
+from jaxlirpa._ops.registry import record
 from jaxlirpa._typing import is_floating
 
 # Sets of one program, sampled members of a set, and climbs from each of them.
@@ -332,7 +334,8 @@ def _spread(
     """How much one entry of a value moves if all values before it are off a little.
 
     By units in the last place of what they are themselves, or of `sizes` where that is larger;
-    and by what is lost of numbers below the normal ones.
+    and by what is lost of numbers below the normal ones. What stands for a value counts with its
+    own rounding, as in the bounds.
     """
     rng = np.random.default_rng(seed)
 
@@ -351,8 +354,10 @@ def _spread(
         node = graph.nodes[index]
         if node.primitive == INPUT:
             continue
-        evaluate = _each(_each(node.__call__))
-        for k, y in enumerate(evaluate(*(values[r] for r in node.perturbed))):
+        operands = [values[r] for r in node.perturbed]
+        within = isinstance(record(node), Within)
+        results = operands[:1] if within else _each(_each(node.__call__))(*operands)
+        for k, y in enumerate(results):
             own = Ref(index, k)
             values[own] = off(y, oracles.ULPS, sizes.get(own, 0.0)) if is_floating(y) else y
     moved = np.asarray(values[ref])[(slice(None), slice(None), *entry)]

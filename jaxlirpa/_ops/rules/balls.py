@@ -16,17 +16,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 
 from jaxlirpa._graph.graph import INPUT, Node, Ref, Value
-from jaxlirpa._graph.source import Source
 from jaxlirpa._graph.trace import Builder, Rule
 from jaxlirpa._ops.families import is_exact
 from jaxlirpa._ops.rules.dataflow import PLACING, within
-from jaxlirpa._ops.rules.matrices import Arrange, Patches, matrices
+from jaxlirpa._ops.rules.matrices import Arrange, Patches, inner_products, matrices
 from jaxlirpa._relax.inner import Inner
-from jaxlirpa._typing import Array, Interval, dual, norm, summed_product
+from jaxlirpa._typing import Array, Interval, dual, norm
 
 
 class Member(NamedTuple):
@@ -191,24 +189,10 @@ def _around(
 
     step = build.apply(lambda w: of_one(w - ball.center), node.source, one)[0]
     x = build.apply(of_other, node.source, second)[0]
-    found = _product(build, (step, x, radius), ball.ord, node.source)
+    found = inner_products(build, "ball_product", (step, x, radius), node.source, ord=ball.ord)
     added = build.apply(lambda z: z.reshape(aval.shape), node.source, found)
     known = build.apply(at_center, node.source, second)
     return build.apply(jnp.add, node.source, *known, *added)
-
-
-def _product(build: Builder, operands: Sequence[Value], ord: float, source: Source) -> Value:
-    """The inner products over the last axis of a member of a ball around zero with a value."""
-    x, y = map(build.aval, operands[:2])
-    shape = (*jnp.broadcast_shapes(x.shape, y.shape)[:-1], 1)
-
-    def bind(x: Array, y: Array, radius: Array) -> tuple[Array, ...]:
-        del radius
-        return (summed_product(x, y, shape)[..., 0],)
-
-    result = jax.ShapeDtypeStruct(shape[:-1], x.dtype)
-    params = {"axes": (len(shape) - 1,), "ord": ord}
-    return build.append("ball_product", tuple(operands), params, bind, (result,), source)[0]
 
 
 RULES: dict[str, tuple[Rule, ...]] = {

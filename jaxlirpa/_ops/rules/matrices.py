@@ -1,17 +1,45 @@
-"""Matrix products and convolutions in one form: sums over the last axis of a product."""
+"""Matrix products and convolutions in one form: inner products over the last axis."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxlirpa._graph.graph import Node
-from jaxlirpa._typing import Array
+from jaxlirpa._graph.graph import Node, Value
+from jaxlirpa._graph.source import Source
+from jaxlirpa._graph.trace import Builder
+from jaxlirpa._typing import Array, summed_product
 
 Arrange = Callable[[Array], Array]
+
+
+def inner_products(
+    build: Builder, primitive: str, operands: Sequence[Value], source: Source, **params: Any
+) -> Value:
+    """A node of the inner products of two values over their last axis; the other axes broadcast.
+
+    Args:
+        build: the graph so far.
+        primitive: of the node.
+        operands: the two, and what else the node's relaxation reads.
+        source: the user's line.
+        params: what else it must know.
+    """
+    x, y = map(build.aval, operands[:2])
+    shape = (*jnp.broadcast_shapes(x.shape, y.shape)[:-1], 1)
+
+    def bind(x: Array, y: Array, *rest: Array) -> tuple[Array, ...]:
+        del rest
+        return (summed_product(x, y, shape)[..., 0],)
+
+    result = jax.ShapeDtypeStruct(shape[:-1], x.dtype)
+    params = {"axes": (len(shape) - 1,), **params}
+    return build.append(primitive, tuple(operands), params, bind, (result,), source)[0]
 
 
 def matrices(node: Node) -> tuple[Arrange, Arrange]:

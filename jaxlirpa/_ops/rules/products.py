@@ -1,4 +1,4 @@
-"""Products and quotients of values that both vary, as entry-by-entry products and sums."""
+"""Products and quotients of values that both vary, as products of entries or inner products."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from jax import lax
 from jaxlirpa._graph.graph import Node, Ref, Value
 from jaxlirpa._graph.trace import Builder, Rule
 from jaxlirpa._ops.rules.dataflow import as_rows, placed, placement, sole
-from jaxlirpa._ops.rules.matrices import Patches, matrices
-from jaxlirpa._typing import Array
+from jaxlirpa._ops.rules.matrices import Patches, inner_products, matrices
+from jaxlirpa._typing import Array, is_floating
 
 
 def _product(build: Builder, node: Node) -> Sequence[Value] | None:
@@ -77,15 +77,19 @@ def _power(build: Builder, node: Node) -> Sequence[Value] | None:
 
 
 def _dot(build: Builder, node: Node) -> Sequence[Value] | None:
-    """A matrix product of two perturbed operands: all products, summed."""
+    """A matrix product of two perturbed operands: inner products of rows and columns."""
     if len(node.perturbed) < 2:
         return None
     (aval,), (rows, columns) = node.outputs, matrices(node)
+    if not is_floating(aval):  # a sum of integers may overflow
 
-    def product(x: Array, y: Array) -> Array:
-        return jnp.sum(rows(x) * columns(y), -1).reshape(aval.shape)
+        def product(x: Array, y: Array) -> Array:
+            return jnp.sum(rows(x) * columns(y), -1).reshape(aval.shape)
 
-    return build.apply(product, node.source, *node.operands)
+        return build.apply(product, node.source, *node.operands)
+    x, y = build.apply(lambda x, y: (rows(x), columns(y)), node.source, *node.operands)
+    found = inner_products(build, "inner_product", (x, y), node.source)
+    return build.apply(lambda x: x.reshape(aval.shape), node.source, found)
 
 
 def _convolution(build: Builder, node: Node) -> Sequence[Value] | None:

@@ -82,10 +82,11 @@ def _append(
     axes: tuple[int, ...],
     source: Source,
 ) -> Value:
-    """A node that reduces the axes of its first operand."""
-    aval = build.aval(operands[0])
-    shape = tuple(n for i, n in enumerate(aval.shape) if i not in axes)
-    avals: tuple[Shaped, ...] = (jax.ShapeDtypeStruct(shape, aval.dtype),)
+    """A node that reduces axes of its operands, which broadcast."""
+    found = list(map(build.aval, operands))
+    whole = jnp.broadcast_shapes(*(aval.shape for aval in found))
+    shape = tuple(n for i, n in enumerate(whole) if i not in axes)
+    avals: tuple[Shaped, ...] = (jax.ShapeDtypeStruct(shape, found[0].dtype),)
 
     def bind(*values: Array) -> tuple[Array, ...]:
         return (evaluate(*values),)
@@ -93,8 +94,8 @@ def _append(
     return build.append(primitive, operands, {"axes": axes}, bind, avals, source)[0]
 
 
-def _of_differences(x: Array, apart: Array) -> Array:
-    del x
+def _of_differences(logits: Array, entry: Array, apart: Array) -> Array:
+    del logits, entry
     return jnp.exp(-jax.nn.logsumexp(apart, -1))
 
 
@@ -111,14 +112,13 @@ def _softmax(build: Builder, node: Node) -> Sequence[Value] | None:
         return None
     x = _unshifted(build, z, axes)
 
-    def operands(x: Array) -> tuple[Array, Array]:
-        rows = as_rows(x, axes)[..., None, :]
-        apart = differences(x, axes)
-        return jnp.broadcast_to(rows, apart.shape), apart
+    def operands(x: Array) -> tuple[Array, ...]:
+        rows = as_rows(x, axes)
+        return rows[..., None, :], rows[..., :, None], differences(x, axes)
 
-    pair = tuple(build.apply(operands, node.source, x))
-    last = (len(build.aval(pair[0]).shape) - 1,)
-    rows = _append(build, "softmax", _of_differences, pair, last, node.source)
+    parts = tuple(build.apply(operands, node.source, x))
+    last = (len(build.aval(x).shape) - len(axes) + 1,)
+    rows = _append(build, "softmax", _of_differences, parts, last, node.source)
     return build.apply(lambda r: _placed_back(r, shape, axes), node.source, rows)
 
 
