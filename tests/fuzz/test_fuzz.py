@@ -178,6 +178,16 @@ def test_rounding_of_what_is_written_is_no_violation(dtype: np.dtype):
     assert found and all(violation.rounded for violation in found)
 
 
+def test_rounding_of_what_stands_for_a_value_is_no_violation():
+    """The larger of two numbers is one of them; bounds of their difference are rounded."""
+    lines = (Line(0, "v"), Line(1, "v"), Line(2, "v", "jnp.maximum(v1, v0)"))
+    rng = np.random.default_rng(0)
+    low, high = -rng.uniform(2000, 4000, (16, 3)), rng.uniform(size=(16, 3))
+    sets = {0: jaxlirpa.Box(low, low), 1: jaxlirpa.Box(high, high + 1e-6)}
+    found = violations(Case(Program(lines), sets, DTYPES[1], 0), ("forward_crown",))
+    assert found and all(violation.rounded for violation in found)
+
+
 def test_a_wrong_rewriting_is_found(monkeypatch: pytest.MonkeyPatch):
     """The graph is held against the program, not against itself."""
 
