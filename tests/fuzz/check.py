@@ -313,7 +313,7 @@ def _rounded(case: Case, violation: Violation, points: Sequence[np.ndarray]) -> 
         outputs = zip(case.traced().outputs, written.outputs, strict=True)
         computed = [(written, own) for out, own in outputs if out == graph.targets[position]]
         return any(
-            outside <= _spread(way, ref, own, violation.place, points, case.seed)
+            outside <= spread_by_rounding(way, ref, own, violation.place, points, case.seed)
             for way, ref, own in [
                 (graph, violation.ref, sizes),
                 *((way, ref, {}) for way, ref in computed if isinstance(ref, Ref)),
@@ -323,7 +323,7 @@ def _rounded(case: Case, violation: Violation, points: Sequence[np.ndarray]) -> 
     return explained(graph, case, points) and explained(precise, double, points64)
 
 
-def _spread(
+def spread_by_rounding(
     graph: Graph,
     ref: Ref,
     sizes: Mapping[Ref, np.ndarray],

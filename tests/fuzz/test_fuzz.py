@@ -13,7 +13,7 @@ from test_ledger import NEWER
 
 import jaxlirpa
 from fuzz.campaign import in_turn, run
-from fuzz.check import Case, random_case, violations
+from fuzz.check import Case, random_case, spread_by_rounding, violations
 from fuzz.programs import MATRICES, OPERATIONS, SHAPES, Line, Operation, Program
 from fuzz.sets import farthest, members
 from jaxlirpa._graph.graph import Node, Value
@@ -178,14 +178,13 @@ def test_rounding_of_what_is_written_is_no_violation(dtype: np.dtype):
     assert found and all(violation.rounded for violation in found)
 
 
-def test_rounding_of_what_stands_for_a_value_is_no_violation():
-    """The larger of two numbers is one of them; bounds of their difference are rounded."""
-    lines = (Line(0, "v"), Line(1, "v"), Line(2, "v", "jnp.maximum(v1, v0)"))
-    rng = np.random.default_rng(0)
-    low, high = -rng.uniform(2000, 4000, (16, 3)), rng.uniform(size=(16, 3))
-    sets = {0: jaxlirpa.Box(low, low), 1: jaxlirpa.Box(high, high + 1e-6)}
-    found = violations(Case(Program(lines), sets, DTYPES[1], 0), ("forward_crown",))
-    assert found and all(violation.rounded for violation in found)
+def test_rounding_of_what_stands_for_a_value_counts():
+    """The larger of two numbers is one of them; bounds are those of their difference, and a sum."""
+    lines = (Line(0, "v"), Line(1, "v"), Line(2, "v", "jnp.maximum(v1, v0)"), Line(3, "v", "-v2"))
+    points = [np.full((1, 1, 3), x) for x in (-3000.0, 0.1)]
+    sets = {k: jaxlirpa.Box(x[0], x[0]) for k, x in enumerate(points)}
+    graph = Case(Program(lines), sets, DTYPES[1], 0).graph()
+    assert spread_by_rounding(graph, graph.targets[-1], {}, (0, 0), points, 0) > 1e-11
 
 
 def test_a_wrong_rewriting_is_found(monkeypatch: pytest.MonkeyPatch):
