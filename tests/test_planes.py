@@ -261,8 +261,8 @@ def test_softmax(dtype: Any, far: float) -> None:
     planes = check(Softmax(2), pairs(box), members, np.exp(-logsumexp(apart)), (2,))
     for plane in planes:  # Of the logits alone it is the same.
         terms, merged = (
-            [np.float64(s) * m for s, m in zip(slopes, members, strict=True) if s is not None]
-            for slopes in (plane.slopes, of_logits(plane.slopes))
+            [np.float64(s) * m for s, m in zip(same.slopes, members, strict=True) if s is not None]
+            for same in (plane, of_logits(plane))
         )
         gap = np.abs(sum(t.sum(-1) for t in terms) - sum(t.sum(-1) for t in merged))
         size = sum(np.abs(t).sum(-1) for t in merged)

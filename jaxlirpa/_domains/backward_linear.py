@@ -33,7 +33,7 @@ from jaxlirpa._graph.graph import Graph, Node, Ref
 from jaxlirpa._ops.families import Elementwise, Joint, Nonlinear, Within
 from jaxlirpa._ops.registry import record
 from jaxlirpa._relax.lines import Lines, around
-from jaxlirpa._relax.planes import Plane, Planes, Slopes
+from jaxlirpa._relax.planes import Plane, Planes
 from jaxlirpa._relax.planes import around as planes_around
 from jaxlirpa._special.convolution import transpose
 from jaxlirpa._special.dense import behind_dense
@@ -126,11 +126,11 @@ class BackwardLinear:
             (functional,) = outputs
             assert functional is not None
             return [(node.perturbed[0], self._replace(index, functional, xs[0]))]
-        axes, merged = (found.axes(node), found.merged) if isinstance(found, Joint) else ((), None)
+        joint = found if isinstance(found, Joint) else None
         pairs: list[tuple[Ref, Functional]] = []
         for k, functional in enumerate(outputs):
             if functional is not None:
-                pairs += self._joint(Ref(index, k), node, functional, xs, axes, merged)
+                pairs += self._joint(Ref(index, k), node, joint, functional, xs)
         return pairs
 
     def _replace(self, index: int, functional: Functional, x: Array) -> Functional:
@@ -155,21 +155,21 @@ class BackwardLinear:
         self,
         ref: Ref,
         node: Node,
+        joint: Joint | None,
         functional: Functional,
         xs: Sequence[Array],
-        axes: tuple[int, ...],
-        merged: Callable[[Slopes], Slopes] | None,
     ) -> list[tuple[Ref, Functional]]:
         """A functional of `f(x, ...)` as functionals of its operands, by the planes around `f`."""
         index, k = ref
+        axes = joint.axes(node) if joint else ()
         y = self.reference[ref]
         if index in self.chosen:
             pair = Sided(*(_planes_around(side[k], xs, y, axes) for side in self.chosen[index]))
         else:
             planes = planes_around(self.planes(index)[k], xs, y, axes)
             pair = Sided(planes, planes)
-        if merged is not None:
-            pair = Sided(*(Planes(*(p._replace(slopes=merged(p.slopes)) for p in x)) for x in pair))
+        if joint and joint.merged:
+            pair = Sided(*(Planes(*map(joint.merged, planes)) for planes in pair))
         (below, above), (below_, above_) = pair
         axis = self._examples(functional, ref)
         shapes = [x.shape for x in xs]

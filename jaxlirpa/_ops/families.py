@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from jaxlirpa._graph.graph import Graph, Node, Ref, Value
 from jaxlirpa._relax.lines import Relaxation
-from jaxlirpa._relax.planes import JointRelaxation, Slopes
+from jaxlirpa._relax.planes import JointRelaxation, Plane
 from jaxlirpa._typing import Array, Interval
 
 
@@ -121,14 +121,14 @@ class Joint(Family):
         relaxation: from the node.
         axes: the axes of the operands over which an entry of the output reads them; without these
             axes, their shapes broadcast to that of the output.
-        merged: the slopes of a plane with those on operands that are linear functions of the others
-            moved to these; None where there are no such operands. Where a plane lies is computed
+        merged: a plane, with its slopes on operands that are linear functions of the others moved
+            to these; None where there are no such operands. Where the plane lies is computed
             before, from operands that need not cancel.
     """
 
     relaxation: Callable[[Node], JointRelaxation]
     axes: Callable[[Node], tuple[int, ...]] = lambda node: ()
-    merged: Callable[[Slopes], Slopes] | None = None
+    merged: Callable[[Plane], Plane] | None = None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol, TypeAlias
+from typing import NamedTuple, Protocol
 
 import jax.numpy as jnp
 
 from jaxlirpa._relax.family import Family, mix, single
 from jaxlirpa._typing import Array, Interval, summed_product, vacuous_where_nan
-
-Slopes: TypeAlias = "tuple[Array | None, ...]"
-"""Of a plane, an array for every operand; None for zero."""
 
 
 class Plane(NamedTuple):
@@ -25,7 +22,7 @@ class Plane(NamedTuple):
         offset: of the output's shape.
     """
 
-    slopes: Slopes
+    slopes: tuple[Array | None, ...]
     offset: Array
 
 

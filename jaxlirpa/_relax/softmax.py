@@ -25,7 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxlirpa._relax.family import Family
-from jaxlirpa._relax.planes import AdjustableJointly, Plane, Planes, Slopes, mean
+from jaxlirpa._relax.planes import AdjustableJointly, Plane, Planes, mean
 from jaxlirpa._relax.sumexp import LogSumExp
 from jaxlirpa._typing import Array, Interval, intersect
 
@@ -138,21 +138,16 @@ class Softmax(AdjustableJointly):
         return height
 
 
-def of_logits(slopes: Slopes) -> Slopes:
-    """A plane's slopes with those on the differences as slopes on the logits.
+def of_logits(plane: Plane) -> Plane:
+    """One of `Softmax`'s planes, with the slopes on the differences as slopes on the logits.
 
-    That of an entry with itself is zero, whatever its slope.
+    The difference of an entry from itself is zero, whatever its slope.
     """
-    logits, entry, differences = slopes
-    if differences is None:
-        return slopes
+    logits, _, differences = plane.slopes
+    assert differences is not None
     moved = differences * (1 - _unit(differences))
-    own = -jnp.sum(moved, -1, keepdims=True)
-    return (
-        moved if logits is None else logits + moved,
-        own if entry is None else entry + own,
-        None,
-    )
+    entry = -jnp.sum(moved, -1, keepdims=True)
+    return plane._replace(slopes=(moved if logits is None else logits + moved, entry, None))
 
 
 def _middle(box: Interval) -> Array:

@@ -16,8 +16,6 @@ from fuzz.programs import OPERATIONS, SHAPES, Operation, Program, random_program
 from fuzz.sets import Batch, between, convert, farthest, members, pick, put_back, random_batch
 from jaxlirpa._graph.graph import INPUT, Graph, Ref
 from jaxlirpa._graph.trace import trace
-from jaxlirpa._ops.families import Within
-from jaxlirpa._ops.registry import record
 from jaxlirpa._typing import is_floating
 
 # Sets of one program, sampled members of a set, and climbs from each of them.
@@ -355,8 +353,8 @@ def spread_by_rounding(
         if node.primitive == INPUT:
             continue
         operands = [values[r] for r in node.perturbed]
-        within = isinstance(record(node), Within)
-        results = operands[:1] if within else _each(_each(node.__call__))(*operands)
+        stands = node.primitive == "within"
+        results = operands[:1] if stands else _each(_each(node.__call__))(*operands)
         for k, y in enumerate(results):
             own = Ref(index, k)
             values[own] = off(y, oracles.ULPS, sizes.get(own, 0.0)) if is_floating(y) else y

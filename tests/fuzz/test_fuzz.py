@@ -187,6 +187,17 @@ def test_rounding_of_what_stands_for_a_value_counts():
     assert spread_by_rounding(graph, graph.targets[-1], {}, (0, 0), points, 0) > 1e-11
 
 
+def test_rounding_of_what_a_rule_rewrites_is_told_as_it_is_written():
+    """Also where the primitive that is written has no record of its own."""
+    lines = (Line(0, "v"), Line(1, "v", "lax.cumprod(v0, 0)"))
+    points = [np.full((1, 1, 3), 2.0)]
+    sets = {0: jaxlirpa.Box(points[0][0], points[0][0])}
+    written = Case(Program(lines), sets, DTYPES[1], 0).written()
+    (out,) = written.outputs
+    assert written.nodes[out.node].primitive not in RECORDS
+    assert 0 < spread_by_rounding(written, out, {}, (0, 2), points, 0) < 1e-11
+
+
 def test_a_wrong_rewriting_is_found(monkeypatch: pytest.MonkeyPatch):
     """The graph is held against the program, not against itself."""
 
