@@ -106,8 +106,8 @@ def _lines_below(
     chosen: list[Array] = []
     for tangents in pieces:
         nearest = position_of(middle, tangents.first, tangents.last)
-        at, slope = _tangent(f, tangents, ends, nearest)
-        value = f.function(at) + slope * (middle - at)
+        touch, slope = _tangent(f, tangents, ends, nearest)
+        value = touch.y + slope * (middle - touch.x)
         better = tangents.sound & (value > height)
         start, height = jnp.where(better, nearest, start), jnp.where(better, value, height)
         chosen = [c & ~better for c in chosen] + [better]
@@ -116,9 +116,9 @@ def _lines_below(
         best, slope = box.lower, secant(*ends)
         touched = []
         for tangents, choose in zip(pieces, chosen, strict=True):
-            at, tangent = _tangent(f, tangents, ends, position)
-            best, slope = jnp.where(choose, at, best), jnp.where(choose, tangent, slope)
-            touched.append(f.point(at))
+            touch, tangent = _tangent(f, tangents, ends, position)
+            best, slope = jnp.where(choose, touch.x, best), jnp.where(choose, tangent, slope)
+            touched.append(touch)
         return f.below(slope, best, [*ends, *map(f.point, bends), *touched])
 
     return Family(start, line)
@@ -144,7 +144,7 @@ def _tangents(f: Smooth, piece: Piece, ends: tuple[Point, Point]) -> _Tangents:
 
 def _tangent(
     f: Smooth, tangents: _Tangents, ends: tuple[Point, Point], position: Array
-) -> tuple[Array, Array]:
+) -> tuple[Point, Array]:
     """One of the tangents: where it touches, and how steep it is."""
     start, end = ends
     piece, first, last, _ = tangents
@@ -152,18 +152,18 @@ def _tangent(
     at = jnp.clip(mix(position, first, last), jnp.minimum(first, last), jnp.maximum(first, last))
     # At an end of the box it moves with that end: of equal offsets either may be derived.
     at = jnp.where(at == start.x, start.x, jnp.where(at == end.x, end.x, at))
-    slope = _slope(f, at, piece)
+    slope, touch = _slope(f, at, piece), f.point(at)
+    moved = _slope(f, mix(position, *jax.lax.stop_gradient((first, last))), piece)
     # A tangent through an end of the box is also the chord from there to the point where it
     # touches: the slope's derivative is the chord's, as the chord does not change to first order
     # when that point moves with the end. By its position it moves as any other.
     for bound, end_, limited in ((low, start, position <= 0), (high, end, position >= 1)):
-        chord = _chord(end_, f.point(at))
+        chord = secant(end_, touch)
         kink = limited & (at == bound) & (at != end_.x)
         steeper = jnp.maximum(slope, chord) if end_ is end else jnp.minimum(slope, chord)
-        moved = _slope(f, mix(position, *jax.lax.stop_gradient((first, last))), piece)
         through = _with_derivative(slope, chord + moved)
         slope = jnp.where(kink, steeper, jnp.where(limited & (at != end_.x), through, slope))
-    return at, slope
+    return touch, slope
 
 
 def _with_derivative(value: Array, of: Array) -> Array:
@@ -174,11 +174,6 @@ def _with_derivative(value: Array, of: Array) -> Array:
 def _outer(limit: Array | float) -> bool:
     """Whether a piece reaches to infinity."""
     return isinstance(limit, float) and math.isinf(limit)
-
-
-def _chord(a: Point, b: Point) -> Array:
-    """The slope between two points in either order, or zero where they coincide."""
-    return jnp.where(a.x <= b.x, secant(a, b), secant(b, a))
 
 
 def _slope(f: Smooth, at: Array, piece: Piece) -> Array:

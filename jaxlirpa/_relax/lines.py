@@ -161,13 +161,13 @@ class Point(NamedTuple):
 
 
 def secant(a: Point, b: Point) -> Array:
-    """Slope of the chord from `a` to `b`, where `a.x <= b.x`.
+    """Slope of the chord between two points.
 
     Zero where the two coincide or the quotient is not finite; either is harmless, see the
     module's first paragraph. Both branches of the `where` have finite derivatives.
     """
     width = b.x - a.x
-    proper = (width > 0) & jnp.isfinite(width)
+    proper = (width != 0) & jnp.isfinite(width)
     slope = (b.y - a.y) / jnp.where(proper, width, jnp.ones_like(width))
     return jnp.where(proper & jnp.isfinite(slope), slope, jnp.zeros_like(slope))
 
