@@ -115,13 +115,8 @@ def test_the_range_is_exact_for_one_window():
     oracles.equal(upper, [3, 3, 0])
 
 
-@pytest.mark.parametrize(
-    "derivative",
-    [
-        pytest.param(jax.grad, marks=pytest.mark.slow),
-        pytest.param(jax.hessian, marks=pytest.mark.long),
-    ],
-)
+@pytest.mark.long
+@pytest.mark.parametrize("derivative", [jax.grad, jax.hessian])
 def test_derivatives_of_a_network(derivative: Any):
     class Network(nn.Module):
         @nn.compact

@@ -275,13 +275,8 @@ def test_second_derivatives_are_kept_whole_inside_jit():
         oracles.equal(actual, expected)
 
 
-@pytest.mark.parametrize(
-    "activation",
-    [
-        pytest.param(jax.nn.softplus, marks=pytest.mark.slow),
-        *(pytest.param(f, marks=pytest.mark.long) for f in (jnp.tanh, jax.nn.sigmoid)),
-    ],
-)
+@pytest.mark.long
+@pytest.mark.parametrize("activation", [jax.nn.softplus, jnp.tanh, jax.nn.sigmoid])
 def test_second_derivatives_of_deeper_networks(activation: Callable[[Any], Any]):
     rng = np.random.default_rng(2)
     first, second = rng.normal(size=(3, 2)), rng.normal(size=(2, 2))

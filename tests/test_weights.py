@@ -101,7 +101,7 @@ def test_every_node(name: str, kind: str) -> None:
     "name",
     [
         "dense",
-        pytest.param("convolution", marks=pytest.mark.slow),
+        pytest.param("convolution", marks=pytest.mark.long),
         pytest.param("attention", marks=pytest.mark.slow),
     ],
 )
@@ -114,7 +114,7 @@ def test_weights_and_inputs_at_once(name: str) -> None:
     ("name", "kind"),
     [
         ("dense", "one 2-ball"),
-        pytest.param("convolution", "a 2-ball a leaf", marks=pytest.mark.slow),
+        pytest.param("convolution", "a 2-ball a leaf", marks=pytest.mark.long),
     ],
 )
 def test_worst_weights_that_gradients_find(name: str, kind: str) -> None:
