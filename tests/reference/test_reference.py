@@ -280,15 +280,16 @@ ALPHA = {
     "alpha-crown[fixed-interm]": jaxlirpa.alpha_crown,
 }
 FAST_ALPHA = ("mlp_relu_linf_b", "bilinear_mul")
-SLOW_ALPHA = [n for n in (*SMALL, *CURVED, *JOINT) if n not in FAST_ALPHA]
+LONG_ALPHA = ("cnn_residual", "cnn_dense_concat", *LARGE, *JOINT_LARGE)
 
 
 def each_alpha() -> list[Any]:
     """Test parameters ``(name, method)``."""
     pairs = []
-    for parameter in each_case(*FAST_ALPHA, *SLOW_ALPHA):
+    for parameter in each_case(*COVERED):
         (name,) = parameter.values
-        marks = [*parameter.marks, *([] if name in FAST_ALPHA else [pytest.mark.slow])]
+        later = pytest.mark.long if name in LONG_ALPHA else pytest.mark.slow
+        marks = [*parameter.marks, *([] if name in FAST_ALPHA else [later])]
         stored = program.load(name).arrays if program.directory(name) else {}
         methods = [m for m in ALPHA if f"bounds/{m}/lower" in stored] or list(ALPHA)[:1]
         pairs += [pytest.param(name, m, marks=marks) for m in methods]
@@ -306,3 +307,14 @@ def test_optimised_bounds_are_sound_and_as_tight_as_the_reference(name: str, met
     if case.is_target(method):
         below, above = case.bounds(method)
         assert np.sum(upper - lower) <= 1.0005 * np.sum(above - below)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", each_case(*JACOBIANS))
+def test_optimised_jacobians(name: str) -> None:
+    case = program.load(name)
+    bound = ALPHA["alpha-crown"](program.function(case), in_axes=program.in_axes(case))
+    lower, upper = map(np.asarray, compiled(case, bound)(*program.arguments(case)))
+    assert_contain((lower, upper), case.attained())
+    below, above = case.bounds("jacobian[alpha-crown]")
+    assert np.sum(upper - lower) <= 1.0005 * np.sum(above - below)
