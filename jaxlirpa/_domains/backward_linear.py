@@ -29,6 +29,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxlirpa._domains.rows import Side, inner_products, numbered, placed
+from jaxlirpa._extrema import maximum
 from jaxlirpa._graph.graph import Graph, Node, Ref
 from jaxlirpa._ops.families import Elementwise, Joint, Nonlinear, Within
 from jaxlirpa._ops.registry import record
@@ -37,7 +38,7 @@ from jaxlirpa._relax.planes import Plane, Planes
 from jaxlirpa._relax.planes import around as planes_around
 from jaxlirpa._special.convolution import transpose
 from jaxlirpa._special.dense import behind_dense
-from jaxlirpa._typing import Array, matrix, summed_product
+from jaxlirpa._typing import Array, matrix, summed_product, sums
 
 Relaxed = TypeVar("Relaxed")
 
@@ -224,16 +225,13 @@ def _substitute(
     """
     shape = side.coefficients.shape
     rows = matrix(side.coefficients)
-    up = jnp.maximum(rows, 0)
-    down = rows - up
-    (slope, gap), (slope_, gap_) = (
-        [matrix(_by_row(x, shape)) for x in line] for line in (positive, negative)
+    up = rows >= 0
+    slope, gap = (
+        jnp.where(up, *(matrix(_by_row(x, shape)) for x in pair))
+        for pair in zip(positive, negative, strict=True)
     )
-    gaps = [
-        (part.reshape(shape), x.reshape(-1, *shape[1:])) for part, x in ((up, gap), (down, gap_))
-    ]
-    offset = side.offset + inner_products(gaps, examples)
-    return Side((up * slope + down * slope_).reshape(shape), offset)
+    offset = side.offset + sums((rows * gap).reshape(shape), examples)
+    return Side((rows * slope).reshape(shape), offset)
 
 
 def _by_row(x: Array, shape: tuple[int, ...]) -> Array:
@@ -256,7 +254,7 @@ def _substitute_jointly(
 ) -> tuple[list[Array | None], Array]:
     """Coefficients on every operand, of these shapes, and the offset; as `_substitute`."""
     rows = side.coefficients
-    up = jnp.maximum(rows, 0)
+    up = maximum(rows, 0)
     down = rows - up
     gaps = [
         (part, _by_row(plane.offset, rows.shape))

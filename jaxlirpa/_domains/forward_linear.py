@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jaxlirpa._domains.interval import IntervalDomain, nonlinear_image
 from jaxlirpa._domains.ordered import image
 from jaxlirpa._domains.rows import Side, arranged, inner_products, numbered, placed
+from jaxlirpa._extrema import maximum, minimum
 from jaxlirpa._graph.graph import Graph, Node, Ref
 from jaxlirpa._ops.families import Elementwise, Joint, Nonlinear, Within
 from jaxlirpa._ops.registry import record
@@ -220,7 +221,7 @@ def _between(value: Enclosure, lines: Lines) -> tuple[Form, Form]:
 
     def compose(slope: Array, offset: Array, rising: Form, falling: Form) -> Form:
         def mix(a: Array, b: Array) -> Array:
-            return jnp.maximum(slope, 0) * a + jnp.minimum(slope, 0) * b
+            return maximum(slope, 0) * a + minimum(slope, 0) * b
 
         coefficients = tuple(map(jax.vmap(mix), rising.coefficients, falling.coefficients))
         return Form(coefficients, mix(rising.offset, falling.offset) + offset)
@@ -246,7 +247,7 @@ def _compose(
         assert rising is not None and falling is not None
 
         def mix(a: Array, b: Array, slope: Array = slope) -> Array:
-            return jnp.sum(jnp.maximum(slope, 0) * a + jnp.minimum(slope, 0) * b, axes)
+            return jnp.sum(maximum(slope, 0) * a + minimum(slope, 0) * b, axes)
 
         parts = tuple(map(jax.vmap(mix), rising.coefficients, falling.coefficients))
         coefficients = tuple(map(jnp.add, coefficients, parts)) if coefficients else parts
@@ -271,7 +272,7 @@ def compose(
         shape: of the result, one entry a row.
         axes: of the value and of the result, that number examples.
     """
-    up, down = jnp.maximum(rows.coefficients, 0), jnp.minimum(rows.coefficients, 0)
+    up, down = maximum(rows.coefficients, 0), minimum(rows.coefficients, 0)
 
     def side(rising: Form, falling: Form) -> Form:
         def mix(a: Array, b: Array) -> Array:

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxlirpa._domains.windows import Geometry, Layout, slide, union
+from jaxlirpa._extrema import maximum, minimum
 from jaxlirpa._graph.graph import Graph, Node, Ref
 from jaxlirpa._ops.families import Affine, Bilinear, Elementwise
 from jaxlirpa._ops.registry import record
@@ -168,7 +169,7 @@ class WindowedLinear:
 
         def choose(side: Windows, positive: list[Array], negative: list[Array]) -> Windows:
             rows = side.values.reshape(*side.values.shape[:2], -1)
-            up, down = jnp.maximum(rows, 0), jnp.minimum(rows, 0)
+            up, down = maximum(rows, 0), minimum(rows, 0)
             values = up * positive[0][:, None] + down * negative[0][:, None]
             gap = _against(up, positive[1]) + _against(down, negative[1])
             return Windows(values.reshape(-1, *side.values.shape[1:]), side.offset + gap)
@@ -232,4 +233,4 @@ def _against(rows: Array, values: Array) -> Array:
 
 def _least(rows: Array, lower: Array, upper: Array) -> Array:
     """The minimum of linear forms over boxes."""
-    return jnp.sum(jnp.maximum(rows, 0) * lower + jnp.minimum(rows, 0) * upper, axis=-1)
+    return jnp.sum(maximum(rows, 0) * lower + minimum(rows, 0) * upper, axis=-1)

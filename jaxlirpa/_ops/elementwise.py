@@ -7,6 +7,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
+from jaxlirpa._extrema import maximum, minimum
 from jaxlirpa._graph.graph import Node, Ref
 from jaxlirpa._ops import curves
 from jaxlirpa._ops.families import Elementwise, Record
@@ -20,14 +21,14 @@ def _max(node: Node) -> OneKink:
     """One kink, at the known operand: convex."""
     (known,) = node.known
     zero, one = jnp.zeros_like(known), jnp.ones_like(known)
-    return OneKink(lambda x: jnp.maximum(x, known), known, zero, one)
+    return OneKink(lambda x: maximum(known, x), known, zero, one)
 
 
 def _min(node: Node) -> OneKink:
     """One kink, at the known operand: concave."""
     (known,) = node.known
     zero, one = jnp.zeros_like(known), jnp.ones_like(known)
-    return OneKink(lambda x: jnp.minimum(x, known), known, one, zero)
+    return OneKink(lambda x: minimum(x, known), known, one, zero)
 
 
 def _abs(node: Node, start: PositionAtKink) -> OneKink:

@@ -27,6 +27,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
+from jaxlirpa._extrema import clip, maximum, minimum
 from jaxlirpa._relax.curved import Curve
 from jaxlirpa._relax.family import Family
 from jaxlirpa._relax.lines import Adjustable, Lines, among
@@ -93,17 +94,17 @@ def _line_below(
     points = [f.point(x) for x in box]
     gaps = [jnp.zeros_like(slope)]
     for low, high, convex in pieces:
-        a, b = (jnp.clip(limit, *box) for limit in (low, high))
+        a, b = (clip(limit, *box) for limit in (low, high))
         points += [f.point(a), f.point(b)]
         if not convex:
             continue
         p, q = _bracket(f, slope, a, b)
         points += [f.point(p), f.point(q)]
         below, above = f.derivative(p), f.derivative(q)
-        gap = jnp.minimum(jnp.maximum(slope - below, 0), jnp.maximum(above - slope, 0)) * (q - p)
+        gap = minimum(maximum(slope - below, 0), maximum(above - slope, 0)) * (q - p)
         gaps.append(gap)
     slope, offset = f.below(slope, box.lower, points)
-    gap = functools.reduce(jnp.maximum, gaps)
+    gap = functools.reduce(maximum, gaps)
     known = gap < jnp.inf
     return slope, jnp.where(known, offset - jnp.where(known, gap, 0), -jnp.inf)
 
@@ -114,7 +115,7 @@ def _bracket(f: Smooth, slope: Array, a: Array, b: Array) -> tuple[Array, Array]
 
     def halve(_: int, bracket: tuple[Array, Array]) -> tuple[Array, Array]:
         p, q = bracket
-        middle = jnp.clip(0.5 * p + 0.5 * q, p, q)
+        middle = clip(0.5 * p + 0.5 * q, p, q)
         flat = f.derivative(middle) <= slope
         steep = f.derivative(middle) >= slope
         return jnp.where(flat, middle, p), jnp.where(steep, middle, q)

@@ -18,6 +18,7 @@ from collections.abc import Callable
 
 import jax.numpy as jnp
 
+from jaxlirpa._extrema import clip
 from jaxlirpa._relax.family import Family, mix, position_of
 from jaxlirpa._relax.lines import Adjustable, Lines, secant
 from jaxlirpa._relax.smooth import Smooth, enclose, midpoint
@@ -37,7 +38,7 @@ def always(box: Interval) -> bool:
 
 def nearest_to_zero(box: Interval) -> Array:
     """The number of least magnitude in the box."""
-    return jnp.clip(0.0, box.lower, box.upper)
+    return clip(0.0, box.lower, box.upper)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +62,7 @@ class Convex(Adjustable):
         ends = [self.smooth.point(x) for x in box]
         if self.turn is None:
             return self.smooth.range(ends)
-        return self.smooth.range([*ends, self.smooth.point(jnp.clip(self.turn, *box))])
+        return self.smooth.range([*ends, self.smooth.point(clip(self.turn, *box))])
 
     def family(self, box: Interval) -> Family[Lines]:
         """The tangent at a point of the box, and the chord."""
@@ -69,7 +70,7 @@ class Convex(Adjustable):
 
         def at(position: tuple[Array, Array]) -> Lines:
             concave = self.concave(box)
-            touch = jnp.clip(mix(jnp.where(concave, *position[::-1]), *box), *box)
+            touch = clip(mix(jnp.where(concave, *position[::-1]), *box), *box)
             start, _, end = points = [self.smooth.point(x) for x in (box.lower, touch, box.upper)]
             chord, tangent = secant(start, end), self.smooth.derivative(touch)
             lower = self.smooth.below(jnp.where(concave, chord, tangent), touch, points)

@@ -39,6 +39,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxlirpa._extrema import clip, maximum, minimum
 from jaxlirpa._relax.family import Family, mix, position_of
 from jaxlirpa._relax.lines import Adjustable, Lines, Point, secant
 from jaxlirpa._relax.smooth import Smooth, enclosing, midpoint
@@ -65,7 +66,7 @@ class Curve(Adjustable):
 
     def image(self, box: Interval) -> Interval:
         """The extremes are at the ends or at a turn."""
-        turns = [jnp.clip(x, box.lower, box.upper) for x in self.turns]
+        turns = [clip(x, box.lower, box.upper) for x in self.turns]
         return self.smooth.range([self.smooth.point(x) for x in (*box, *turns)])
 
     def family(self, box: Interval) -> Family[Lines]:
@@ -74,7 +75,7 @@ class Curve(Adjustable):
         pieces = list(itertools.pairwise(limits))
         first, second = pieces[::2], pieces[1::2]
         convex, concave = (first, second) if self.convex else (second, first)
-        bends = [jnp.clip(x, box.lower, box.upper) for x in self.bends]
+        bends = [clip(x, box.lower, box.upper) for x in self.bends]
         below = _lines_below(self.smooth, convex, bends, box)
         above = _lines_below(self.smooth.negated(), concave, bends, box)
         return enclosing(below, above, self.image(box))
@@ -129,7 +130,7 @@ def _tangents(f: Smooth, piece: Piece, ends: tuple[Point, Point]) -> _Tangents:
     start, end = ends
     left, right = piece
     inside = (start.x < right) & (end.x > left)
-    low, high = jnp.clip(left, start.x, end.x), jnp.clip(right, start.x, end.x)
+    low, high = clip(left, start.x, end.x), clip(right, start.x, end.x)
     first, last, sound = low, high, inside
     if not _outer(left):
         free = start.x >= left
@@ -148,8 +149,8 @@ def _tangent(
     """One of the tangents: where it touches, and how steep it is."""
     start, end = ends
     piece, first, last, _ = tangents
-    low, high = (jnp.clip(limit, start.x, end.x) for limit in piece)
-    at = jnp.clip(mix(position, first, last), jnp.minimum(first, last), jnp.maximum(first, last))
+    low, high = (clip(limit, start.x, end.x) for limit in piece)
+    at = clip(mix(position, first, last), minimum(first, last), maximum(first, last))
     # At an end of the box it moves with that end: of equal offsets either may be derived.
     at = jnp.where(at == start.x, start.x, jnp.where(at == end.x, end.x, at))
     slope, touch = _slope(f, at, piece), f.point(at)
@@ -160,7 +161,7 @@ def _tangent(
     for bound, end_, limited in ((low, start, position <= 0), (high, end, position >= 1)):
         chord = secant(end_, touch)
         kink = limited & (at == bound) & (at != end_.x)
-        steeper = jnp.maximum(slope, chord) if end_ is end else jnp.minimum(slope, chord)
+        steeper = maximum(slope, chord) if end_ is end else minimum(slope, chord)
         through = _with_derivative(slope, chord + moved)
         slope = jnp.where(kink, steeper, jnp.where(limited & (at != end_.x), through, slope))
     return touch, slope
@@ -212,9 +213,9 @@ def _nearest_sound(f: Smooth, piece: Piece, near: Array, far: Array, end: Point)
 
 def _between(a: Array, b: Array) -> Array:
     """A number between two: the middle, or where they are far apart that of the magnitudes."""
-    small, large = jnp.minimum(jnp.abs(a), jnp.abs(b)), jnp.maximum(jnp.abs(a), jnp.abs(b))
+    small, large = minimum(jnp.abs(a), jnp.abs(b)), maximum(jnp.abs(a), jnp.abs(b))
     geometric = jnp.sqrt(1 + small) * jnp.sqrt(1 + large) - 1
-    geometric = jnp.where(jnp.maximum(a, b) > 0, geometric, -geometric)
-    one_side = (jnp.minimum(a, b) >= 0) | (jnp.maximum(a, b) <= 0)
+    geometric = jnp.where(maximum(a, b) > 0, geometric, -geometric)
+    one_side = (minimum(a, b) >= 0) | (maximum(a, b) <= 0)
     far_apart = one_side & (large > 2 * (1 + small))
     return jnp.where(far_apart, geometric, 0.5 * a + 0.5 * b)

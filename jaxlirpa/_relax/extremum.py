@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 import jax.numpy as jnp
 
+from jaxlirpa._extrema import maximum
 from jaxlirpa._relax.family import Family
 from jaxlirpa._relax.lines import Point, offset_above, secant
 from jaxlirpa._relax.planes import AdjustableJointly, Plane, Planes
@@ -62,7 +63,7 @@ class Maximum(AdjustableJointly):
         alone = jnp.sum(top, self.axes, keepdims=True) == 1
         others = jnp.max(jnp.where(top, -jnp.inf, upper), self.axes, keepdims=True)
         start = jnp.max(jnp.where(top, lower, -jnp.inf), self.axes, keepdims=True)
-        others = jnp.where(alone, jnp.maximum(others, start), largest)
+        others = jnp.where(alone, maximum(others, start), largest)
         ends = Point(start, others), Point(largest, largest)
         slope = jnp.where(alone, secant(*ends), jnp.zeros_like(largest))
         slope = jnp.where(alone & (others <= start), jnp.ones_like(slope), slope)

@@ -15,6 +15,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import jax
 import jax.numpy as jnp
 
+from jaxlirpa._extrema import clip
 from jaxlirpa._typing import Array, PyTree
 
 Member = TypeVar("Member")
@@ -79,7 +80,7 @@ def position_of(x: Array, first: Array, last: Array) -> Array:
     width = 0.5 * last - 0.5 * first
     proper = width > 0
     position = (0.5 * x - 0.5 * first) / jnp.where(proper, width, jnp.ones_like(width))
-    return jnp.where(proper, jnp.clip(position, 0, 1), jnp.zeros_like(width))
+    return jnp.where(proper, clip(position, 0, 1), jnp.zeros_like(width))
 
 
 def between(table: PyTree, position: Array) -> PyTree:

@@ -18,6 +18,7 @@ from collections.abc import Sequence
 import jax.numpy as jnp
 import numpy as np
 
+from jaxlirpa._extrema import maximum
 from jaxlirpa._relax.planes import Plane, Planes
 from jaxlirpa._typing import Array, Interval, dual, norm
 
@@ -41,7 +42,7 @@ class Inner:
     def image(self, boxes: Sequence[Interval]) -> Interval:
         """As far to either side as the largest `x` allows."""
         _, x = boxes
-        spread = self._shaped(self.largest(jnp.maximum(*map(jnp.abs, x))), boxes)
+        spread = self._shaped(self.largest(maximum(*map(jnp.abs, x))), boxes)
         return Interval(-spread, spread)
 
     def planes(self, boxes: Sequence[Interval]) -> Planes:
@@ -63,4 +64,4 @@ class Inner:
 def _middle(x: Interval) -> tuple[Array, Array]:
     """The middle of a box, and how far its limits are from it."""
     middle = x.lower / 2 + x.upper / 2
-    return middle, jnp.maximum(x.upper - middle, middle - x.lower)
+    return middle, maximum(x.upper - middle, middle - x.lower)

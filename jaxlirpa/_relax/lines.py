@@ -14,6 +14,7 @@ from typing import NamedTuple, Protocol
 import jax
 import jax.numpy as jnp
 
+from jaxlirpa._extrema import maximum, minimum
 from jaxlirpa._relax.family import Family, between, single
 from jaxlirpa._typing import Array, Interval, vacuous_where_nan
 
@@ -70,7 +71,7 @@ def _means(table: Lines, position: tuple[Array, Array], box: Interval) -> Lines:
     (slope, offset), (slope_, offset_) = (
         between(lines, p) for lines, p in zip((table[:2], table[2:]), position, strict=True)
     )
-    far = jnp.maximum(jnp.abs(box.lower), jnp.abs(box.upper))
+    far = maximum(jnp.abs(box.lower), jnp.abs(box.upper))
     far = jnp.where(jnp.isfinite(far), far, 0)  # else the lines are constant
     info = jnp.finfo(far.dtype)
     room, room_ = (
@@ -174,9 +175,9 @@ def secant(a: Point, b: Point) -> Array:
 
 def offset_above(slope: Array, points: Sequence[Point]) -> Array:
     """Smallest offset whose line is on or above every point."""
-    return functools.reduce(jnp.maximum, [p.y - slope * p.x for p in points])
+    return functools.reduce(maximum, [p.y - slope * p.x for p in points])
 
 
 def offset_below(slope: Array, points: Sequence[Point]) -> Array:
     """Largest offset whose line is on or below every point."""
-    return functools.reduce(jnp.minimum, [p.y - slope * p.x for p in points])
+    return functools.reduce(minimum, [p.y - slope * p.x for p in points])

@@ -23,6 +23,7 @@ from collections.abc import Callable, Sequence
 import jax
 import jax.numpy as jnp
 
+from jaxlirpa._extrema import maximum
 from jaxlirpa._relax.family import Family
 from jaxlirpa._relax.planes import AdjustableJointly, Plane, Planes, mean
 from jaxlirpa._relax.product import Product
@@ -86,12 +87,12 @@ class Normalised(AdjustableJointly):
 
     def _others(self, d: Interval) -> tuple[Array, Array]:
         """The least and the largest sum of the other entries' squares."""
-        most = jnp.maximum(jnp.square(d.lower), jnp.square(d.upper))
-        least = jnp.square(jnp.maximum(jnp.maximum(d.lower, -d.upper), 0))
+        most = maximum(jnp.square(d.lower), jnp.square(d.upper))
+        least = jnp.square(maximum(maximum(d.lower, -d.upper), 0))
         size = math.prod(d.lower.shape[i] for i in self.axes)
         room = 4 * size * jnp.finfo(most.dtype).eps
         sums = [jnp.sum(x, self.axes, keepdims=True) for x in (least, most)]
-        below = jnp.maximum(sums[0] * (1 - room) - least, 0)
+        below = maximum(sums[0] * (1 - room) - least, 0)
         above = sums[1] * (1 + room) - most
         return jnp.where(jnp.isnan(below), 0, below), jnp.where(jnp.isnan(above), jnp.inf, above)
 
@@ -105,13 +106,13 @@ class Normalised(AdjustableJointly):
     def _rest(self, x: Array, least: Array, most: Array) -> Array:
         if self.centred:
             size = math.prod(x.shape[i] for i in self.axes)
-            least = jnp.maximum(least, jnp.square(x) / max(size - 1, 1))
+            least = maximum(least, jnp.square(x) / max(size - 1, 1))
         # At zero, where the slope jumps, the convex side's counts: tangents are drawn on that one.
         return jnp.where(x >= 0, least, most)
 
     def _lines(self, d: Interval, least: Array, most: Array) -> Family[tuple[Array, Array]]:
         """Lines below the smallest `y_i` as a function of `d_i`."""
-        unit = jax.lax.stop_gradient(jnp.maximum(jnp.abs(d.lower), jnp.abs(d.upper)))
+        unit = jax.lax.stop_gradient(maximum(jnp.abs(d.lower), jnp.abs(d.upper)))
         unit = jnp.where(unit > 0, unit, 1)
         size = math.prod(d.lower.shape[i] for i in self.axes)
 

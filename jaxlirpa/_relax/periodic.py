@@ -24,6 +24,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxlirpa._extrema import clip, maximum, minimum
 from jaxlirpa._relax.family import Family
 from jaxlirpa._relax.lines import Adjustable, Lines, Point, secant
 from jaxlirpa._relax.smooth import Smooth, enclose, enclosing, midpoint
@@ -53,8 +54,8 @@ class Wave(Adjustable):
         known = jnp.isfinite(box.lower) & jnp.isfinite(box.upper)
         trough, crest = trough | ~known, crest | ~known
         return Interval(
-            jnp.where(trough, -1, jnp.maximum(ends.lower, -1)),
-            jnp.where(crest, 1, jnp.minimum(ends.upper, 1)),
+            jnp.where(trough, -1, maximum(ends.lower, -1)),
+            jnp.where(crest, 1, minimum(ends.upper, 1)),
         )
 
     def family(self, box: Interval) -> Family[Lines]:
@@ -102,7 +103,7 @@ def _best_slope(f: Smooth, phase: float, box: Interval, middle: Array) -> Array:
         at, least = start.x, jnp.full_like(slope, jnp.inf)
         for p in _touching(f, phase, box, slope):
             value = p.y - slope * (p.x - middle)
-            at, least = jnp.where(value < least, p.x, at), jnp.minimum(value, least)
+            at, least = jnp.where(value < least, p.x, at), minimum(value, least)
         return at
 
     def halve(_: int, bracket: tuple[Array, Array]) -> tuple[Array, Array]:
@@ -121,7 +122,7 @@ def _best_slope(f: Smooth, phase: float, box: Interval, middle: Array) -> Array:
     width = box.upper - box.lower
     slope = jnp.where(right - left > 0.25 * width, secant(a, b), f.derivative(middle))
     steep = (width < 2 * _PERIOD) & (_blur(box) < 0.1)
-    return jnp.where(steep, jnp.clip(slope, -1, 1), 0)
+    return jnp.where(steep, clip(slope, -1, 1), 0)
 
 
 def _line_below(f: Smooth, phase: float, box: Interval, slope: Array) -> tuple[Array, Array]:
@@ -133,7 +134,7 @@ def _line_below(f: Smooth, phase: float, box: Interval, slope: Array) -> tuple[A
     _, *troughs, _ = jax.lax.stop_gradient(_touching(f, phase, box, slope))
     lowest = []
     for p in troughs:
-        absent, y = p.x == start.x, jax.lax.stop_gradient(jnp.minimum(p.y, f.function(p.x)))
+        absent, y = p.x == start.x, jax.lax.stop_gradient(minimum(p.y, f.function(p.x)))
         lowest.append(Point(jnp.where(absent, start.x, p.x), jnp.where(absent, start.y, y)))
     return f.below(slope, box.lower, [start, end, *lowest])
 
@@ -144,9 +145,7 @@ def _nearby(box: Interval, place: Array | float) -> tuple[Array, Array, Array]:
     The box is made larger by what rounding may have moved the points.
     """
     blur = (
-        8
-        * jnp.finfo(box.lower.dtype).eps
-        * (1 + jnp.maximum(jnp.abs(box.lower), jnp.abs(box.upper)))
+        8 * jnp.finfo(box.lower.dtype).eps * (1 + maximum(jnp.abs(box.lower), jnp.abs(box.upper)))
     )
     first = place + _PERIOD * jnp.ceil((box.lower - blur - place) / _PERIOD)
     last = place + _PERIOD * jnp.floor((box.upper + blur - place) / _PERIOD)
@@ -155,5 +154,5 @@ def _nearby(box: Interval, place: Array | float) -> tuple[Array, Array, Array]:
 
 def _blur(box: Interval) -> Array:
     """By how much rounding may move a point in the box."""
-    size = jnp.maximum(jnp.abs(box.lower), jnp.abs(box.upper))
+    size = maximum(jnp.abs(box.lower), jnp.abs(box.upper))
     return 8 * jnp.finfo(size.dtype).eps * (_PERIOD + size)

@@ -14,6 +14,7 @@ from typing import TypeAlias
 
 import jax.numpy as jnp
 
+from jaxlirpa._extrema import clip, maximum, minimum
 from jaxlirpa._relax.family import Family, mix
 from jaxlirpa._relax.lines import Adjustable, Lines, Point, offset_above, offset_below, secant
 from jaxlirpa._typing import Array, Interval
@@ -85,7 +86,7 @@ class OneKink(Adjustable):
         return Family((start, start), at, nodes=2)
 
     def _points(self, box: Interval) -> tuple[Point, ...]:
-        kink = jnp.clip(self.kink, box.lower, box.upper)
+        kink = clip(self.kink, box.lower, box.upper)
         return tuple(Point(x, self.function(x)) for x in (box.lower, kink, box.upper))
 
 
@@ -127,15 +128,15 @@ class Clip(Adjustable):
         return Family((share, share), at, nodes=2)
 
     def _points(self, box: Interval) -> tuple[Point, ...]:
-        low = jnp.clip(self.floor, box.lower, box.upper)
-        high = jnp.clip(self.ceiling, box.lower, box.upper)
+        low = clip(self.floor, box.lower, box.upper)
+        high = clip(self.ceiling, box.lower, box.upper)
         xs = (box.lower, low, high, box.upper)
-        return tuple(Point(x, jnp.minimum(jnp.maximum(x, self.floor), self.ceiling)) for x in xs)
+        return tuple(Point(x, minimum(maximum(x, self.floor), self.ceiling)) for x in xs)
 
 
 def _range(points: tuple[Point, ...]) -> Interval:
     ys = [p.y for p in points]
-    return Interval(functools.reduce(jnp.minimum, ys), functools.reduce(jnp.maximum, ys))
+    return Interval(functools.reduce(minimum, ys), functools.reduce(maximum, ys))
 
 
 def _around(points: tuple[Point, ...], lower: Array, upper: Array) -> Lines:

@@ -20,6 +20,7 @@ from collections.abc import Sequence
 
 import jax.numpy as jnp
 
+from jaxlirpa._extrema import maximum, minimum
 from jaxlirpa._relax.family import Family
 from jaxlirpa._relax.planes import AdjustableJointly, Plane, Planes, mean
 from jaxlirpa._typing import Array, Interval, vacuous_where_overflown
@@ -42,7 +43,7 @@ class Product(AdjustableJointly):
         """The extremes of a product are at the corners, and products vary on their own."""
         x, y = boxes
         corners = [a * b for a in x for b in y]
-        extremes = functools.reduce(jnp.minimum, corners), functools.reduce(jnp.maximum, corners)
+        extremes = functools.reduce(minimum, corners), functools.reduce(maximum, corners)
         return vacuous_where_overflown(Interval(*(jnp.sum(e, self.axes) for e in extremes)))
 
     def family(self, boxes: Sequence[Interval]) -> Family[Planes]:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import jax.numpy as jnp
 
+from jaxlirpa._extrema import maximum
 from jaxlirpa._relax.lines import Lines
 from jaxlirpa._typing import Array, Interval
 
@@ -34,7 +35,7 @@ class Rounding:
 
     def lines(self, box: Interval) -> Lines:
         """Two lines of slope one, half a step away; where a value overflows, none."""
-        largest = jnp.maximum(jnp.abs(box.lower), jnp.abs(box.upper))
+        largest = maximum(jnp.abs(box.lower), jnp.abs(box.upper))
         step = largest * self.eps + self.tiny
         image = self.image(box)
         finite = jnp.isfinite(image.lower) & jnp.isfinite(image.upper)

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 
 import jax.numpy as jnp
 
+from jaxlirpa._extrema import maximum, minimum
 from jaxlirpa._relax.planes import Plane, Planes
 from jaxlirpa._typing import Array, Interval
 
@@ -35,8 +36,8 @@ class Choice:
             return jnp.where(always, y, jnp.where(never, x, hull))
 
         return Interval(
-            side(a.lower, b.lower, jnp.minimum(a.lower, b.lower)),
-            side(a.upper, b.upper, jnp.maximum(a.upper, b.upper)),
+            side(a.lower, b.lower, minimum(a.lower, b.lower)),
+            side(a.upper, b.upper, maximum(a.upper, b.upper)),
         )
 
     def planes(self, boxes: Sequence[Interval]) -> Planes:
@@ -48,7 +49,7 @@ class Choice:
         open = (least < 0) & (most > 0)
         share = jnp.where(open, most / jnp.where(open, most - least, 1), 1.0 * (most > 0))
         share = share.astype(a.lower.dtype)
-        gap = jnp.where(certain, 0, share * jnp.minimum(least, 0))
+        gap = jnp.where(certain, 0, share * minimum(least, 0))
         below_b = jnp.where(certain, chosen, share)
         above_b = jnp.where(certain, chosen, 1 - share)
         return Planes(

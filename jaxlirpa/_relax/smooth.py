@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 
 import jax.numpy as jnp
 
+from jaxlirpa._extrema import clip, maximum, minimum
 from jaxlirpa._relax.family import Family
 from jaxlirpa._relax.lines import Lines, Point, offset_below
 from jaxlirpa._typing import Array, Interval, vacuous_where_overflown
@@ -61,7 +62,7 @@ class Smooth:
         lower = [p.y - e for p, e in zip(points, errors, strict=True)]
         upper = [p.y + e for p, e in zip(points, errors, strict=True)]
         return vacuous_where_overflown(
-            Interval(functools.reduce(jnp.minimum, lower), functools.reduce(jnp.maximum, upper))
+            Interval(functools.reduce(minimum, lower), functools.reduce(maximum, upper))
         )
 
     def below(self, slope: Array, at: Array, points: Sequence[Point]) -> tuple[Array, Array]:
@@ -79,25 +80,25 @@ class Smooth:
         Returns:
             Slope and offset; the slope is zero and the offset minus infinity where there is none.
         """
-        far = functools.reduce(jnp.maximum, [jnp.abs(p.x) for p in points])
+        far = functools.reduce(maximum, [jnp.abs(p.x) for p in points])
         # A point too high for the line to reach may as well be a little lower. What could still
         # overflow is sorted out beforehand, by products alone: a sum of products may be rounded
         # differently wherever the compiler repeats it, and so decide differently.
         big = 0.125 * jnp.finfo(far.dtype).max
         errors = [jnp.where(p.y < big, self._error(p), 0) for p in points]
-        points = [p._replace(y=jnp.minimum(p.y, big)) for p in points]
-        lowest = functools.reduce(jnp.minimum, [p.y for p in points])
+        points = [p._replace(y=minimum(p.y, big)) for p in points]
+        lowest = functools.reduce(minimum, [p.y for p in points])
         steep = jnp.abs(slope)
         if self.terms is not None:
-            steep = jnp.maximum(steep, self.terms(at))
+            steep = maximum(steep, self.terms(at))
         unit = self.ulps(at) * jnp.finfo(far.dtype).eps
-        reach = functools.reduce(jnp.maximum, [unit * (far * steep), *errors])
+        reach = functools.reduce(maximum, [unit * (far * steep), *errors])
         ok = (steep * far < big) & (steep < big) & (reach < big) & (lowest > -big)
         slope, reach = jnp.where(ok, slope, 0), jnp.where(ok, reach, 0)
         return slope, jnp.where(ok, offset_below(slope, points) - reach, -jnp.inf)
 
     def _error(self, point: Point) -> Array:
-        size = jnp.where(jnp.isfinite(point.y), jnp.maximum(jnp.abs(point.y), self.floor), 0)
+        size = jnp.where(jnp.isfinite(point.y), maximum(jnp.abs(point.y), self.floor), 0)
         return self.ulps(point.x) * jnp.finfo(size.dtype).eps * size
 
 
@@ -130,4 +131,4 @@ def enclosing(
 
 def midpoint(box: Interval) -> Array:
     """The middle of the box: the tangent there has the largest mean of all tangents."""
-    return jnp.clip(0.5 * box.lower + 0.5 * box.upper, box.lower, box.upper)
+    return clip(0.5 * box.lower + 0.5 * box.upper, box.lower, box.upper)

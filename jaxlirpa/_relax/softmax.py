@@ -24,6 +24,7 @@ from collections.abc import Sequence
 import jax.numpy as jnp
 import numpy as np
 
+from jaxlirpa._extrema import maximum, minimum
 from jaxlirpa._relax.family import Family
 from jaxlirpa._relax.planes import AdjustableJointly, Plane, Planes, mean
 from jaxlirpa._relax.sumexp import LogSumExp
@@ -58,7 +59,7 @@ class Softmax(AdjustableJointly):
         highest = tangent.offset + jnp.sum(slopes * differences.upper, self.axis)
         above = [
             self._chord(slopes, tangent.offset, level.lower, end)
-            for end in (level.upper, jnp.maximum(jnp.minimum(highest, level.upper), level.lower))
+            for end in (level.upper, maximum(minimum(highest, level.upper), level.lower))
         ]
         (rise,) = secant.slopes
         assert rise is not None
@@ -95,7 +96,7 @@ class Softmax(AdjustableJointly):
         high = jnp.exp(-start)
         fall = high * jnp.where(wide, jnp.expm1(start - end) / jnp.where(wide, end - start, 1), -1)
         # Above a convex function between two points once it is above it at both.
-        top = jnp.maximum(high - fall * start, jnp.exp(-end) - fall * end)
+        top = maximum(high - fall * start, jnp.exp(-end) - fall * end)
         # An exponential is known to as many units in the last place as its argument is large.
         info = jnp.finfo(top.dtype)
         room = 8 * info.eps * (high - fall) * (1 + jnp.abs(start) + jnp.abs(offset)) + info.tiny

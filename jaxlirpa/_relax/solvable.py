@@ -21,6 +21,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxlirpa._extrema import clip
 from jaxlirpa._relax.family import Family
 from jaxlirpa._relax.lines import Adjustable, Lines, Point
 from jaxlirpa._relax.smooth import Smooth, enclose, enclosing, midpoint
@@ -49,7 +50,7 @@ class Solvable(Adjustable):
 
     def image(self, box: Interval) -> Interval:
         """The extremes are at the ends or at a turn."""
-        turns = [jnp.clip(x, box.lower, box.upper) for x in self.turns]
+        turns = [clip(x, box.lower, box.upper) for x in self.turns]
         return self.smooth.range([self.smooth.point(x) for x in (*box, *turns)])
 
     def family(self, box: Interval) -> Family[Lines]:
@@ -89,7 +90,7 @@ class _Side(NamedTuple):
 
 def _candidates(side: _Side, box: Interval, slope: Array) -> list[Point]:
     """The points one of which a line of this slope touches."""
-    inner = [jnp.clip(x, box.lower, box.upper) for x in side.where(slope)]
+    inner = [clip(x, box.lower, box.upper) for x in side.where(slope)]
     return [side.smooth.point(x) for x in (*box, *jax.lax.stop_gradient(inner))]
 
 

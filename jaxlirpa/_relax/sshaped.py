@@ -28,6 +28,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from jaxlirpa._extrema import clip, maximum, minimum
 from jaxlirpa._relax.family import Family, mix, position_of
 from jaxlirpa._relax.lines import Adjustable, Lines, Point, offset_below, secant
 from jaxlirpa._typing import Array, Interval
@@ -80,19 +81,19 @@ def lower_lines(
     start, end = Point(box.lower, f(box.lower)), Point(box.upper, f(box.upper))
     last, sound_somewhere = _last_sound_tangent(f, derivative, box)
     # Where no tangent is sound, `last` may be outside of the box, and nothing is drawn at it.
-    last = jnp.where(sound_somewhere, jnp.minimum(last, box.upper), box.lower)
-    middle = jnp.minimum(last, box.lower + 0.5 * (box.upper - box.lower))
+    last = jnp.where(sound_somewhere, minimum(last, box.upper), box.lower)
+    middle = minimum(last, box.lower + 0.5 * (box.upper - box.lower))
 
     def at(position: Array) -> tuple[Array, Array]:
-        x = jnp.clip(mix(position, box.lower, last), box.lower, last)
+        x = clip(mix(position, box.lower, last), box.lower, last)
         touch, slope, chord = Point(x, f(x)), derivative(x), secant(start, end)
         slope = jnp.where(sound_somewhere, slope, chord)
         offset = jnp.where(
             sound_somewhere, offset_below(slope, (touch,)), offset_below(chord, (start, end))
         )
         # f is known to its last places only: step out by those of the largest term on the box.
-        largest = jnp.maximum(jnp.abs(start.x), jnp.abs(end.x)) * jnp.abs(slope)
-        largest = jnp.maximum(largest, jnp.maximum(jnp.abs(start.y), jnp.abs(end.y)))
+        largest = maximum(jnp.abs(start.x), jnp.abs(end.x)) * jnp.abs(slope)
+        largest = maximum(largest, maximum(jnp.abs(start.y), jnp.abs(end.y)))
         return slope, offset - 4 * jnp.finfo(offset.dtype).eps * largest
 
     return Family(position_of(middle, box.lower, last), at)
@@ -113,7 +114,7 @@ def _last_sound_tangent(
         return jnp.where(ok, middle, sound), jnp.where(ok, beyond, middle)
 
     upper = jax.lax.stop_gradient(box.upper)
-    reach = jnp.maximum(upper, (jnp.floor(upper / _GRID) + 1) * _GRID)
+    reach = maximum(upper, (jnp.floor(upper / _GRID) + 1) * _GRID)
     root, _ = jax.lax.fori_loop(
         0, _STEPS, halve, (jnp.full_like(upper, -_FAR), jnp.zeros_like(upper))
     )

@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 
 import jax.numpy as jnp
 
+from jaxlirpa._extrema import clip, maximum
 from jaxlirpa._relax.family import Family, between
 from jaxlirpa._relax.lines import Adjustable, Lines, Point, offset_above, offset_below, secant
 from jaxlirpa._relax.smooth import midpoint
@@ -48,18 +49,18 @@ class Staircase(Adjustable):
         constant = a == b
         before = a if self.single else b - 1
         after = b if self.single else a + 1
-        first = jnp.clip(self.rise(a), *box)
-        last = jnp.clip(self.rise(before), *box)
+        first = clip(self.rise(a), *box)
+        last = clip(self.rise(before), *box)
         start, end = Point(box.lower, a), Point(box.upper, b)
         below = [start, Point(first, a), Point(last, before), end]
         above = [start, Point(first, after), Point(last, b), end]
         middle, zero = midpoint(box), jnp.zeros_like(a)
-        far = jnp.maximum(jnp.abs(box.lower), jnp.abs(box.upper))
+        far = maximum(jnp.abs(box.lower), jnp.abs(box.upper))
 
         def at(position: tuple[Array, Array]) -> Lines:
             lower = jnp.where(constant, zero, between(_edges(below), position[0]))
             upper = jnp.where(constant, zero, between(_edges(above), position[1]))
-            size = jnp.maximum(jnp.abs(a), jnp.abs(b)) + far * jnp.maximum(lower, upper)
+            size = maximum(jnp.abs(a), jnp.abs(b)) + far * maximum(lower, upper)
             room = 2 * jnp.finfo(far.dtype).eps * size
             low, high = offset_below(lower, below) - room, offset_above(upper, above) + room
             return Lines(lower, jnp.where(constant, a, low), upper, jnp.where(constant, a, high))

@@ -21,6 +21,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxlirpa._extrema import maximum
 from jaxlirpa._relax.family import Family, mix
 from jaxlirpa._relax.planes import AdjustableJointly, Plane, Planes
 from jaxlirpa._typing import Array, Interval
@@ -92,7 +93,7 @@ class LogSumExp(AdjustableJointly):
         slopes = rise / middle
         at = jnp.squeeze(jnp.log(middle) + scale, axes)
         ulps = 8 * jnp.finfo(at.dtype).eps
-        largest = jnp.maximum(jnp.abs(box.lower), jnp.abs(box.upper))
+        largest = maximum(jnp.abs(box.lower), jnp.abs(box.upper))
         room = ulps * (1 + entropy + jnp.sum(weights * largest, axes))
         tangent = Plane((weights,), entropy - room)
         room = ulps * (1 + jnp.abs(at) + jnp.sum(slopes * jnp.abs(point), axes))

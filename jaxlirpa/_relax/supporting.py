@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import jax.numpy as jnp
 
+from jaxlirpa._extrema import clip
 from jaxlirpa._relax.family import Family, mix, position_of
 from jaxlirpa._typing import Array, Interval
 
@@ -30,6 +31,6 @@ def supporting(
         line: a sound line from its slope, of any size.
         box: where the lines are sound.
     """
-    aims = (jnp.clip(mix(jnp.full_like(box.lower, x), *box), *box) for x in _AIMS)
+    aims = (clip(mix(jnp.full_like(box.lower, x), *box), *box) for x in _AIMS)
     first, middle, last = map(best, aims)
     return Family(position_of(middle, first, last), lambda p: line(mix(p, first, last)))

@@ -21,6 +21,7 @@ from typing import TypeAlias
 
 import jax.numpy as jnp
 
+from jaxlirpa._extrema import clip, maximum, minimum
 from jaxlirpa._relax.family import Family
 from jaxlirpa._relax.lines import Adjustable, Lines, among
 from jaxlirpa._relax.smooth import enclose
@@ -81,7 +82,7 @@ class _Pieces:
             -1, *[1] * box.lower.ndim
         )
         lower, upper = box.lower[None], box.upper[None]
-        self.nodes = jnp.clip((1 - weight) * lower + weight * upper, lower, upper)
+        self.nodes = clip((1 - weight) * lower + weight * upper, lower, upper)
         piece = Interval(self.nodes[:-1], self.nodes[1:])
         self.count = count
         self.at = values(Interval(self.nodes, self.nodes)).lower
@@ -94,10 +95,10 @@ class _Pieces:
         left, right = self.at[:-1] - slope * a, self.at[1:] - slope * b
         fall, rise = self.slopes.lower - slope, self.slopes.upper - slope
         apart = jnp.where(rise > fall, rise - fall, 1)
-        meet = jnp.clip((left - right + rise * (b - a)) / apart, 0, b - a)
-        crossed = jnp.minimum(left + fall * meet, right - rise * (b - a - meet))
+        meet = clip((left - right + rise * (b - a)) / apart, 0, b - a)
+        crossed = minimum(left + fall * meet, right - rise * (b - a - meet))
         bound = jnp.where(fall >= 0, left, jnp.where(rise <= 0, right, crossed))
-        ranged = self.least - jnp.maximum(slope * a, slope * b)
+        ranged = self.least - maximum(slope * a, slope * b)
         lowest = jnp.fmax(bound, ranged).min(0)
         return jnp.where(jnp.isfinite(lowest), lowest - self._room(slope), -jnp.inf)
 
@@ -130,7 +131,7 @@ class _Pieces:
     def _room(self, slope: Array) -> Array:
         """What rounding may have done to the sums above."""
         far, width = jnp.abs(self.nodes).max(0), self.nodes[-1] - self.nodes[0]
-        steep = jnp.maximum(jnp.abs(self.slopes.lower), jnp.abs(self.slopes.upper)).max(0)
+        steep = maximum(jnp.abs(self.slopes.lower), jnp.abs(self.slopes.upper)).max(0)
         steep = jnp.where(jnp.isfinite(steep), steep, 0) + jnp.abs(slope)
         high = jnp.where(jnp.isfinite(self.at), jnp.abs(self.at), 0).max(0)
         return 16 * jnp.finfo(far.dtype).eps * (jnp.abs(slope) * far + steep * width + high)

@@ -367,9 +367,8 @@ def test_one_row_serves_all_classes() -> None:
 
 
 def test_intervals_are_propagated_once() -> None:
-    """Two products for one, and a third one backwards; the rest is what is done entry by entry.
-
-    A second pass of intervals would make it 5.6 times the natural loss.
+    """Two products for one, and a third one backwards: with all that is done entry by entry, less
+    than three times the natural loss.
     """
     own = dense(10, (96,) * 4)
     plain, ibp, fused, none = (
@@ -381,8 +380,8 @@ def test_intervals_are_propagated_once() -> None:
             (train.fused(own.fn), (EPS,), {"beta": 0.0}),
         )
     )
-    assert ibp < 4.2 * plain, (ibp, plain)
-    assert fused < 1.6 * ibp, (fused, ibp)
+    assert ibp < 3 * plain, (ibp, plain)
+    assert fused < 5 * plain, (fused, plain)
     assert none < 1.01 * ibp, (none, ibp)
 
 

@@ -1,0 +1,63 @@
+"""Maximum and minimum of two arrays, with derivatives that take little memory.
+
+Between equal numbers JAX takes the mean of both derivatives, and so keeps two arrays of floats,
+the shares of the operands, from the forward to the backward pass of a gradient; relaxations are
+made of these functions, and that was half of all that a step of certified training held. Here one
+operand counts, which takes a truth value an entry, and is a derivative from one side as well: of
+equal numbers the maximum is the first and the minimum the second, so that the derivatives of
+`maximum(x, y) + minimum(x, y)` are those of `x + y`.
+"""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+import jax
+import jax.numpy as jnp
+
+
+@jax.jit
+def maximum(x: jax.typing.ArrayLike, y: jax.typing.ArrayLike) -> jax.Array:
+    """The larger number, entry by entry; NaN where one is."""
+    return _maximum(*_promoted(x, y))
+
+
+@jax.jit
+def minimum(x: jax.typing.ArrayLike, y: jax.typing.ArrayLike) -> jax.Array:
+    """The smaller number, entry by entry; NaN where one is."""
+    return _minimum(*_promoted(x, y))
+
+
+def clip(
+    x: jax.typing.ArrayLike, low: jax.typing.ArrayLike, high: jax.typing.ArrayLike
+) -> jax.Array:
+    """`x`, or the limit that it is beyond."""
+    return minimum(maximum(x, low), high)
+
+
+def _promoted(x: jax.typing.ArrayLike, y: jax.typing.ArrayLike) -> list[jax.Array]:
+    dtype = jnp.result_type(x, y)
+    return [jnp.asarray(a, dtype) for a in (x, y)]
+
+
+@jax.custom_jvp
+def _maximum(x: jax.Array, y: jax.Array) -> jax.Array:
+    return jnp.maximum(x, y)
+
+
+@jax.custom_jvp
+def _minimum(x: jax.Array, y: jax.Array) -> jax.Array:
+    return jnp.minimum(x, y)
+
+
+_Pair: TypeAlias = tuple[jax.Array, jax.Array]
+
+
+@_maximum.defjvp
+def _(points: _Pair, moves: _Pair) -> _Pair:
+    return jnp.maximum(*points), jnp.where(points[0] >= points[1], *moves)
+
+
+@_minimum.defjvp
+def _(points: _Pair, moves: _Pair) -> _Pair:
+    return jnp.minimum(*points), jnp.where(points[0] < points[1], *moves)
