@@ -1,11 +1,14 @@
 """Maximum and minimum of two arrays, with derivatives that take little memory.
 
 Between equal numbers JAX takes the mean of both derivatives, and so keeps two arrays of floats,
-the shares of the operands, from the forward to the backward pass of a gradient; relaxations are
-made of these functions, and that was half of all that a step of certified training held. Here one
-operand counts, which takes a truth value an entry, and is a derivative from one side as well: of
-equal numbers the maximum is the first and the minimum the second, so that the derivatives of
+the shares of the operands, from the forward to the backward pass of a gradient: relaxations consist
+of these functions, and that was half of what a step of certified training held. Here one operand
+counts, which takes a truth value an entry, and is a derivative from one side as well: of equal
+numbers the maximum is the first and the minimum the second, so that the derivatives of
 `maximum(x, y) + minimum(x, y)` are those of `x + y`.
+
+Not for numbers that are equal but for rounding: a compiler may compute a truth value again, round
+otherwise, and then count both operands, or none.
 """
 
 from __future__ import annotations
@@ -31,8 +34,8 @@ def minimum(x: jax.typing.ArrayLike, y: jax.typing.ArrayLike) -> jax.Array:
 def clip(
     x: jax.typing.ArrayLike, low: jax.typing.ArrayLike, high: jax.typing.ArrayLike
 ) -> jax.Array:
-    """`x`, or the limit that it is beyond."""
-    return minimum(maximum(x, low), high)
+    """`x`, or the limit that it is beyond; where it is at a limit, it is `x` that is derived."""
+    return minimum(high, maximum(x, low))
 
 
 def _promoted(x: jax.typing.ArrayLike, y: jax.typing.ArrayLike) -> list[jax.Array]:

@@ -10,8 +10,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxlirpa._extrema import maximum, minimum
-
 Array: TypeAlias = jax.Array
 ArrayLike: TypeAlias = jax.typing.ArrayLike
 PyTree: TypeAlias = Any
@@ -147,9 +145,9 @@ def intersect(a: Interval, b: Interval) -> Interval:
     Two enclosures of the same point can only miss each other by rounding; then the gap between
     them is returned, so that the result is always ordered.
     """
-    lower = maximum(a.lower, b.lower)
-    upper = minimum(a.upper, b.upper)
-    return Interval(minimum(lower, upper), maximum(lower, upper))
+    lower = jnp.maximum(a.lower, b.lower)
+    upper = jnp.minimum(a.upper, b.upper)
+    return Interval(jnp.minimum(lower, upper), jnp.maximum(lower, upper))
 
 
 def vacuous_where_overflown(box: Interval) -> Interval:

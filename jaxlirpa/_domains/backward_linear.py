@@ -227,8 +227,8 @@ def _substitute(
     rows = matrix(side.coefficients)
     up = rows >= 0
     slope, gap = (
-        jnp.where(up, *(matrix(_by_row(x, shape)) for x in pair))
-        for pair in zip(positive, negative, strict=True)
+        jnp.where(up, matrix(_by_row(x, shape)), matrix(_by_row(y, shape)))
+        for x, y in zip(positive, negative, strict=True)
     )
     offset = side.offset + sums((rows * gap).reshape(shape), examples)
     return Side((rows * slope).reshape(shape), offset)

@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 
 import jax.numpy as jnp
 
-from jaxlirpa._extrema import maximum, minimum
 from jaxlirpa._graph.graph import Graph, Ref
 from jaxlirpa._methods.chain import merged
 from jaxlirpa._methods.given import Named, check_possible, resolved, strategy
@@ -194,7 +193,7 @@ def _around(value: Array, box: Interval, found: Interval) -> Interval:
     neither is what was found around it.
     """
     found = vacuous_where_nan(found)
-    lower, upper = maximum(box.lower, found.lower), minimum(box.upper, found.upper)
+    lower, upper = jnp.maximum(box.lower, found.lower), jnp.minimum(box.upper, found.upper)
     return Interval(jnp.where(lower > value, value, lower), jnp.where(upper < value, value, upper))
 
 

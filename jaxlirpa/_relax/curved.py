@@ -41,7 +41,7 @@ import numpy as np
 
 from jaxlirpa._extrema import clip, maximum, minimum
 from jaxlirpa._relax.family import Family, mix, position_of
-from jaxlirpa._relax.lines import Adjustable, Lines, Point, secant
+from jaxlirpa._relax.lines import Adjustable, Lines, Point, secant, with_derivative
 from jaxlirpa._relax.smooth import Smooth, enclosing, midpoint
 from jaxlirpa._typing import Array, Interval
 
@@ -161,15 +161,10 @@ def _tangent(
     for bound, end_, limited in ((low, start, position <= 0), (high, end, position >= 1)):
         chord = secant(end_, touch)
         kink = limited & (at == bound) & (at != end_.x)
-        steeper = maximum(slope, chord) if end_ is end else minimum(slope, chord)
-        through = _with_derivative(slope, chord + moved)
+        steeper = jnp.maximum(slope, chord) if end_ is end else jnp.minimum(slope, chord)
+        through = with_derivative(slope, chord + moved)
         slope = jnp.where(kink, steeper, jnp.where(limited & (at != end_.x), through, slope))
     return touch, slope
-
-
-def _with_derivative(value: Array, of: Array) -> Array:
-    """A value, with the derivative of another one."""
-    return jax.lax.stop_gradient(value) + (of - jax.lax.stop_gradient(of))
 
 
 def _outer(limit: Array | float) -> bool:

@@ -14,7 +14,7 @@ from typing import NamedTuple, Protocol
 import jax
 import jax.numpy as jnp
 
-from jaxlirpa._extrema import maximum, minimum
+from jaxlirpa._extrema import maximum
 from jaxlirpa._relax.family import Family, between, single
 from jaxlirpa._typing import Array, Interval, vacuous_where_nan
 
@@ -173,11 +173,32 @@ def secant(a: Point, b: Point) -> Array:
     return jnp.where(proper & jnp.isfinite(slope), slope, jnp.zeros_like(slope))
 
 
-def offset_above(slope: Array, points: Sequence[Point]) -> Array:
-    """Smallest offset whose line is on or above every point."""
-    return functools.reduce(maximum, [p.y - slope * p.x for p in points])
+def offset_above(slope: Array, points: Sequence[Point], touched: Point | None = None) -> Array:
+    """Smallest offset whose line is on or above every point.
+
+    Args:
+        slope: of the line.
+        points: of the function.
+        touched: where the line is known to touch the function but for rounding, if it is. Its
+            offset is what is derived then, whichever of equal offsets rounding makes the smallest.
+    """
+    offset = functools.reduce(jnp.maximum, [p.y - slope * p.x for p in points])
+    return offset if touched is None else with_derivative(offset, touched.y - slope * touched.x)
 
 
-def offset_below(slope: Array, points: Sequence[Point]) -> Array:
-    """Largest offset whose line is on or below every point."""
-    return functools.reduce(minimum, [p.y - slope * p.x for p in points])
+def offset_below(slope: Array, points: Sequence[Point], touched: Point | None = None) -> Array:
+    """Largest offset whose line is on or below every point; see `offset_above`."""
+    offset = functools.reduce(jnp.minimum, [p.y - slope * p.x for p in points])
+    return offset if touched is None else with_derivative(offset, touched.y - slope * touched.x)
+
+
+@jax.custom_jvp
+def with_derivative(value: Array, of: Array) -> Array:
+    """A value, with the derivative of another one."""
+    del of
+    return value
+
+
+@with_derivative.defjvp
+def _(values: tuple[Array, Array], moves: tuple[Array, Array]) -> tuple[Array, Array]:
+    return values[0], moves[1]

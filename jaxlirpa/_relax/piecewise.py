@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TypeAlias
 
 import jax.numpy as jnp
@@ -81,7 +81,8 @@ class OneKink(Adjustable):
             )
             convex = self.left <= self.right
             lower, upper = jnp.where(convex, below, chord), jnp.where(convex, chord, above)
-            return _around(points, lower, upper)
+            start, kink, _ = points
+            return _around(points, lower, upper, *_if(convex, (kink, start), (start, kink)))
 
         return Family((start, start), at, nodes=2)
 
@@ -123,7 +124,7 @@ class Clip(Adjustable):
         def at(position: tuple[Array, Array]) -> Lines:
             lower = jnp.where(floor_inside, position[0] * steepest[0], chord)
             upper = jnp.where(ceiling_inside, position[1] * steepest[1], chord)
-            return _around(points, lower, upper)
+            return _around(points, lower, upper, low, high)
 
         return Family((share, share), at, nodes=2)
 
@@ -139,6 +140,21 @@ def _range(points: tuple[Point, ...]) -> Interval:
     return Interval(functools.reduce(minimum, ys), functools.reduce(maximum, ys))
 
 
-def _around(points: tuple[Point, ...], lower: Array, upper: Array) -> Lines:
-    """Lines of given slopes around a function that is linear between the points."""
-    return Lines(lower, offset_below(lower, points), upper, offset_above(upper, points))
+def _if(condition: Array, true: tuple[Point, Point], false: tuple[Point, Point]) -> Iterator[Point]:
+    for a, b in zip(true, false, strict=True):
+        yield Point(jnp.where(condition, a.x, b.x), jnp.where(condition, a.y, b.y))
+
+
+def _around(
+    points: tuple[Point, ...], lower: Array, upper: Array, below: Point, above: Point
+) -> Lines:
+    """Lines of given slopes around a function that is linear between the points.
+
+    Args:
+        points: the ends and the kinks.
+        lower, upper: the slopes.
+        below, above: the points that the lines go through.
+    """
+    return Lines(
+        lower, offset_below(lower, points, below), upper, offset_above(upper, points, above)
+    )

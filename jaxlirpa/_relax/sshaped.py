@@ -89,7 +89,7 @@ def lower_lines(
         touch, slope, chord = Point(x, f(x)), derivative(x), secant(start, end)
         slope = jnp.where(sound_somewhere, slope, chord)
         offset = jnp.where(
-            sound_somewhere, offset_below(slope, (touch,)), offset_below(chord, (start, end))
+            sound_somewhere, offset_below(slope, (touch,)), offset_below(chord, (start, end), start)
         )
         # f is known to its last places only: step out by those of the largest term on the box.
         largest = maximum(jnp.abs(start.x), jnp.abs(end.x)) * jnp.abs(slope)
