@@ -38,7 +38,7 @@ from jaxlirpa._relax.planes import Plane, Planes
 from jaxlirpa._relax.planes import around as planes_around
 from jaxlirpa._special.convolution import transpose
 from jaxlirpa._special.dense import behind_dense
-from jaxlirpa._typing import Array, matrix, summed_product, sums
+from jaxlirpa._typing import Array, matrix, summed_product
 
 Relaxed = TypeVar("Relaxed")
 
@@ -225,13 +225,16 @@ def _substitute(
     """
     shape = side.coefficients.shape
     rows = matrix(side.coefficients)
-    up = rows >= 0
-    slope, gap = (
-        jnp.where(up, matrix(_by_row(x, shape)), matrix(_by_row(y, shape)))
-        for x, y in zip(positive, negative, strict=True)
+    up = maximum(rows, 0)
+    down = rows - up
+    (slope, gap), (slope_, gap_) = (
+        [matrix(_by_row(x, shape)) for x in line] for line in (positive, negative)
     )
-    offset = side.offset + sums((rows * gap).reshape(shape), examples)
-    return Side((rows * slope).reshape(shape), offset)
+    gaps = [
+        (part.reshape(shape), x.reshape(-1, *shape[1:])) for part, x in ((up, gap), (down, gap_))
+    ]
+    offset = side.offset + inner_products(gaps, examples)
+    return Side((up * slope + down * slope_).reshape(shape), offset)
 
 
 def _by_row(x: Array, shape: tuple[int, ...]) -> Array:
