@@ -64,4 +64,4 @@ class Inner:
 def _middle(x: Interval) -> tuple[Array, Array]:
     """The middle of a box, and how far its limits are from it."""
     middle = x.lower / 2 + x.upper / 2
-    return middle, maximum(x.upper - middle, middle - x.lower)
+    return middle, jnp.maximum(x.upper - middle, middle - x.lower)

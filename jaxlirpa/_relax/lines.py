@@ -180,7 +180,7 @@ def offset_above(slope: Array, points: Sequence[Point], touched: Point | None = 
         slope: of the line.
         points: of the function.
         touched: where the line is known to touch the function but for rounding, if it is. Its
-            offset is what is derived then, whichever of equal offsets rounding makes the smallest.
+            offset is what is derived then, whichever of equal offsets rounding prefers.
     """
     offset = functools.reduce(jnp.maximum, [p.y - slope * p.x for p in points])
     return offset if touched is None else with_derivative(offset, touched.y - slope * touched.x)

@@ -96,7 +96,7 @@ class Softmax(AdjustableJointly):
         high = jnp.exp(-start)
         fall = high * jnp.where(wide, jnp.expm1(start - end) / jnp.where(wide, end - start, 1), -1)
         # Above a convex function between two points once it is above it at both.
-        top = maximum(high - fall * start, jnp.exp(-end) - fall * end)
+        top = jnp.maximum(high - fall * start, jnp.exp(-end) - fall * end)
         # An exponential is known to as many units in the last place as its argument is large.
         info = jnp.finfo(top.dtype)
         room = 8 * info.eps * (high - fall) * (1 + jnp.abs(start) + jnp.abs(offset)) + info.tiny

@@ -21,7 +21,7 @@ from typing import TypeAlias
 
 import jax.numpy as jnp
 
-from jaxlirpa._extrema import clip, maximum, minimum
+from jaxlirpa._extrema import clip, maximum
 from jaxlirpa._relax.family import Family
 from jaxlirpa._relax.lines import Adjustable, Lines, among
 from jaxlirpa._relax.smooth import enclose
@@ -96,7 +96,7 @@ class _Pieces:
         fall, rise = self.slopes.lower - slope, self.slopes.upper - slope
         apart = jnp.where(rise > fall, rise - fall, 1)
         meet = clip((left - right + rise * (b - a)) / apart, 0, b - a)
-        crossed = minimum(left + fall * meet, right - rise * (b - a - meet))
+        crossed = jnp.minimum(left + fall * meet, right - rise * (b - a - meet))
         bound = jnp.where(fall >= 0, left, jnp.where(rise <= 0, right, crossed))
         ranged = self.least - maximum(slope * a, slope * b)
         lowest = jnp.fmax(bound, ranged).min(0)
