@@ -105,6 +105,23 @@ def test_derivatives_are_the_same(act: str) -> None:
     np.testing.assert_allclose(forward, whole[1], rtol=1e-8)
 
 
+@pytest.mark.parametrize("compiled", [False, True])
+def test_derivatives_of_mapped_calls(compiled: bool) -> None:
+    """Mapped inside of the derivative, with as many chunks for each as it needs."""
+    fn, params = network(jax.nn.relu), weights(1)
+    batch = jnp.stack([CENTER, 0 * CENTER, -3 * CENTER])
+
+    def loss(params: Any, size: int) -> jax.Array:
+        single = jaxlirpa.crown(fn, rows_per_chunk=size)
+        bound = jax.vmap(jax.jit(single) if compiled else single, (None, 0, None))
+        lower, upper = bound(params, batch, 0.2)
+        return jnp.sum(upper - lower)
+
+    whole, part = (jax.grad(loss)(params, size) for size in (ALL, 5))
+    for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(part), strict=True):
+        np.testing.assert_allclose(b, a, rtol=1e-8, atol=1e-10)
+
+
 def test_values_that_several_functions_read() -> None:
     """By one of its own, and beside another value: the latter reads all entries."""
     rng = np.random.default_rng(3)

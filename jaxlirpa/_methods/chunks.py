@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -19,7 +18,8 @@ def by_chunks(
     """A box whose needed entries are improved, chunk by chunk.
 
     As many chunks are computed as the needed entries take, in a `while` loop. Where derivatives are
-    taken the loop has a fixed number of trips, and those beyond the last chunk do nothing.
+    taken the loop has a fixed number of trips, and what those beyond the last chunk find is
+    dropped. (A `cond` would spare them, but JAX cannot transpose one that is mapped.)
 
     Args:
         bound: the limits `[size, ...]` of the entries with the given numbers.
@@ -29,9 +29,12 @@ def by_chunks(
         size: of a chunk.
     """
     entries = len(needed)
-    count = jnp.max(jnp.sum(needed, 0))
+    counts = jnp.sum(needed, 0)
+    count = jnp.max(counts)
     trips = math.ceil(entries / size)
     order = jnp.argsort(~needed, axis=0, stable=True)
+    place = jnp.arange(entries).reshape(-1, *[1] * (needed.ndim - 1))
+    order = jnp.where(place < counts, order, entries)
     padding = [(0, trips * size - entries), *[(0, 0)] * (needed.ndim - 1)]
     order = jnp.pad(order, padding, constant_values=entries)
     closed, constants = jax.closure_convert(bound, order[:size])
@@ -57,14 +60,13 @@ def by_chunks(
 
     @run.defjvp
     def derivative(primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[Any, Any]:
-        count, order, *varying = primals
+        _, order, *varying = primals
 
         def fixed(box: Interval, constants: Any) -> Interval:
             def step(box: Interval, trip: Array) -> tuple[Interval, None]:
-                own = functools.partial(improve, trip, order=order, constants=constants)
-                return jax.lax.cond(trip * size < count, own, lambda same: same, box), None
+                return improve(trip, box, order, constants), None
 
-            return jax.lax.scan(step, box, jnp.arange(trips, dtype=count.dtype))[0]
+            return jax.lax.scan(step, box, jnp.arange(trips))[0]
 
         return jax.jvp(fixed, tuple(varying), tangents[2:])
 
