@@ -38,7 +38,7 @@ from jaxlirpa._relax.planes import Plane, Planes
 from jaxlirpa._relax.planes import around as planes_around
 from jaxlirpa._special.convolution import transpose
 from jaxlirpa._special.dense import behind_dense
-from jaxlirpa._typing import Array, matrix, summed_product
+from jaxlirpa._typing import Array, matrix, summed_product, sums
 
 Relaxed = TypeVar("Relaxed")
 
@@ -221,20 +221,20 @@ def _substitute(
 ) -> Side:
     """Puts one line where the coefficient is positive and another where it is negative.
 
-    Works on flattened entries: selecting on arrays of high rank is several times slower.
+    Where a limit of either line has overflown nothing is known of the rows, whichever is chosen:
+    numbers of that size are rounded by more than what is left of them when they cancel. Works on
+    flattened entries: selecting on arrays of high rank is several times slower.
     """
     shape = side.coefficients.shape
     rows = matrix(side.coefficients)
-    up = maximum(rows, 0)
-    down = rows - up
-    (slope, gap), (slope_, gap_) = (
-        [matrix(_by_row(x, shape)) for x in line] for line in (positive, negative)
+    positive, negative = (tuple(_by_row(x, shape) for x in line) for line in (positive, negative))
+    slope, gap = (
+        jnp.where(rows >= 0, matrix(x), matrix(y)) for x, y in zip(positive, negative, strict=True)
     )
-    gaps = [
-        (part.reshape(shape), x.reshape(-1, *shape[1:])) for part, x in ((up, gap), (down, gap_))
-    ]
-    offset = side.offset + inner_products(gaps, examples)
-    return Side((up * slope + down * slope_).reshape(shape), offset)
+    offset = side.offset + sums((rows * gap).reshape(shape), examples)
+    others = tuple(i for i in range(1, len(shape)) if examples is None or i != examples + 1)
+    known = jnp.all(jnp.isfinite(positive[1]) & jnp.isfinite(negative[1]), others)
+    return Side((rows * slope).reshape(shape), jnp.where(known, offset, jnp.nan))
 
 
 def _by_row(x: Array, shape: tuple[int, ...]) -> Array:
