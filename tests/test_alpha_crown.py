@@ -114,6 +114,26 @@ def test_options_are_sound_and_never_looser_than_crown(name: str, options: dict[
     oracles.contains(values, *found)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [{}, {"in_axes": (None, 0)}], ids=["joint", "in_axes"])
+def test_inner_values_are_searched_in_chunks(options: dict[str, Any]) -> None:
+    """Only those that intervals leave open, some at a time: to the same end, derived alike."""
+    params, network = weights(2), NETWORKS["relu"]
+    batch = jnp.stack([CENTER, 0.5 - CENTER])
+
+    def total(params: list[jax.Array], rows: int | None) -> jax.Array:
+        bound = jaxlirpa.alpha_crown(
+            network, steps=4, optimize_intermediate=True, rows_per_chunk=rows, **options
+        )
+        lower, upper = bound(params, batch, 0.3)
+        return jnp.sum(upper * jnp.arange(3)) - jnp.sum(lower)
+
+    whole, parts = (
+        jax.jit(jax.value_and_grad(functools.partial(total, rows=n)))(params) for n in (None, 5)
+    )
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-9, atol=1e-12), whole, parts)
+
+
 def test_one_step_is_crown() -> None:
     """The search starts from CROWN's lines."""
     params = weights(3)

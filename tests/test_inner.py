@@ -150,7 +150,6 @@ def test_the_boxes_are_those_of_crown(fn: Function, x: jax.Array, request: Any) 
         named_sets(graph, call.sets),
         intermediate=None,
         given={},
-        bound_layer=None,
         rows_per_chunk=None,
     )
     bounds = saved(request.node.callspec.id)

@@ -59,8 +59,10 @@ def alpha_crown(
         rows_per_chunk: as of `crown`.
         optimize_intermediate: whether those are bounded in this way as well, layer by layer and
             each by its own search, unless `intermediate` bounds them. Tighter, and as many times
-            as expensive as there are steps.
-        shared: whether all outputs share their parameters, which takes less memory.
+            as expensive as there are steps. As in `crown`, entries of which intervals say enough
+            are left to them, and the others are bounded in chunks that fit into memory.
+        shared: whether all outputs share their parameters, which takes less memory; of inner
+            values, all entries of a chunk.
         unroll: whether derivatives of the result pass through the search. By default they treat
             the parameters it found as constants, which at an optimum they are to first order.
         argnums, in_axes, out_axes, linear: as of `crown`.
@@ -94,7 +96,7 @@ def alpha_crown(
         intermediate=by_transform,
         merge_output=not isinstance(fn, Graph),
         bound_output=search,
-        bound_layer=search if optimize_intermediate else None,
+        bound_layer=search if optimize_intermediate else plain,
         rows_per_chunk=rows_per_chunk,
     )
     return transform(
@@ -112,6 +114,7 @@ def alpha_crown(
 def _search(
     relaxed: Relaxed,
     target: Ref,
+    rows: Array | None = None,
     *,
     steps: int,
     optimizer: optax.GradientTransformation,
@@ -122,9 +125,9 @@ def _search(
     families: dict[int, list[Any]] = {i: relaxed.families(i) for i in relaxed.nonlinear(target)}
     tables = {i: relaxed.table(i, own) for i, own in families.items()}
     start = {i: [f.start for f in own] for i, own in families.items()}
-    rows = 1 if shared else relaxed.graph.size(target)
+    alike = 1 if shared else relaxed.graph.size(target) if rows is None else len(rows)
     along = {i: [_along(relaxed.graph, i, x) for x in start[i]] for i in start}
-    start = jax.tree.map(lambda x: jnp.broadcast_to(x, (rows, *x.shape)), start)
+    start = jax.tree.map(lambda x: jnp.broadcast_to(x, (alike, *x.shape)), start)
 
     def at(families: Mapping[int, Sequence[Family[Any]]], position: Sided[PyTree]) -> Solution:
         """The bounds by the relaxations at a position."""
@@ -135,15 +138,15 @@ def _search(
             for i in families
         }
         domain = dataclasses.replace(relaxed.domain, chosen=chosen)
-        return enclose(relaxed.graph, relaxed.sets, domain, target)
+        return enclose(relaxed.graph, relaxed.sets, domain, target, rows)
 
-    default = plain(relaxed, target)
+    default = plain(relaxed, target, rows)
     if not jax.tree.leaves(start):
         return default
 
     def limits(position: Sided[PyTree]) -> Interval:
         box, axis = at(tables, position).box, relaxed.graph.examples.get(target)
-        return Interval(*(numbered(limit, axis) for limit in box))
+        return box if rows is not None else Interval(*(numbered(limit, axis) for limit in box))
 
     descend = functools.partial(_descend, limits, along, steps, optimizer)
     position = Sided(start, start)

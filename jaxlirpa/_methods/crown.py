@@ -144,7 +144,7 @@ def solve(
     intermediate: Transform | None,
     merge_output: bool,
     bound_output: Bound = plain,
-    bound_layer: Bound | None = None,
+    bound_layer: Bound = plain,
     rows_per_chunk: int | None = None,
     given: Named | None = None,
 ) -> list[Solution]:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, TypeAlias
 from jaxlirpa._domains.interval import IntervalDomain
 from jaxlirpa._graph.graph import Graph, Ref
 from jaxlirpa._methods.ibp import from_balls, ibp
-from jaxlirpa._methods.layers import Bound, Layers
+from jaxlirpa._methods.layers import Bound, Layers, plain
 from jaxlirpa._methods.relaxed import Relaxed, nonlinear
 from jaxlirpa._typing import Interval, intersect, is_floating, vacuous_where_nan
 from jaxlirpa._walk import forward
@@ -37,8 +37,8 @@ def bound_inside(
     *,
     intermediate: Transform | None,
     given: Mapping[Ref, Interval],
-    bound_layer: Bound | None,
     rows_per_chunk: int | None,
+    bound_layer: Bound = plain,
     wanted: Iterable[Ref] = (),
 ) -> Inner:
     """Boxes of the values inside a graph.
@@ -49,8 +49,8 @@ def bound_inside(
         intermediate: a transform that bounds the operands of nonlinear functions, all at once;
             None: each by a backward pass, as CROWN does.
         given: boxes that are taken at their word instead.
-        bound_layer: bounds one value, instead of a backward pass by the default relaxations.
         rows_per_chunk: see `jaxlirpa.crown`.
+        bound_layer: bounds one value; default: a backward pass by the default relaxations.
         wanted: live values that are bounded like those operands.
     """
     boxes: dict[Ref, Interval] = {ref: s.hull() for ref, s in sets.items()}

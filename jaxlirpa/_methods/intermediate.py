@@ -92,7 +92,6 @@ def intermediate_bounds(
             sets,
             intermediate=by_transform,
             given=boxes,
-            bound_layer=None,
             rows_per_chunk=rows_per_chunk,
             wanted=marked,
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import Protocol
 
 import jax.numpy as jnp
 
@@ -25,19 +25,26 @@ from jaxlirpa._special.convolution import turnable
 from jaxlirpa._typing import Array, Interval, vacuous_where_overflown
 from jaxlirpa._walk import backward
 
-Bound: TypeAlias = Callable[[Relaxed, Ref], Solution]
+
+class Bound(Protocol):
+    """Bounds a value, or the entries of it with the given numbers, see `enclose`."""
+
+    def __call__(self, relaxed: Relaxed, target: Ref, rows: Array | None = None) -> Solution: ...
+
 
 # Sums of pairs, one row each, up to which they are bounded as sums and not from the two parts.
 _MOST_PAIRS = 4096
 # A chunk is a part of the rows, of a multiple of some; and its coefficients on one value take at
-# most so many bytes. About ten times as much is held at once.
+# most so many bytes. About ten times as much is held at once; by a search for relaxations, which
+# holds those of every row and their derivatives, fifty times. That is slow, and gains nothing from
+# large chunks, so it gets less.
 _PARTS, _LEAST = 4, 32
-_BUDGET = 2**27
+_BUDGET, _SEARCHED = 2**27, 2**21
 
 
-def plain(relaxed: Relaxed, ref: Ref) -> Solution:
+def plain(relaxed: Relaxed, target: Ref, rows: Array | None = None) -> Solution:
     """The bounds of a value by the default relaxations."""
-    return enclose(relaxed.graph, relaxed.sets, relaxed.domain, ref)
+    return enclose(relaxed.graph, relaxed.sets, relaxed.domain, target, rows)
 
 
 class Layers:
@@ -47,7 +54,7 @@ class Layers:
         self,
         relaxed: Relaxed,
         tighten: Callable[[Ref], Interval],
-        bound_value: Bound | None,
+        bound_value: Bound,
         rows_per_chunk: int | None,
     ):
         self.relaxed, self.tighten, self.bound_value = relaxed, tighten, bound_value
@@ -74,9 +81,7 @@ class Layers:
             node = graph.nodes[ref.node]
             operands = tuple(self.tighten(operand) for operand in node.perturbed)
             return IntervalDomain().step(ref.node, node, operands)[ref.output]
-        if self.bound_value is not None:
-            return self.bound_value(self.relaxed, ref).box
-        layout = layout_of(graph, sets, ref)
+        layout = layout_of(graph, sets, ref) if self.bound_value is plain else None
         if layout is None:
             return self._by_rows(ref, box)
         return self._by_windows(ref, box, layout)
@@ -110,10 +115,10 @@ class Layers:
         shape, axis = box.lower.shape, self.graph.examples.get(ref)
         chunk = self.rows_per_chunk or self._default_chunk(ref)
         if self.graph.size(ref) <= chunk:
-            return plain(self.relaxed, ref).box
+            return self.bound_value(self.relaxed, ref).box
 
         def bound(rows: Array) -> Interval:
-            return enclose(self.graph, self.sets, self.relaxed.domain, ref, rows).box
+            return self.bound_value(self.relaxed, ref, rows).box
 
         self.relaxed.prepare(ref)
         entries = Interval(*(numbered(limit, axis) for limit in box))
@@ -128,7 +133,8 @@ class Layers:
         """
         size = self.graph.size(ref)
         behind = self.graph.returning((ref,))
-        fitting = max(1, _BUDGET // (behind.width() * self.graph.aval(ref).dtype.itemsize))
+        budget = _BUDGET if self.bound_value is plain else _SEARCHED
+        fitting = max(1, budget // (behind.width() * self.graph.aval(ref).dtype.itemsize))
         nodes = [self.graph.nodes[index] for index in behind.live()]
         slow = any(n.primitive == "conv_general_dilated" and not turnable(n) for n in nodes)
         part = size if slow else -(-size // (_PARTS * _LEAST)) * _LEAST

@@ -212,7 +212,6 @@ def bounded(
         sets,
         intermediate=intermediate,
         given={},
-        bound_layer=None,
         rows_per_chunk=None,
         wanted=graph.targets if wanted else (),
     )
