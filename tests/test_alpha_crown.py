@@ -13,6 +13,7 @@ import numpy as np
 import optax
 import oracles
 import pytest
+from networks.test_networks import slowly
 
 import jaxlirpa
 from jaxlirpa import Bounds, Box, LpBall
@@ -72,9 +73,9 @@ NETWORKS: dict[str, Callable[..., Any]] = {
     "extremes": extremes,
 }
 FAST = ("relu", "tanh", "sin", "attention")
-every_network = pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=() if n in FAST else pytest.mark.slow) for n in NETWORKS]
-)
+SLOW = ("silu", "layer norm", "extremes")
+LONG = [name for name in NETWORKS if name not in (*FAST, *SLOW)]
+every_network = pytest.mark.parametrize("name", slowly(NETWORKS, *SLOW, long=LONG))
 CENTER = jnp.linspace(-1, 1, SIZES[0])
 
 

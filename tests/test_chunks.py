@@ -86,7 +86,7 @@ def test_chunks_of_mapped_calls() -> None:
     np.testing.assert_allclose(bounds[1], bounds[0], rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("act", ["relu", pytest.param("tanh", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("act", ["relu", pytest.param("tanh", marks=pytest.mark.long)])
 def test_derivatives_are_the_same(act: str) -> None:
     """Forwards and backwards, of functions of the weights and of the radius."""
     fn, params = network(ACTIVATIONS[act]), weights(2)

@@ -87,7 +87,7 @@ def boxes(dtype: Any) -> tuple[np.ndarray, np.ndarray]:
     return (centre - radius).astype(dtype), (centre + radius).astype(dtype)
 
 
-@pytest.mark.parametrize("dtype", [np.float32, pytest.param(np.float64, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("dtype", [np.float32, pytest.param(np.float64, marks=pytest.mark.long)])
 @pytest.mark.parametrize("name", RELAXATIONS)
 def test_relaxations_contain_the_function(name: str, dtype: Any):
     f, relaxation = RELAXATIONS[name]

@@ -241,7 +241,7 @@ SMOOTH = ("exp", "log", "square", "elu 2", "erf", "silu", "tanh_derivative", "po
 every_function = pytest.mark.parametrize("function", FUNCTIONS, ids=str)
 # Rounding is worse in single precision; in double precision tests of other things run as well.
 every_width = pytest.mark.parametrize(
-    "dtype", [np.float32, pytest.param(np.float64, marks=pytest.mark.slow)], ids=["f32", "f64"]
+    "dtype", [np.float32, pytest.param(np.float64, marks=pytest.mark.long)], ids=["f32", "f64"]
 )
 every_dtype = pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["f32", "f64"])
 

@@ -138,7 +138,7 @@ def test_examples_that_interact_are_kept_together(fn: Function) -> None:
     check_independent(graph, X)
 
 
-@pytest.mark.parametrize("name", slowly(NETWORKS, *LONGEST, *SIMILAR))
+@pytest.mark.parametrize("name", slowly(NETWORKS, *LONGEST, long=SIMILAR))
 def test_every_network_keeps_examples_apart(name: str) -> None:
     network = NETWORKS[name]()
     x = jnp.asarray(RANDOM.normal(size=(BATCH, *network.shape[1:])))
@@ -199,7 +199,7 @@ SETS = {
 
 
 @pytest.mark.parametrize("fn", [small, loss])
-@pytest.mark.parametrize("name", slowly(MORE, "alpha", "forward_backward", "chunks"))
+@pytest.mark.parametrize("name", slowly(MORE, "forward_backward", "chunks", long=["alpha"]))
 def test_bounds_are_those_of_a_joint_call(
     name: str, fn: Function, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -219,7 +219,7 @@ def test_every_set_is_seen_from_one_example(
 @pytest.mark.parametrize(
     "fn",
     [
-        pytest.param(fn, id=name, marks=pytest.mark.long if number % 3 else pytest.mark.slow)
+        pytest.param(fn, id=name, marks=pytest.mark.long if number % 6 else pytest.mark.slow)
         for number, (name, fn) in enumerate([*KEPT.items(), *MIXED.items()])
     ],
 )

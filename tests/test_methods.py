@@ -685,7 +685,7 @@ def test_strings_and_states_are_no_sets() -> None:
 
 @pytest.mark.parametrize(
     "seed",
-    [pytest.param(n, marks=pytest.mark.slow if n < 12 else pytest.mark.long) for n in range(60)],
+    [pytest.param(n, marks=pytest.mark.slow if n < 4 else pytest.mark.long) for n in range(60)],
 )
 def test_many_networks(seed: int) -> None:
     rng = np.random.default_rng(seed)

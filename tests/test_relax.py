@@ -192,7 +192,7 @@ def test_encloses(case: Case, dtype: Any):
     assert_sound(case, solver(case, dtype), Interval(*map(jnp.asarray, box)))
 
 
-@pytest.mark.parametrize("dtype", [np.float32, pytest.param(np.float64, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("dtype", [np.float32, pytest.param(np.float64, marks=pytest.mark.long)])
 @every_case
 def test_every_member_of_the_family_encloses(case: Case, dtype: Any):
     """At any position from 0 to 1, the ends among them, exactly and from a table."""

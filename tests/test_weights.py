@@ -84,8 +84,8 @@ CASES = [
     pytest.param("convolution", "a part of the norms", marks=pytest.mark.long),
     pytest.param("convolution", "a 2-ball a leaf", marks=pytest.mark.slow),
     pytest.param("convolution", "one 2-ball", marks=pytest.mark.slow),
-    pytest.param("convolution", "boxes", marks=pytest.mark.slow),
-    pytest.param("attention", "kernels alone", marks=pytest.mark.slow),
+    pytest.param("convolution", "boxes", marks=pytest.mark.long),
+    pytest.param("attention", "kernels alone", marks=pytest.mark.long),
     pytest.param("attention", "one 2-ball", marks=pytest.mark.slow),
 ]
 

@@ -7,7 +7,7 @@ single operations are compiled once for all methods and networks of the same sha
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -87,9 +87,11 @@ SIMILAR = (
 )
 
 
-def slowly(names: Iterable[str], *slow: str) -> list[Any]:
-    """Test parameters, some of which are marked as slow."""
-    return [pytest.param(x, marks=pytest.mark.slow if x in slow else ()) for x in names]
+def slowly(names: Iterable[str], *slow: str, long: Sequence[str] = ()) -> list[Any]:
+    """Test parameters, some of which are marked as slow, and some as long."""
+    marks: dict[str, Any] = dict.fromkeys(slow, pytest.mark.slow)
+    marks |= dict.fromkeys(long, pytest.mark.long)
+    return [pytest.param(name, marks=marks.get(name, ())) for name in names]
 
 
 def attained(network: Network) -> np.ndarray:
@@ -115,7 +117,7 @@ def test_network_by_every_method(name: str) -> None:
     check(NETWORKS[name]())
 
 
-@pytest.mark.parametrize("name", slowly(LONG, *SIMILAR))
+@pytest.mark.parametrize("name", slowly(LONG, long=SIMILAR))
 def test_network_by_the_cheap_methods(name: str) -> None:
     check(NETWORKS[name](), CHEAP)
 

@@ -299,8 +299,16 @@ def test_margins_are_those_of_the_transform(name: str) -> None:
     np.testing.assert_allclose(bound, train.cross_entropy(upper), rtol=1e-10)
 
 
-@pytest.mark.parametrize("name", [n for n in LINEN if n not in ("lstm", "gru", "autoencoder")])
-@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(
+            name, marks=pytest.mark.slow if name in ("cnn", "resnet") else pytest.mark.long
+        )
+        for name in LINEN
+        if name not in ("lstm", "gru", "autoencoder")
+    ],
+)
 def test_bounds_around_middles_are_those_around_attained_values(name: str) -> None:
     network = LINEN[name]()
     labels = jnp.asarray([1])
