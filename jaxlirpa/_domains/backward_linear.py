@@ -29,7 +29,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxlirpa._domains.rows import Side, inner_products, numbered, placed
-from jaxlirpa._extrema import maximum
+from jaxlirpa._extrema import maximum, minimum
 from jaxlirpa._graph.graph import Graph, Node, Ref
 from jaxlirpa._ops.families import Elementwise, Joint, Nonlinear, Within
 from jaxlirpa._ops.registry import record
@@ -221,20 +221,19 @@ def _substitute(
 ) -> Side:
     """Puts one line where the coefficient is positive and another where it is negative.
 
-    Where a limit of either line has overflown nothing is known of the rows, whichever is chosen:
-    numbers of that size are rounded by more than what is left of them when they cancel. Works on
-    flattened entries: selecting on arrays of high rank is several times slower.
+    Where either line has overflown, and even if the other is chosen, this ends in a NaN, which says
+    that nothing is known: numbers of that size are rounded by more than what is left of them when
+    they cancel. Works on flattened entries: arrays of high rank are several times slower.
     """
     shape = side.coefficients.shape
     rows = matrix(side.coefficients)
-    positive, negative = (tuple(_by_row(x, shape) for x in line) for line in (positive, negative))
-    slope, gap = (
-        jnp.where(rows >= 0, matrix(x), matrix(y)) for x, y in zip(positive, negative, strict=True)
+    up, down = maximum(rows, 0), minimum(rows, 0)
+    coefficients, gaps = (
+        up * matrix(_by_row(x, shape)) + down * matrix(_by_row(y, shape))
+        for x, y in zip(positive, negative, strict=True)
     )
-    offset = side.offset + sums((rows * gap).reshape(shape), examples)
-    others = tuple(i for i in range(1, len(shape)) if examples is None or i != examples + 1)
-    known = jnp.all(jnp.isfinite(positive[1]) & jnp.isfinite(negative[1]), others)
-    return Side((rows * slope).reshape(shape), jnp.where(known, offset, jnp.nan))
+    offset = side.offset + sums(gaps.reshape(shape), examples)
+    return Side(coefficients.reshape(shape), offset)
 
 
 def _by_row(x: Array, shape: tuple[int, ...]) -> Array:
