@@ -44,7 +44,7 @@ def fill(page: str, report: Mapping[str, Any], flagged: Mapping[str, Any]) -> st
     """The page with the tables of two reports, the second one of a run with XLA's flags set."""
     records, peak = report["rows"], report["peak"]
     parts = {
-        "flagged": table.markdown(flagged["rows"], flagged["peak"], table.TIMES),
+        "flagged": table.markdown(flagged["rows"], flagged["peak"], (*table.TIMES, *table.MEMORY[:2])),
         "conditions": conditions(report),
         "times": table.markdown(records, peak, table.TIMES) + failures(report),
         "needed": table.markdown(records, peak, table.NEEDED),
