@@ -469,6 +469,23 @@ smooth = pytest.mark.parametrize(
 )
 
 
+@pytest.mark.long
+@smooth
+def test_derivatives_are_the_same_compiled(function: Function):
+    """As a whole, and operation by operation: no choice is made twice, and rounded otherwise."""
+    relaxation = function.relaxation(np.float64)
+    box, _, _, _ = defined_moderate(function)
+    weights = jax.random.normal(jax.random.key(0), (6, *box.lower.shape))
+
+    def total(box: Interval) -> jax.Array:
+        results = jax.tree.leaves((relax(relaxation, box), relaxation.image(box)))
+        finite = (jnp.where(jnp.isfinite(x), x, 0) for x in results)
+        return sum(jnp.sum(w * x) for w, x in zip(weights, finite, strict=True))
+
+    for whole, single in zip(jax.jit(jax.grad(total))(box), jax.grad(total)(box), strict=True):
+        np.testing.assert_allclose(whole, single, rtol=1e-6, atol=1e-6)
+
+
 @smooth
 def test_derivatives_match_finite_differences(function: Function):
     """They are finite, and right wherever the lines are smooth in the box."""
