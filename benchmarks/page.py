@@ -43,8 +43,9 @@ def failures(report: Mapping[str, Any]) -> str:
 def fill(page: str, report: Mapping[str, Any], flagged: Mapping[str, Any]) -> str:
     """The page with the tables of two reports, the second one of a run with XLA's flags set."""
     records, peak = report["rows"], report["peak"]
+    columns = (*table.TIMES, *table.MEMORY[:2])
     parts = {
-        "flagged": table.markdown(flagged["rows"], flagged["peak"], (*table.TIMES, *table.MEMORY[:2])),
+        "flagged": table.markdown(flagged["rows"], flagged["peak"], columns),
         "conditions": conditions(report),
         "times": table.markdown(records, peak, table.TIMES) + failures(report),
         "needed": table.markdown(records, peak, table.NEEDED),
