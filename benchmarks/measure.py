@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import statistics
 import subprocess
 import tempfile
@@ -92,12 +93,14 @@ class Worker:
         self._process.stdin.flush()
 
     def reply(self) -> dict[str, float]:
-        """The next reply; ``RuntimeError`` with the last words of a process that ended instead."""
+        """The next reply; ``RuntimeError`` that says how the process ended instead."""
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if line:
             return json.loads(line)
         code = self._process.wait()
+        if code < 0:
+            raise RuntimeError(f"killed by {signal.Signals(-code).name}")
         self._log.seek(0)
         words = self._log.read().strip().splitlines()
         raise RuntimeError(words[-1] if words else f"exit status {code}")

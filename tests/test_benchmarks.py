@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from typing import Any
 
 import jax
@@ -13,7 +14,7 @@ import pytest
 from benchmarks import needed, page, table, tightness
 from benchmarks.compare import compare
 from benchmarks.jax_network import relu_operands
-from benchmarks.measure import Measurement
+from benchmarks.measure import Measurement, measure
 from benchmarks.networks import MLP, Conv, Network, Relu, Residual
 from benchmarks.workloads import Workload
 
@@ -70,6 +71,19 @@ def test_comparison_of_widths() -> None:
     ours = measurement(lower=[-1, -3], upper=[1, 3], centre=[0, 0])
     found = compare(ours, measurement(lower=[-2, -2], upper=[2, 6]))
     assert found == {"width": 4 / 6, "looser": 1 / 6, "tighter": 3 / 6}
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        ("raise MemoryError('much')", "MemoryError: much"),
+        ("import os, signal; print('?', file=sys.stderr); os.kill(os.getpid(), 9)", "by SIGKILL"),
+    ],
+)
+def test_a_contender_that_fails_says_how(code: str, words: str) -> None:
+    """Where memory runs out the system kills, and the last words are about something else."""
+    command = [sys.executable, "-c", f"import sys; {code}"]
+    assert words in measure({"it": command}, {}, 1)["it"].error
 
 
 def test_the_page_is_filled_anew() -> None:

@@ -15,7 +15,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 # Programs that a process reports at once.
 _BATCH = 5
 # Reports after which a process ends: compiled operations take gigabytes in sum.
-_REPORTS = 20
+_REPORTS = 60
 
 
 def main() -> int:
