@@ -175,21 +175,38 @@ def values_at(case: Case, points: Sequence[np.ndarray]) -> dict[Ref | int, np.nd
     The program itself is run as well, whatever the graph makes of it: its values stand behind
     those of the node that an output is, or under the output's number where the graph says that it
     is a constant. Where what is written overflows and the graph does not, there is no such value:
-    bounds are those of the function of real numbers.
+    bounds are those of the function of real numbers. Where it is not defined, there is none either.
     """
     graph, traced = case.graph(), case.traced()
     values = _values(graph, points)
     found: dict[Ref | int, np.ndarray] = dict(
-        zip(graph.targets, map(np.asarray, values), strict=True)
+        zip(graph.targets, map(np.array, values), strict=True)
     )
+    _forget_undefined(graph, found)
     results = _each(_each(case.program.function(case.dtype)))(*points)
     for number, (out, result) in enumerate(zip(traced.outputs, results, strict=True)):
         if isinstance(out, Ref):  # of which there may be several
             value = found[out][:, : result.shape[1]]
-            result = np.where(np.isinf(result) & np.isfinite(value), value, result)
+            result = np.where(np.isinf(result) & ~np.isinf(value), value, result)
         parts = [found[out], result] if isinstance(out, Ref) else [result]
         found[out if isinstance(out, Ref) else number] = np.concatenate(parts, 1)
     return found
+
+
+def _forget_undefined(graph: Graph, values: dict[Ref | int, np.ndarray]) -> None:
+    """Leaves NaN of what is computed of NaN: the largest of some numbers may be another of them.
+
+    At the points where it is so. A selection may be what keeps it out, and stays as it is.
+    """
+    for index in graph.live():
+        node = graph.nodes[index]
+        if node.primitive == "select_n":
+            continue
+        operands = [values[ref] for ref in node.perturbed if is_floating(graph.aval(ref))]
+        lost = [np.isnan(x).any(axis=tuple(range(2, x.ndim))) for x in operands]
+        for k, aval in enumerate(node.outputs):
+            if is_floating(aval) and lost:
+                values[Ref(index, k)][np.any(lost, 0)] = np.nan
 
 
 def sampled(graph: Graph, case: Case) -> list[np.ndarray]:

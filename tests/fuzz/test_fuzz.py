@@ -178,6 +178,14 @@ def test_rounding_of_what_is_written_is_no_violation(dtype: np.dtype):
     assert found and all(violation.rounded for violation in found)
 
 
+def test_a_value_that_is_not_defined_is_no_violation():
+    """The sine of minus infinity is NaN, and the largest of NaN may be another number."""
+    pooled = "jax.grad(lambda t: jnp.sum(jnp.square(pool(jnp.sin(t)))))(v1)"
+    lines = (Line(0, "i"), Line(1, "i", "jnp.log(jnp.abs(v0))"), Line(2, "i", pooled))
+    sets = jaxlirpa.Box(*[np.zeros((1, *SHAPES["i"]))] * 2)
+    assert not violations(Case(Program(lines), {0: sets}, DTYPES[1], 0), ("ibp",))
+
+
 def test_rounding_of_what_stands_for_a_value_counts():
     """The larger of two numbers is one of them; bounds are those of their difference, and a sum."""
     lines = (Line(0, "v"), Line(1, "v"), Line(2, "v", "jnp.maximum(v1, v0)"), Line(3, "v", "-v2"))
