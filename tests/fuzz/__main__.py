@@ -31,10 +31,12 @@ def main() -> int:
     from tqdm import tqdm
 
     from fuzz.campaign import batch, configure
+    from fuzz.check import wanted
 
     verdicts: collections.Counter[str] = collections.Counter()
-    last = options.seed + options.programs
-    batches = [range(a, min(a + _BATCH, last)) for a in range(options.seed, last, _BATCH)]
+    # Programs of one operation share much of what is compiled: one after the other.
+    seeds = sorted(range(options.seed, options.seed + options.programs), key=wanted)
+    batches = [seeds[a : a + _BATCH] for a in range(0, len(seeds), _BATCH)]
     work = functools.partial(batch, dtype=options.dtype)
     context = multiprocessing.get_context("spawn")
     with context.Pool(options.jobs, configure, maxtasksperchild=_REPORTS) as pool:

@@ -81,6 +81,6 @@ def in_turn(seed: int) -> tuple[str, ...]:
     return tuple(oracles.in_turn(seed + seed // len(OPERATIONS)))
 
 
-def batch(seeds: range, dtype: str) -> list[Outcome]:
+def batch(seeds: Sequence[int], dtype: str) -> list[Outcome]:
     """The outcomes of some seeds, in a process of its own."""
     return [run(seed, np.dtype(dtype), methods=in_turn(seed)) for seed in seeds]

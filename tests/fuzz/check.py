@@ -104,11 +104,19 @@ class Violation:
         )
 
 
+def wanted(seed: int, operations: Sequence[Operation] = OPERATIONS) -> int:
+    """The number of the operation that the program of a seed is to have, among others.
+
+    After as many seeds as there are operations, all of them were met.
+    """
+    return seed * _STRIDE % len(operations)
+
+
 def random_case(seed: int, dtype: np.dtype, operations: Sequence[Operation] = OPERATIONS) -> Case:
-    """The case of a seed. After as many seeds as there are operations, all of them were met."""
+    """The case of a seed."""
     rng = np.random.default_rng(seed)
-    wanted = seed * _STRIDE % len(operations)
-    program = random_program(rng, int(rng.integers(1, 4)), operations, wanted)
+    length = int(rng.integers(1, 4))
+    program = random_program(rng, length, operations, wanted(seed, operations))
     batches = {x.number: random_batch(rng, SETS, SHAPES[x.kind], dtype) for x in program.inputs}
     return Case(program, batches, dtype, seed)
 
