@@ -13,7 +13,7 @@ import numpy as np
 import optax
 import oracles
 import pytest
-from networks.test_networks import slowly
+from marks import slowly
 
 import jaxlirpa
 from jaxlirpa import Bounds, Box, LpBall

@@ -11,7 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from networks.test_networks import LONGEST, NETWORKS, SIMILAR, slowly
+from marks import slowly
+from networks.test_networks import LONGEST, NETWORKS, SIMILAR
 from oracles import METHODS
 
 import jaxlirpa

@@ -7,7 +7,7 @@ single operations are compiled once for all methods and networks of the same sha
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ import numpy as np
 import optax
 import pytest
 from flax import nnx as flax_nnx
+from marks import slowly
 from oracles import METHODS, contains, equal, live_refs, sample, slack, trace
 
 import jaxlirpa
@@ -85,13 +86,6 @@ SIMILAR = (
     *("linen-resnext", "linen-densenet", "linen-autoencoder", "linen-transformer"),
     *("nnx-resnet", "nnx-gru"),
 )
-
-
-def slowly(names: Iterable[str], *slow: str, long: Sequence[str] = ()) -> list[Any]:
-    """Test parameters, some of which are marked as slow, and some as long."""
-    marks: dict[str, Any] = dict.fromkeys(slow, pytest.mark.slow)
-    marks |= dict.fromkeys(long, pytest.mark.long)
-    return [pytest.param(name, marks=marks.get(name, ())) for name in names]
 
 
 def attained(network: Network) -> np.ndarray:
