@@ -178,6 +178,14 @@ def test_rounding_of_what_is_written_is_no_violation(dtype: np.dtype):
     assert found and all(violation.rounded for violation in found)
 
 
+def test_coefficients_below_the_normal_numbers_are_rounding():
+    """The square of `x / exp(x)` moves with `exp(x)` by 1e-339 times what that moves, 1e115."""
+    lines = (Line(0, "s"), Line(1, "s", "v0 / jnp.exp(v0)"), Line(2, "s", "jnp.square(v1)"))
+    sets = jaxlirpa.Box(np.array([264.0]), np.array([265.0]))
+    found = violations(Case(Program(lines), {0: sets}, DTYPES[1], 0), ("crown",))
+    assert found and all(violation.rounded for violation in found)
+
+
 def test_a_value_that_is_not_defined_is_no_violation():
     """The sine of minus infinity is NaN, and the largest of NaN may be another number."""
     pooled = "jax.grad(lambda t: jnp.sum(jnp.square(pool(jnp.sin(t)))))(v1)"
