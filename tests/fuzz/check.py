@@ -14,7 +14,7 @@ import oracles
 import jaxlirpa
 from fuzz.programs import OPERATIONS, SHAPES, Operation, Program, random_program
 from fuzz.sets import Batch, between, convert, farthest, members, pick, put_back, random_batch
-from jaxlirpa._graph.graph import INPUT, Graph, Ref
+from jaxlirpa._graph.graph import INPUT, Graph, Node, Ref
 from jaxlirpa._graph.trace import trace
 from jaxlirpa._typing import is_floating
 
@@ -204,17 +204,36 @@ def values_at(case: Case, points: Sequence[np.ndarray]) -> dict[Ref | int, np.nd
 def _forget_undefined(graph: Graph, values: dict[Ref | int, np.ndarray]) -> None:
     """Leaves NaN of what is computed of NaN: the largest of some numbers may be another of them.
 
-    At the points where it is so. A selection may be what keeps it out, and stays as it is.
+    And of what overflows inside of a node of several operations, which need not be infinite. At
+    the points where it is so. A selection may be what keeps it out, and stays as it is.
     """
     for index in graph.live():
         node = graph.nodes[index]
         if node.primitive == "select_n":
             continue
         operands = [values[ref] for ref in node.perturbed if is_floating(graph.aval(ref))]
-        lost = [np.isnan(x).any(axis=tuple(range(2, x.ndim))) for x in operands]
+        if not operands:
+            continue
+        lost = np.any([_somewhere(np.isnan(x)) for x in operands], 0)
         for k, aval in enumerate(node.outputs):
-            if is_floating(aval) and lost:
-                values[Ref(index, k)][np.any(lost, 0)] = np.nan
+            if is_floating(aval):
+                found = values[Ref(index, k)]
+                overflown = _somewhere(np.isinf(found))
+                if overflown.any() and _steps(graph, node):
+                    lost = lost | overflown
+                found[lost] = np.nan
+
+
+def _somewhere(flags: np.ndarray) -> np.ndarray:
+    """At which points of `[sets, points, *shape]` one of them is set."""
+    return flags.any(axis=tuple(range(2, flags.ndim)))
+
+
+def _steps(graph: Graph, node: Node) -> Graph | None:
+    """What a node computes, if that is several operations."""
+    steps, _ = trace(node.__call__, [graph.aval(ref) for ref in node.perturbed], {})
+    several = all(n.primitive != node.primitive for n in steps.nodes)
+    return steps if several and len(steps.targets) == len(steps.outputs) else None
 
 
 def sampled(graph: Graph, case: Case) -> list[np.ndarray]:
@@ -306,7 +325,8 @@ def _rounded(case: Case, violation: Violation, points: Sequence[np.ndarray]) -> 
     lost of coefficients below the normal numbers comes on top, times those limits. And the same
     must be true of the bounds that are computed in double precision, whose units are smaller.
     """
-    if not np.isfinite([violation.lower, violation.upper]).all():
+    crossed = violation.lower if violation.value < violation.lower else violation.upper
+    if not np.isfinite(crossed):
         return False
     if not np.isfinite(violation.value) and case.dtype == np.float64:
         return False  # else what overflowed may be a number in double precision
@@ -362,7 +382,7 @@ def spread_by_rounding(
 
     By units in the last place of what they are themselves, or of `sizes` where that is larger;
     and by what is lost of numbers below the normal ones. What stands for a value counts with its
-    own rounding, as in the bounds.
+    own rounding, as in the bounds; a node of several operations with that of each.
     """
     rng = np.random.default_rng(seed)
 
@@ -373,19 +393,32 @@ def spread_by_rounding(
 
     chosen, *entry = place
     base = np.asarray(_values(graph.returning([ref]), points)[0])[(chosen, slice(None), *entry)]
-    values = {
-        r: off(np.broadcast_to(x[chosen], (_TRIALS, *x.shape[1:])), 4)
-        for r, x in zip(graph.inputs, points, strict=True)
-    }
-    for index in graph.returning([ref]).live():
+    inputs = [off(np.broadcast_to(x[chosen], (_TRIALS, *x.shape[1:])), 4) for x in points]
+    (found,) = _moved(graph.returning([ref]), inputs, sizes, off)
+    moved = np.asarray(found)[(slice(None), slice(None), *entry)]
+    return float(np.nanmax(np.abs(moved.astype(float) - base.astype(float))))
+
+
+def _moved(
+    graph: Graph,
+    inputs: Sequence[jax.Array],
+    sizes: Mapping[Ref, np.ndarray],
+    off: Callable[..., jax.Array],
+) -> list[jax.Array]:
+    """The outputs of a graph all of whose values are off."""
+    values = dict(zip(graph.inputs, inputs, strict=True))
+    for index in graph.live():
         node = graph.nodes[index]
         if node.primitive == INPUT:
             continue
         operands = [values[r] for r in node.perturbed]
-        stands = node.primitive == "within"
-        results = operands[:1] if stands else _each(_each(node.__call__))(*operands)
+        if node.primitive == "within":
+            results = operands[:1]
+        elif steps := _steps(graph, node):
+            results = _moved(steps, operands, {}, off)
+        else:
+            results = list(_each(_each(node.__call__))(*operands))
         for k, y in enumerate(results):
             own = Ref(index, k)
             values[own] = off(y, oracles.ULPS, sizes.get(own, 0.0)) if is_floating(y) else y
-    moved = np.asarray(values[ref])[(slice(None), slice(None), *entry)]
-    return float(np.nanmax(np.abs(moved.astype(float) - base.astype(float))))
+    return [values[ref] for ref in graph.targets]

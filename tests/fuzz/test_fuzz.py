@@ -178,12 +178,36 @@ def test_rounding_of_what_is_written_is_no_violation(dtype: np.dtype):
     assert found and all(violation.rounded for violation in found)
 
 
+def test_rounding_inside_of_a_node_is_no_violation():
+    """Far out `(x + sqrt(x^2 + 4)) / 2` is the difference of two large numbers."""
+    lines = (Line(0, "s"), Line(1, "s", "jax.nn.squareplus(v0)"), Line(2, "s", "jnp.exp(v1)"))
+    sets = jaxlirpa.Box(*[np.array([-11116.0], np.float32)] * 2)
+    found = violations(Case(Program(lines), {0: sets}, DTYPES[0], 0), ("ibp",))
+    assert found and all(violation.rounded for violation in found)
+
+
+def test_rounding_beside_an_infinite_bound_is_no_violation():
+    """`x - (x - 7.1)` is 7.1, and at -5000 another number."""
+    lines = (Line(0, "v"), Line(1, "v", "lax.clamp(v0 - 7.1, v0, v0 + 7.1)"))
+    ends = ([-np.inf, -0.2, 0.1], [0.3, -0.1, 0.2])
+    sets = jaxlirpa.Box(*[np.array([end] * 8, np.float32) for end in ends])
+    found = violations(Case(Program(lines), {0: sets}, DTYPES[0], 0), ("forward_backward",))
+    assert found and all(violation.rounded for violation in found)
+
+
 def test_coefficients_below_the_normal_numbers_are_rounding():
     """The square of `x / exp(x)` moves with `exp(x)` by 1e-339 times what that moves, 1e115."""
     lines = (Line(0, "s"), Line(1, "s", "v0 / jnp.exp(v0)"), Line(2, "s", "jnp.square(v1)"))
     sets = jaxlirpa.Box(np.array([264.0]), np.array([265.0]))
     found = violations(Case(Program(lines), {0: sets}, DTYPES[1], 0), ("crown",))
     assert found and all(violation.rounded for violation in found)
+
+
+def test_overflow_inside_of_a_node_is_no_violation():
+    """The square of 1e200 is infinite, `(x + sqrt(x^2 + 4)) / 2` is 1e200."""
+    lines = (Line(0, "s"), Line(1, "s", "jax.nn.squareplus(v0)"), Line(2, "s", "v1 + 1"))
+    sets = jaxlirpa.Box(*[np.array([1e200])] * 2)
+    assert not violations(Case(Program(lines), {0: sets}, DTYPES[1], 0), ("ibp",))
 
 
 def test_a_value_that_is_not_defined_is_no_violation():
