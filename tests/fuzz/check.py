@@ -204,8 +204,8 @@ def values_at(case: Case, points: Sequence[np.ndarray]) -> dict[Ref | int, np.nd
 def _forget_undefined(graph: Graph, values: dict[Ref | int, np.ndarray]) -> None:
     """Leaves NaN of what is computed of NaN: the largest of some numbers may be another of them.
 
-    And of what overflows inside of a node of several operations, which need not be infinite. At
-    the points where it is so. A selection may be what keeps it out, and stays as it is.
+    At the points where it is so; a selection may be what keeps it out, and stays as it is. And of
+    entries that overflow inside of a node of several operations, which need not be infinite.
     """
     for index in graph.live():
         node = graph.nodes[index]
@@ -214,19 +214,14 @@ def _forget_undefined(graph: Graph, values: dict[Ref | int, np.ndarray]) -> None
         operands = [values[ref] for ref in node.perturbed if is_floating(graph.aval(ref))]
         if not operands:
             continue
-        lost = np.any([_somewhere(np.isnan(x)) for x in operands], 0)
+        lost = np.any([np.isnan(x).any(axis=tuple(range(2, x.ndim))) for x in operands], 0)
         for k, aval in enumerate(node.outputs):
             if is_floating(aval):
                 found = values[Ref(index, k)]
-                overflown = _somewhere(np.isinf(found))
-                if overflown.any() and _steps(graph, node):
-                    lost = lost | overflown
                 found[lost] = np.nan
-
-
-def _somewhere(flags: np.ndarray) -> np.ndarray:
-    """At which points of `[sets, points, *shape]` one of them is set."""
-    return flags.any(axis=tuple(range(2, flags.ndim)))
+                overflown = np.isinf(found)
+                if overflown.any() and _steps(graph, node):
+                    found[overflown] = np.nan
 
 
 def _steps(graph: Graph, node: Node) -> Graph | None:
@@ -388,9 +383,10 @@ def spread_by_rounding(
         return jnp.asarray(x + (sign * step).astype(x.dtype))
 
     chosen, *entry = place
-    base = np.asarray(_values(graph.returning([ref]), points)[0])[(chosen, slice(None), *entry)]
+    graph = graph.returning([ref])
+    base = np.asarray(_values(graph, points)[0])[(chosen, slice(None), *entry)]
     inputs = [off(np.broadcast_to(x[chosen], (_TRIALS, *x.shape[1:])), 4) for x in points]
-    (found,) = _moved(graph.returning([ref]), inputs, sizes, off)
+    (found,) = _moved(graph, inputs, sizes, off)
     moved = np.asarray(found)[(slice(None), slice(None), *entry)]
     return float(np.nanmax(np.abs(moved.astype(float) - base.astype(float))))
 
