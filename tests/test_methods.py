@@ -562,6 +562,70 @@ def test_one_set_used_twice(method: Any) -> None:
         assert np.all(upper - lower < 0.1)
 
 
+# Functions with coefficients of 1e-309, which float64 has no normal number for, on values of 1e307.
+_FLAT = jnp.full((4, 4), 1e-160)
+_KERNEL = jnp.full((3, 3, 1, 2), 1e-160)
+UNDERFLOWS: dict[str, tuple[Callable[..., Any], Any, float, float]] = {
+    "scaled": (lambda x: x * 1e-160 * 1e-149, Box(jnp.array(1e307), jnp.array(2e307)), 0.01, 0.02),
+    "relu": (
+        *(lambda x: jax.nn.relu(x * 1e-160) * 1e-149, Box(jnp.array(-1e307), jnp.array(2e307))),
+        *(0.0, 0.02),
+    ),
+    "dense": (
+        *(lambda x: 1e11 * _FLAT @ (_FLAT @ x), Box(jnp.full(4, 1e306), jnp.full(4, 2e306))),
+        *(0.016, 0.032),
+    ),
+    "ball": (
+        *(lambda x: 1e11 * _FLAT @ (_FLAT @ x), LpBall(jnp.full(4, 1.5e306), 5e305, ord=2)),
+        *(0.02, 0.028),
+    ),
+    "images": (
+        lambda x: (
+            jax.lax.conv_general_dilated(
+                *(jax.nn.relu(10 * x), _KERNEL, (1, 1), "SAME"),
+                dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            )[0, 1:3, 1:3]
+            * 1e-149
+        ),
+        Box(jnp.full((1, 4, 4, 1), -1e306), jnp.full((1, 4, 4, 1), 2e306)),
+        *(0.0, 0.18),
+    ),
+    "quotient": (
+        *(lambda x: jnp.square(x / jnp.exp(x)), Box(jnp.array(264.0), jnp.array(265.0))),
+        *(265**2 * np.exp(-530), 264**2 * np.exp(-528)),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", UNDERFLOWS)
+def test_coefficients_that_are_computed_as_zero(name: str) -> None:
+    fn, box, lowest, highest = UNDERFLOWS[name]
+    for key, method in METHODS.items():
+        lower, upper = method(fn)(box)
+        assert np.all(lower <= 1.0001 * lowest) and np.all(upper >= 0.9999 * highest), key
+        assert np.all(upper - lower <= 1.2 * (highest - lowest)), key
+    limits = box.hull() if isinstance(box, Box) else []
+    for key, method in LINEAR.items():
+        found = method(fn, linear=True)(box)
+        for x in limits:
+            value = np.asarray(fn(x))
+            ends = [
+                np.tensordot(c[0], x, x.ndim) + np.asarray(offset)
+                for c, offset in (found[:2], found[2:])
+            ]
+            assert np.all(ends[0] <= value + 1e-5 * highest), key
+            assert np.all(ends[1] >= value - 1e-5 * highest), key
+
+
+@every_method
+def test_an_overflow_leaves_other_outputs_alone(method: Any) -> None:
+    def fn(x: jax.Array) -> jax.Array:
+        return jnp.tanh(x) - 0.5 * x
+
+    both = method(lambda x: (2 * (x * 1e200 * 1e200) - x, fn(x)))(A, 0.5)
+    same(Bounds(both.lower[1], both.upper[1]), method(fn)(A, 0.5))
+
+
 @every_method
 def test_outputs_of_any_structure(method: Any) -> None:
     constant, number = jnp.array([1, 2]), 3.0

@@ -22,13 +22,14 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 
 from jaxlirpa._domains.rows import Side, inner_products, numbered, placed
+from jaxlirpa._domains.underflow import Underflow
 from jaxlirpa._extrema import maximum, minimum
 from jaxlirpa._graph.graph import Graph, Node, Ref
 from jaxlirpa._ops.families import Elementwise, Joint, Nonlinear, Within
@@ -66,6 +67,7 @@ class BackwardLinear:
         reference: the values around which functionals are written.
         lines: the relaxation of a nonlinear node, by index.
         planes: that of each output of a node of several operands, by index.
+        underflow: what numbers below the normal ones may take from functionals.
         chosen: other lines, or planes of every output, for some of the nodes. With a leading axis
             in front of the operand's shape, every row has its own.
     """
@@ -74,6 +76,7 @@ class BackwardLinear:
     reference: Mapping[Ref, Array]
     lines: Callable[[int], Lines]
     planes: Callable[[int], Sequence[Planes]]
+    underflow: Underflow
     chosen: Mapping[int, Sided[Sequence[Any]]] = dataclasses.field(default_factory=dict)
 
     def start(self, target: Ref, rows: Array | None = None) -> tuple[Ref, Functional]:
@@ -101,6 +104,25 @@ class BackwardLinear:
             coefficients = coefficients[rows, 0]
         side = Side(placed(coefficients, shape, axis), offset)
         return value, Functional(side, side)
+
+    def lost(
+        self, target: Ref, known: Collection[Ref], value: Ref, functional: Functional
+    ) -> Array:
+        """How far the functional that `start` gives for a target may be off as one of known values.
+
+        A row of zeros, as that of a difference of a value and itself behind a product, loses
+        nothing.
+
+        Returns:
+            Shaped as the offsets.
+        """
+        coefficients, offset = functional.lower
+        lost = jnp.broadcast_to(self.underflow.behind(target, known), offset.shape)
+        if value == target:
+            return lost
+        axis = self._examples(functional, value)
+        behind = [i for i in range(1, coefficients.ndim) if axis is None or i != axis + 1]
+        return jnp.where(jnp.any(coefficients != 0, tuple(behind)), lost, 0)
 
     def add(self, a: Functional, b: Functional) -> Functional:
         """The sum of two functionals of one value."""

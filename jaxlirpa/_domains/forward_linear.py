@@ -1,8 +1,15 @@
-"""Forward linear forms: every value between two affine functions of the perturbed inputs."""
+"""Forward linear forms: every value between two affine functions of the perturbed inputs.
+
+Inputs are counted in units as large as their sets are, so that a coefficient is about what it makes
+of the value. One that is computed as zero, being below the smallest normal number, is then not
+missed; only when coefficients are written for the inputs themselves, at the end, is it allowed for
+what may be lost, as `underflow` says.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -25,6 +32,7 @@ from jaxlirpa._typing import (
     intersect,
     is_floating,
     matrix,
+    sums,
     vacuous_where_nan,
     vacuous_where_overflown,
 )
@@ -36,8 +44,9 @@ class Form(NamedTuple):
     """An affine function of the inputs, entry by entry of a value, around the sets' points.
 
     Attributes:
-        coefficients: for each input of `n` entries, `[n, *shape]`. Where the value has an axis of
-            independent examples, `n` is that of one of them, on whose own entries they are.
+        coefficients: for each input of `n` entries, `[n, *shape]`, on its deviation from the point
+            in units of about half the width there. Where the value has an axis of independent
+            examples, `n` is that of one of them, on whose own entries they are.
         offset: `[*shape]`, the value where every input is its set's `point()`.
     """
 
@@ -93,7 +102,27 @@ class ForwardLinear:
         """Coefficients of an input on itself."""
         aval, n = self.graph.aval(ref), self._entries(ref)[ref]
         eye = jnp.eye(n, dtype=aval.dtype)[:, None]
-        return placed(eye, aval.shape, self.graph.examples.get(ref))
+        return self._units[ref][0] * placed(eye, aval.shape, self.graph.examples.get(ref))
+
+    @functools.cached_property
+    def _units(self) -> dict[Ref, tuple[Array, Array]]:
+        """In what inputs are counted, entry by entry, and `tiny` times their widths.
+
+        Powers of two, which round nothing: not below one, and not so large that coefficients
+        overflow before the values do.
+        """
+
+        def units(box: Interval) -> tuple[Array, Array]:
+            lower, upper = jax.lax.stop_gradient(box)
+            info = jnp.finfo(lower.dtype)
+            radius = 0.5 * upper - 0.5 * lower
+            _, exponent = jnp.frexp(radius)
+            exponent = jnp.where(jnp.isinf(radius), info.maxexp, exponent)
+            units = jnp.ldexp(jnp.ones_like(lower), jnp.maximum(exponent - 1, 0))
+            tiny = float(info.tiny)
+            return units, jnp.where(lower == upper, 0, tiny * upper - tiny * lower)
+
+        return {ref: units(s.hull()) for ref, s in self.sets.items()}
 
     def joined(self, ref: Ref, value: Enclosure) -> Enclosure:
         """A value whose examples are independent, with coefficients on the entries of all."""
@@ -187,7 +216,8 @@ class ForwardLinear:
         """Minimum and maximum of a value's form over the sets."""
         axis = self.graph.examples.get(ref)
         lower = upper = numbered(form.offset, axis)
-        for own, coefficients in self.rows(ref, form).items():
+        rows, lost = self.rows(ref, form)
+        for own, coefficients in rows.items():
             s = self.sets[own]
             if axis is None:
                 part = s.extrema(coefficients, s.point())
@@ -195,24 +225,31 @@ class ForwardLinear:
                 part = extrema_by_example(s, coefficients, s.point(), self.graph.examples[own])
             lower, upper = lower + part.lower, upper + part.upper
         dtype, shape = form.offset.dtype, form.offset.shape  # may be shorter than the inputs' type
-        return Interval(*(arranged(x, shape, axis).astype(dtype) for x in (lower, upper)))
+        limits = lower - lost, upper + lost
+        return Interval(*(arranged(x, shape, axis).astype(dtype) for x in limits))
 
-    def rows(self, ref: Ref, form: Form) -> dict[Ref, Array]:
-        """A form's coefficients with its rows first: from `[n, *shape]` to `[rows, *input.shape]`.
+    def rows(self, ref: Ref, form: Form) -> tuple[dict[Ref, Array], Array]:
+        """A form's coefficients on the inputs themselves, with its rows first.
 
-        The inputs' examples are along their leading axes.
+        From `[n, *shape]` to `[rows, *input.shape]`. The inputs' examples are along their leading
+        axes. And what is missed where such a coefficient is computed as zero, shaped as rows of
+        the offset.
         """
         axis, shape = self.graph.examples.get(ref), form.offset.shape
-        pairs = zip(self.sets.items(), form.coefficients, strict=True)
-        if axis is None:
-            size = math.prod(shape)
-            return {r: matrix(c).T.reshape(size, *s.aval.shape) for (r, s), c in pairs}
-        size = math.prod(shape) // shape[axis]
-        found = {}
-        for (own, s), c in pairs:
-            by_example = jnp.moveaxis(c, axis + 1, -1).reshape(len(c), size, -1)
-            found[own] = jnp.transpose(by_example, (1, 2, 0)).reshape(size, *s.aval.shape)
-        return found
+        size = math.prod(shape) // (1 if axis is None else shape[axis])
+        found, lost = {}, jnp.zeros((), form.offset.dtype)
+        for (own, s), c in zip(self.sets.items(), form.coefficients, strict=True):
+            if axis is None:
+                rows = matrix(c).T
+            else:
+                by_example = jnp.moveaxis(c, axis + 1, -1).reshape(len(c), size, -1)
+                rows = jnp.transpose(by_example, (1, 2, 0))
+            rows = rows.reshape(size, *s.aval.shape)
+            unit, width = (x.astype(c.dtype) for x in self._units[own])
+            found[own] = rows / unit
+            missed = jnp.where((found[own] == 0) & (rows != 0), width, 0)
+            lost += sums(missed, None if axis is None else self.graph.examples[own])
+        return found, lost
 
 
 def _between(value: Enclosure, lines: Lines) -> tuple[Form, Form]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from jaxlirpa._domains.backward_linear import BackwardLinear
+from jaxlirpa._domains.underflow import Underflow
 from jaxlirpa._graph.graph import INPUT, Graph, Ref
 from jaxlirpa._methods.exactness import Quality, origins
 from jaxlirpa._methods.solution import enclose, output_cost
@@ -21,8 +22,16 @@ from jaxlirpa._typing import Interval, intersect, is_floating
 from jaxlirpa.sets import ArraySet, Box
 
 
-def affine(graph: Graph, sets: Mapping[Ref, ArraySet]) -> BackwardLinear:
-    """The backward domain for affine nodes alone, behind the values that sets are given of."""
+def affine(
+    graph: Graph, sets: Mapping[Ref, ArraySet], boxes: Mapping[Ref, Interval]
+) -> BackwardLinear:
+    """The backward domain for affine nodes alone, behind the values that sets are given of.
+
+    Args:
+        graph: the program.
+        sets: of the values at which functionals end.
+        boxes: of these and of the values behind them.
+    """
 
     def no_lines(index: int) -> Lines:
         raise AssertionError(f"node {index} is not affine")
@@ -31,7 +40,7 @@ def affine(graph: Graph, sets: Mapping[Ref, ArraySet]) -> BackwardLinear:
         raise AssertionError(f"node {index} is not affine")
 
     points = graph.evaluate_from({ref: s.point() for ref, s in sets.items()})
-    return BackwardLinear(graph, points, no_lines, no_planes)
+    return BackwardLinear(graph, points, no_lines, no_planes, Underflow(graph, boxes))
 
 
 def starts(graph: Graph, ref: Ref) -> bool:
@@ -58,7 +67,7 @@ def merged(
         ref: Box(*box) for ref, box in boxes.items() if starts(graph, ref)
     }
     begin.update(sets)
-    domain = affine(graph.returning(loose), begin)
+    domain = affine(graph.returning(loose), begin, boxes)
     return {ref: intersect(boxes[ref], enclose(graph, begin, domain, ref).box) for ref in loose}
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Mapping
 
-from jaxlirpa._domains.forward_linear import Enclosure, ForwardLinear, add, compose
-from jaxlirpa._domains.rows import numbered
+from jaxlirpa._domains.forward_linear import Enclosure, Form, ForwardLinear, add, compose
+from jaxlirpa._domains.rows import arranged, numbered
 from jaxlirpa._graph.graph import Graph, Ref
 from jaxlirpa._methods.chain import affine, merged, starts
 from jaxlirpa._methods.solution import AffineRows, Solution, only_box
@@ -74,10 +74,12 @@ def _solution(forms: ForwardLinear, ref: Ref, value: Enclosure) -> Solution:
     if value.lower is None or value.upper is None:
         return only_box(box)
     axis = forms.graph.examples.get(ref)
-    lower, upper = (
-        AffineRows(forms.rows(ref, form), numbered(form.offset, axis))
-        for form in (value.lower, value.upper)
-    )
+
+    def rows(form: Form, outwards: int) -> AffineRows:
+        coefficients, lost = forms.rows(ref, form)
+        return AffineRows(coefficients, numbered(form.offset, axis) + outwards * lost)
+
+    lower, upper = rows(value.lower, -1), rows(value.upper, +1)
     return Solution(box, lower, upper)
 
 
@@ -88,12 +90,15 @@ def _merged(
     values: Mapping[Ref, Enclosure],
 ) -> dict[Ref, Enclosure]:
     """Better enclosures of the outputs whose affine chain has several links."""
-    domain = affine(graph, sets)
-    boxes = merged(graph, sets, {ref: value.box for ref, value in values.items()})
+    known = {ref: value.box for ref, value in values.items()}
+    domain = affine(graph, sets, known)
+    boxes = merged(graph, sets, known)
+    begin = [ref for ref in values if starts(graph, ref)]
     found = {}
     for ref, box in boxes.items():
-        stop = functools.partial(starts, graph)
-        reached = backward(graph, domain, *domain.start(ref), stop)
+        value, functional = domain.start(ref)
+        lost = domain.lost(ref, begin, value, functional)
+        reached = backward(graph, domain, value, functional, begin.__contains__)
         axis = graph.examples.get(ref)
         parts = [
             compose(
@@ -106,6 +111,9 @@ def _merged(
             for r, f in reached.items()
         ]
         lower, upper = (functools.reduce(add, forms) for forms in zip(*parts, strict=True))
+        lost = arranged(lost, box.lower.shape, axis)
+        lower = lower._replace(offset=lower.offset - lost)
+        upper = upper._replace(offset=upper.offset + lost)
         found[ref] = Enclosure(lower, upper, box)
     return found
 

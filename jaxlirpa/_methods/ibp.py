@@ -64,21 +64,29 @@ def solve(graph: Graph, sets: Mapping[Ref, ArraySet], merge_output: bool) -> lis
         merge_output: whether the affine functions that end in an output are bounded as one.
             Worthwhile for the few outputs of a function, not for all of its inner values.
     """
-    tighten = from_balls(graph, sets)
-    hulls = {ref: s.hull() for ref, s in sets.items()}
-    boxes = forward(graph, IntervalDomain(tighten), hulls)
+    boxes = {ref: s.hull() for ref, s in sets.items()}
+    tighten = from_balls(graph, sets, boxes)
+    forward(graph, IntervalDomain(tighten), boxes)
     tight = merged(graph, sets, boxes) if merge_output else {}
     return [Solution(tight.get(ref) or tighten(ref, boxes[ref])) for ref in graph.targets]
 
 
-def from_balls(graph: Graph, sets: Mapping[Ref, ArraySet]) -> Callable[[Ref, Interval], Interval]:
-    """What betters interval bounds: those of what is affine in sets that are not all boxes."""
+def from_balls(
+    graph: Graph, sets: Mapping[Ref, ArraySet], boxes: Mapping[Ref, Interval]
+) -> Callable[[Ref, Interval], Interval]:
+    """What betters interval bounds: those of what is affine in sets that are not all boxes.
+
+    Args:
+        graph: the program.
+        sets: of its inputs.
+        boxes: of the values before the one that is asked for.
+    """
     origin = origins(graph, sets)
 
     def tighten(ref: Ref, box: Interval) -> Interval:
         if not _from_ball(origin[ref], sets):
             return box
-        return intersect(box, enclose(graph, sets, affine(graph, sets), ref).box)
+        return intersect(box, enclose(graph, sets, affine(graph, sets, boxes), ref).box)
 
     return tighten
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import ChainMap
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple, TypeAlias
 
@@ -55,7 +56,7 @@ def bound_inside(
     """
     boxes: dict[Ref, Interval] = {ref: s.hull() for ref, s in sets.items()}
     tight: dict[Ref, Interval] = {}
-    relaxed = Relaxed(graph, sets, tight)
+    relaxed = Relaxed(graph, sets, ChainMap(tight, boxes))
 
     def tighten(ref: Ref, box: Interval) -> Interval:
         if ref not in tight:
@@ -72,7 +73,7 @@ def bound_inside(
         layers = Layers(relaxed, lambda ref: tighten(ref, boxes[ref]), bound_layer, rows_per_chunk)
         bound: Callable[[Ref, Interval], Interval] = layers.bound
     elif intermediate is ibp:  # Its boxes are those of the walk below.
-        bound = from_balls(graph, sets)
+        bound = from_balls(graph, sets, boxes)
     else:
         bound = _by_transform(graph, sets, intermediate, wanted)
     forward(graph, IntervalDomain(tighten, recall), boxes)

@@ -10,7 +10,7 @@ from typing import Protocol
 import jax.numpy as jnp
 
 from jaxlirpa._domains.interval import IntervalDomain
-from jaxlirpa._domains.rows import arranged, numbered
+from jaxlirpa._domains.rows import arranged, beside, numbered
 from jaxlirpa._domains.windowed_linear import WindowedLinear
 from jaxlirpa._domains.windows import Layout, layout_of
 from jaxlirpa._graph.graph import INPUT, Ref
@@ -108,7 +108,10 @@ class Layers:
             self.relaxed.prepare(ref)
             needed = jnp.any(layout.rows(self._open(ref, box)), -1)
             found = by_chunks(bound, rows, needed, chunk)
-        return Interval(*(layout.image(limit).astype(dtype) for limit in found))
+        lower, upper = (layout.image(limit) for limit in found)
+        lost = self.relaxed.domain.underflow.behind(ref, self.sets.keys())
+        lost = beside(lost, lower.ndim, self.graph.examples.get(ref))
+        return Interval((lower - lost).astype(dtype), (upper + lost).astype(dtype))
 
     def _by_rows(self, ref: Ref, box: Interval) -> Interval:
         """By dense rows, for the entries that need it; at once where they are few."""

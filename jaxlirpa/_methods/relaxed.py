@@ -8,6 +8,7 @@ from typing import Any
 
 from jaxlirpa._domains.backward_linear import BackwardLinear
 from jaxlirpa._domains.interval import nonlinear_image
+from jaxlirpa._domains.underflow import Underflow
 from jaxlirpa._graph.graph import INPUT, Graph, Node, Ref
 from jaxlirpa._methods.solution import reference
 from jaxlirpa._ops.families import Elementwise, Joint, Nonlinear, Opaque, Repeated, Within
@@ -32,7 +33,8 @@ class Relaxed:
     Attributes:
         graph: the program.
         sets: of its inputs.
-        boxes: of the operands of nonlinear nodes; may still grow, but must not change.
+        boxes: of all values, tight ones of the operands of nonlinear nodes; may still grow, but
+            must not change.
         domain: backward functionals through the default relaxations.
     """
 
@@ -40,7 +42,9 @@ class Relaxed:
         self.graph, self.sets, self.boxes = graph, sets, boxes
         self.lines = functools.cache(self._lines)
         self.planes = functools.cache(self._planes)
-        self.domain = BackwardLinear(graph, reference(graph, sets), self.lines, self.planes)
+        self.domain = BackwardLinear(
+            graph, reference(graph, sets), self.lines, self.planes, Underflow(graph, boxes)
+        )
 
     def families(self, index: int) -> list[Family[Lines]] | list[Family[Planes]]:
         """All relaxations of every output of a node."""
@@ -64,10 +68,11 @@ class Relaxed:
         return nonlinear(self.graph.returning((target,)))
 
     def prepare(self, target: Ref) -> None:
-        """Computes all default relaxations now that a functional of `target` will pass.
+        """Computes now what a functional of `target` will ask for: all default relaxations.
 
         What is computed inside of a loop's body is of no use outside of it.
         """
+        self.domain.underflow.behind(target, self.sets.keys())
         for index in self.nonlinear(target):
             if isinstance(record(self.graph.nodes[index]), Elementwise):
                 self.lines(index)

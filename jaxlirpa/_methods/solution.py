@@ -62,7 +62,9 @@ def enclose(
         rows: the numbers of the entries that are bounded, shaped as the box will be; None for all
             of them. See `BackwardLinear.start`.
     """
-    found = enclose_functional(graph, sets, domain, *domain.start(target, rows))
+    value, functional = domain.start(target, rows)
+    lost = domain.lost(target, sets.keys(), value, functional)
+    found = enclose_functional(graph, sets, domain, value, functional, lost)
     aval = graph.aval(target)
     limits = list(found.box)
     if rows is None:
@@ -79,12 +81,22 @@ def enclose_functional(
     domain: BackwardLinear,
     value: Ref,
     functional: Functional,
+    lost: Array,
 ) -> Solution:
-    """As `enclose`, of the rows of a functional of a value; the box is shaped as its offsets."""
+    """As `enclose`, of the rows of a functional of a value; the box is shaped as its offsets.
+
+    Args:
+        graph, sets, domain: as of `enclose`.
+        value: what the rows are functions of.
+        functional: the rows.
+        lost: what numbers below the normal ones may take from them on their way.
+    """
     reached = backward(graph, domain, value, functional, sets.__contains__)
     lower = _rows({ref: f.lower for ref, f in reached.items()})
     shared = all(f.lower is f.upper for f in reached.values())
     upper = lower if shared else _rows({ref: f.upper for ref, f in reached.items()})
+    lower = lower._replace(offset=lower.offset - lost)
+    upper = upper._replace(offset=upper.offset + lost)
     extrema = functools.partial(_extrema, graph, sets, domain.reference)
     return Solution(Interval(extrema(lower).lower, extrema(upper).upper), lower, upper)
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from jaxlirpa._domains.backward_linear import BackwardLinear, Functional
 from jaxlirpa._domains.rows import Side
+from jaxlirpa._domains.underflow import Underflow
 from jaxlirpa._errors import ArgumentError, MixedExamplesWarning
 from jaxlirpa._graph.graph import INPUT, Graph, Node, Ref
 from jaxlirpa._graph.jaxpr import is_traced
@@ -146,7 +147,8 @@ class Margins:
             own = jnp.eye(len(weights), dtype=weights.dtype)
             side = Side(own[:, :, None] * weights, offset)
         functional = Functional(side, side)
-        found = enclose_functional(self.graph, self.sets, domain, self.target, functional)
+        lost = domain.underflow.behind(self.target, self.sets.keys(), whole=False)
+        found = enclose_functional(self.graph, self.sets, domain, self.target, functional, lost)
         return found.box.upper.reshape(-1)
 
     def _domain(self) -> BackwardLinear:
@@ -163,7 +165,8 @@ class Margins:
             return domain
         middles = {ref: _middle(box) for ref, box in self.inner.boxes.items()}
         middles.update({ref: s.point() for ref, s in self.sets.items()})
-        return dataclasses.replace(domain, reference=middles)
+        underflow = Underflow(self.graph, self.inner.boxes)
+        return dataclasses.replace(domain, reference=middles, underflow=underflow)
 
     def boxes(self) -> Boxes:
         """What the regularisers read."""
