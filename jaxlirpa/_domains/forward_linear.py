@@ -102,14 +102,15 @@ class ForwardLinear:
         """Coefficients of an input on itself."""
         aval, n = self.graph.aval(ref), self._entries(ref)[ref]
         eye = jnp.eye(n, dtype=aval.dtype)[:, None]
-        return self._units[ref][0] * placed(eye, aval.shape, self.graph.examples.get(ref))
+        return self._units[ref][0][None] * placed(eye, aval.shape, self.graph.examples.get(ref))
 
     @functools.cached_property
     def _units(self) -> dict[Ref, tuple[Array, Array]]:
-        """In what inputs are counted, entry by entry, and `tiny` times their widths.
+        """In what inputs are counted, entry by entry, and what is missed in coefficients on them.
 
-        Powers of two, which round nothing: not below one, and not so large that coefficients
-        overflow before the values do.
+        Powers of two, which round nothing: not below one, not so large that coefficients overflow
+        before the values do, nor that their inverses are no normal numbers. What is missed is
+        `tiny` times the width where the unit is not one.
         """
 
         def units(box: Interval) -> tuple[Array, Array]:
@@ -118,9 +119,9 @@ class ForwardLinear:
             radius = 0.5 * upper - 0.5 * lower
             _, exponent = jnp.frexp(radius)
             exponent = jnp.where(jnp.isinf(radius), info.maxexp, exponent)
-            units = jnp.ldexp(jnp.ones_like(lower), jnp.maximum(exponent - 1, 0))
-            tiny = float(info.tiny)
-            return units, jnp.where(lower == upper, 0, tiny * upper - tiny * lower)
+            exponent = jnp.clip(exponent - 1, 0, -info.minexp)
+            missed = float(info.tiny) * upper - float(info.tiny) * lower
+            return jnp.ldexp(jnp.ones_like(lower), exponent), jnp.where(exponent > 0, missed, 0)
 
         return {ref: units(s.hull()) for ref, s in self.sets.items()}
 
@@ -232,8 +233,9 @@ class ForwardLinear:
         """A form's coefficients on the inputs themselves, with its rows first.
 
         From `[n, *shape]` to `[rows, *input.shape]`. The inputs' examples are along their leading
-        axes. And what is missed where such a coefficient is computed as zero, shaped as rows of
-        the offset.
+        axes. And how far off the form may be with these, as they are smaller: shaped as the rows'
+        offset, or a number, or one of each example. Outputs are few enough to see which rows are
+        zero and lose nothing.
         """
         axis, shape = self.graph.examples.get(ref), form.offset.shape
         size = math.prod(shape) // (1 if axis is None else shape[axis])
@@ -245,10 +247,13 @@ class ForwardLinear:
                 by_example = jnp.moveaxis(c, axis + 1, -1).reshape(len(c), size, -1)
                 rows = jnp.transpose(by_example, (1, 2, 0))
             rows = rows.reshape(size, *s.aval.shape)
-            unit, width = (x.astype(c.dtype) for x in self._units[own])
-            found[own] = rows / unit
-            missed = jnp.where((found[own] == 0) & (rows != 0), width, 0)
-            lost += sums(missed, None if axis is None else self.graph.examples[own])
+            unit, missed = self._units[own]
+            found[own] = rows * (1 / unit.astype(c.dtype))[None]
+            examples = None if axis is None else self.graph.examples[own]
+            missed = sums(missed.astype(c.dtype)[None], examples)
+            if ref in self.graph.targets:
+                missed = jnp.where(sums(jnp.abs(rows), examples) == 0, 0, missed)
+            lost += missed
         return found, lost
 
 

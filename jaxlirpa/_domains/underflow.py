@@ -48,7 +48,7 @@ class Underflow:
     def __init__(self, graph: Graph, boxes: Mapping[Ref, Interval]):
         self.graph, self.boxes = graph, boxes
         self._lost = functools.cache(self._at)
-        self._totals: dict[frozenset[int], Array] = {frozenset(): jnp.zeros(())}
+        self._totals: dict[frozenset[int], Array] = {}
 
     def behind(self, target: Ref, known: Collection[Ref], whole: bool = True) -> Array:
         """How far functionals that start at a value may be off as some of known values.
@@ -75,16 +75,18 @@ class Underflow:
     def _total(self, passed: frozenset[int]) -> Array:
         """What may be lost at some nodes, from what may be at most of them."""
         if passed not in self._totals:
-            most = max((some for some in self._totals if some <= passed), key=len)
+            known = (some for some in self._totals if some <= passed)
+            most = max(known, key=len, default=frozenset())
             others = map(self._lost, sorted(passed - most))
-            self._totals[passed] = functools.reduce(jnp.add, others, self._totals[most])
+            start = self._totals[most] if most else jnp.zeros((), self._dtype)
+            self._totals[passed] = functools.reduce(jnp.add, others, start)
         return self._totals[passed]
 
     def _at(self, index: int) -> Array:
         """What may be lost where a functional is pulled through a node."""
         node = self.graph.nodes[index]
         dtypes = [aval.dtype for aval in node.outputs if is_floating(aval)]
-        total = jnp.zeros(())
+        total = jnp.zeros((), self._dtype)
         for ref, steps in zip(node.perturbed, self._steps(index), strict=True):
             if steps:
                 lower, upper = self.boxes[ref]
@@ -92,7 +94,7 @@ class Underflow:
                     finite = jnp.isfinite(lower) & jnp.isfinite(upper)
                     lower, upper = (jnp.where(finite, limit, 0) for limit in (lower, upper))
                 axis = self.graph.examples.get(ref)
-                total += steps * width(Interval(lower, upper), axis, *dtypes)
+                total += steps * width(Interval(lower, upper), axis, *dtypes).astype(self._dtype)
         return total
 
     def _steps(self, index: int) -> list[int]:
@@ -120,6 +122,12 @@ class Underflow:
             return own + (self._readers[ref] > 1)
 
         return [steps(ref) if is_floating(graph.aval(ref)) else 0 for ref in node.perturbed]
+
+    @functools.cached_property
+    def _dtype(self) -> Any:
+        """The longest format of the graph."""
+        avals = (aval for node in self.graph.nodes for aval in node.outputs)
+        return max((x.dtype for x in avals if is_floating(x)), key=lambda x: x.itemsize)
 
     @functools.cached_property
     def _readers(self) -> Counter[Ref]:
