@@ -90,7 +90,7 @@ class Underflow:
         for ref, steps in zip(node.perturbed, self._steps(index), strict=True):
             if steps:
                 lower, upper = self.boxes[ref]
-                if isinstance(record(node), Nonlinear):  # The lines are constant elsewhere.
+                if isinstance(record(node), Elementwise | Joint):  # Elsewhere lines are constant.
                     finite = jnp.isfinite(lower) & jnp.isfinite(upper)
                     lower, upper = (jnp.where(finite, limit, 0) for limit in (lower, upper))
                 axis = self.graph.examples.get(ref)
