@@ -659,6 +659,20 @@ def test_nothing_is_concluded_from_a_limit_that_is_not_a_number(method: Any):
     assert lower <= 0 and upper >= 2
 
 
+@pytest.mark.parametrize("method", oracles.METHODS.values(), ids=oracles.METHODS)
+def test_a_limit_that_is_not_a_number_is_not_sorted(method: Any):
+    """Such limits would come last, and leave their places to limits of other entries."""
+    box = jaxlirpa.Box(jnp.array([1.0, -1.0, 1.0]), jnp.array([jnp.inf, -1.0, jnp.inf]))
+
+    def fn(x: Any) -> Any:
+        return jnp.sort(jnp.concatenate([jax.nn.log_softmax(x), x]))
+
+    lower, upper = method(fn)(box)
+    for far in (2.0, 1e3, 1e6):
+        value = fn(jnp.array([1.0, -1.0, far]))
+        assert np.all(lower <= value) and np.all(value <= upper)
+
+
 def test_widening():
     """Values may become more precise on the way; the bounds are those of the shorter numbers."""
     (box,) = Case("widening", abs, ((3,),)).boxes(np.float32)

@@ -18,18 +18,22 @@ Image = Callable[[Node, Sequence[Interval]], tuple[Interval, ...]]
 
 
 def _rising(node: Node, boxes: Sequence[Interval]) -> tuple[Interval, ...]:
-    """Of a function that rises in every operand."""
+    """Of a function that rises in every operand.
+
+    A limit that is NaN would be sorted, or truncated, like any other number, and is no limit.
+    """
+    boxes = list(map(vacuous_where_nan, boxes))
     lower, upper = node(*(b.lower for b in boxes)), node(*(b.upper for b in boxes))
     return tuple(map(Interval, lower, upper))
 
 
 def _truncated(node: Node, boxes: Sequence[Interval]) -> tuple[Interval, ...]:
-    """To a whole number. A limit that is NaN would become one like any other, and is no limit.
+    """To a whole number.
 
     Reals out of the format's range become its largest or smallest integer; integers wrap around.
     """
     (box,) = boxes
-    (image,) = _rising(node, [vacuous_where_nan(box)])
+    (image,) = _rising(node, [box])
     between_integers = is_integer(box.lower) and is_integer(image.lower)
     return (converted(image, box) if between_integers else image,)
 
