@@ -67,8 +67,8 @@ def nonlinear_image(
             if is_integer(node.outputs[0]):
                 return (by_reals(found.relaxation(node).image, boxes, dtype),)
             return (found.relaxation(node).image(boxes),)
-        case Opaque():
-            return found.image(node, boxes)
+        case Opaque():  # It might sort or count a limit that is no number like any other.
+            return found.image(node, list(map(vacuous_where_nan, boxes)))
         case Within():
             value, *others = boxes
             return (intersect(value, vacuous_where_nan(found.image(node, others))),)

@@ -12,17 +12,13 @@ from jax import lax
 from jaxlirpa._graph.graph import Graph, Node
 from jaxlirpa._ops.families import Opaque, Record, Repeated, operand_boxes
 from jaxlirpa._relax.integers import converted, is_integer
-from jaxlirpa._typing import Array, Interval, is_floating, vacuous_where_nan
+from jaxlirpa._typing import Array, Interval, is_floating
 
 Image = Callable[[Node, Sequence[Interval]], tuple[Interval, ...]]
 
 
 def _rising(node: Node, boxes: Sequence[Interval]) -> tuple[Interval, ...]:
-    """Of a function that rises in every operand.
-
-    A limit that is NaN would be sorted, or truncated, like any other number, and is no limit.
-    """
-    boxes = list(map(vacuous_where_nan, boxes))
+    """Of a function that rises in every operand."""
     lower, upper = node(*(b.lower for b in boxes)), node(*(b.upper for b in boxes))
     return tuple(map(Interval, lower, upper))
 
@@ -33,7 +29,7 @@ def _truncated(node: Node, boxes: Sequence[Interval]) -> tuple[Interval, ...]:
     Reals out of the format's range become its largest or smallest integer; integers wrap around.
     """
     (box,) = boxes
-    (image,) = _rising(node, [box])
+    (image,) = _rising(node, boxes)
     between_integers = is_integer(box.lower) and is_integer(image.lower)
     return (converted(image, box) if between_integers else image,)
 
