@@ -20,6 +20,7 @@ import jax.numpy as jnp
 from jaxlirpa._domains.interval import IntervalDomain, nonlinear_image
 from jaxlirpa._domains.ordered import image
 from jaxlirpa._domains.rows import Side, arranged, inner_products, numbered, placed
+from jaxlirpa._domains.underflow import missed
 from jaxlirpa._extrema import maximum, minimum
 from jaxlirpa._graph.graph import Graph, Node, Ref
 from jaxlirpa._ops.families import Elementwise, Joint, Nonlinear, Within
@@ -109,21 +110,20 @@ class ForwardLinear:
         """In what inputs are counted, entry by entry, and what is missed in coefficients on them.
 
         Powers of two, which round nothing: not below one, not so large that coefficients overflow
-        before the values do, nor that their inverses are no normal numbers. What is missed is
-        `tiny` times the width where the unit is not one.
+        before the values do, nor that their inverses are no normal numbers. Nothing is missed
+        where the unit is one.
         """
 
-        def units(box: Interval) -> tuple[Array, Array]:
+        def units(box: Interval) -> Array:
             lower, upper = jax.lax.stop_gradient(box)
             info = jnp.finfo(lower.dtype)
             radius = 0.5 * upper - 0.5 * lower
             _, exponent = jnp.frexp(radius)
             exponent = jnp.where(jnp.isinf(radius), info.maxexp, exponent)
-            exponent = jnp.clip(exponent - 1, 0, -info.minexp)
-            missed = float(info.tiny) * upper - float(info.tiny) * lower
-            return jnp.ldexp(jnp.ones_like(lower), exponent), jnp.where(exponent > 0, missed, 0)
+            return jnp.ldexp(jnp.ones_like(lower), jnp.clip(exponent - 1, 0, -info.minexp))
 
-        return {ref: units(s.hull()) for ref, s in self.sets.items()}
+        hulls = {ref: s.hull() for ref, s in self.sets.items()}
+        return {ref: (units(hull), missed(hull)) for ref, hull in hulls.items()}
 
     def joined(self, ref: Ref, value: Enclosure) -> Enclosure:
         """A value whose examples are independent, with coefficients on the entries of all."""
@@ -247,13 +247,13 @@ class ForwardLinear:
                 by_example = jnp.moveaxis(c, axis + 1, -1).reshape(len(c), size, -1)
                 rows = jnp.transpose(by_example, (1, 2, 0))
             rows = rows.reshape(size, *s.aval.shape)
-            unit, missed = self._units[own]
+            unit, entries = self._units[own]
             found[own] = rows * (1 / unit.astype(c.dtype))[None]
             examples = None if axis is None else self.graph.examples[own]
-            missed = sums(missed.astype(c.dtype)[None], examples)
+            part = sums(entries.astype(c.dtype)[None], examples)
             if ref in self.graph.targets:
-                missed = jnp.where(sums(jnp.abs(rows), examples) == 0, 0, missed)
-            lost += missed
+                part = jnp.where(sums(jnp.abs(rows), examples) == 0, 0, part)
+            lost += part
         return found, lost
 
 

@@ -42,13 +42,6 @@ def arranged(rows: Array, shape: Sequence[int], axis: int | None) -> Array:
     return jnp.moveaxis(rows.reshape(*others, shape[axis]), -1, axis)
 
 
-def beside(x: Array, dimensions: int, axis: int | None) -> Array:
-    """A number of each example, `[examples]`, as it broadcasts to a value of so many axes."""
-    if x.ndim == 0 or axis is None:
-        return x
-    return jnp.expand_dims(x, [i for i in range(dimensions) if i != axis])
-
-
 def placed(rows: Array, shape: Sequence[int], axis: int | None) -> Array:
     """Coefficients `[rows, *shape]` from those on the entries that `numbered` numbers.
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import functools
 import math
-from collections import Counter
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -22,7 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxlirpa._graph.graph import Graph, Node, Ref
+from jaxlirpa._graph.graph import Graph, Ref
 from jaxlirpa._ops.families import (
     Affine,
     Bilinear,
@@ -47,7 +46,8 @@ class Underflow:
 
     def __init__(self, graph: Graph, boxes: Mapping[Ref, Interval]):
         self.graph, self.boxes = graph, boxes
-        self._lost = functools.cache(self._at)
+        self._lost, self._steps = functools.cache(self._at), functools.cache(self._count)
+        self._uses = graph.uses()
         self._totals: dict[frozenset[int], Array] = {}
 
     def behind(self, target: Ref, known: Collection[Ref], whole: bool = True) -> Array:
@@ -65,7 +65,7 @@ class Underflow:
         multiplied = set() if whole else {target.node}
         for index in reversed(self.graph.returning((target,)).live(known)):
             node = self.graph.nodes[index]
-            if index in multiplied or multiplies(node):
+            if index in multiplied or isinstance(record(node), Nonlinear | Bilinear):
                 passed.add(index)
                 multiplied.update(ref.node for ref in node.perturbed)
         total = self._total(frozenset(i for i in passed if any(self._steps(i))))
@@ -93,11 +93,13 @@ class Underflow:
                 if isinstance(record(node), Elementwise | Joint):  # Elsewhere lines are constant.
                     finite = jnp.isfinite(lower) & jnp.isfinite(upper)
                     lower, upper = (jnp.where(finite, limit, 0) for limit in (lower, upper))
+                entries = missed(Interval(lower, upper), *dtypes)
                 axis = self.graph.examples.get(ref)
-                total += steps * width(Interval(lower, upper), axis, *dtypes).astype(self._dtype)
+                own = jnp.sum(entries, tuple(i for i in range(entries.ndim) if i != axis))
+                total += steps * own.astype(self._dtype)
         return total
 
-    def _steps(self, index: int) -> list[int]:
+    def _count(self, index: int) -> list[int]:
         """By how many products and sums a coefficient on each operand is computed, at most."""
         graph, node = self.graph, self.graph.nodes[index]
         found = record(node)
@@ -119,7 +121,7 @@ class Underflow:
                     own = 1
                 case _:
                     own = 0
-            return own + (self._readers[ref] > 1)
+            return own + (self._uses[ref] > 1)
 
         return [steps(ref) if is_floating(graph.aval(ref)) else 0 for ref in node.perturbed]
 
@@ -129,29 +131,16 @@ class Underflow:
         avals = (aval for node in self.graph.nodes for aval in node.outputs)
         return max((x.dtype for x in avals if is_floating(x)), key=lambda x: x.itemsize)
 
-    @functools.cached_property
-    def _readers(self) -> Counter[Ref]:
-        """How often each value is an operand."""
-        nodes = (self.graph.nodes[index] for index in self.graph.live())
-        return Counter(ref for node in nodes for ref in node.perturbed)
 
-
-def multiplies(node: Node) -> bool:
-    """Whether coefficients that were whole numbers may not be any more behind a node."""
-    return isinstance(record(node), Nonlinear | Bilinear)
-
-
-def width(box: Interval, axis: int | None, *dtypes: Any) -> Array:
-    """The sum of `tiny` times the widths of a box's entries, of those that are 4 wide or more.
+def missed(box: Interval, *dtypes: Any) -> Array:
+    """`tiny` times the widths of a box's entries, or zero where they are less than 4 wide.
 
     Args:
         box: a value's.
-        axis: that numbers examples, each of which has a sum of its own.
-        dtypes: the formats of what is multiplied.
+        dtypes: the formats of what is multiplied, beside the value's.
     """
-    tiny = max(float(jnp.finfo(dtype).tiny) for dtype in (*dtypes, box.lower.dtype))
     lower, upper = jax.lax.stop_gradient(box)
+    tiny = max(float(jnp.finfo(dtype).tiny) for dtype in (*dtypes, lower.dtype))
+    radius = 0.5 * upper - 0.5 * lower
     # Of two equal infinities the difference is no number.
-    widths = jnp.where(lower == upper, 0, tiny * upper - tiny * lower)
-    widths = jnp.where(widths < 4 * tiny, 0, widths)
-    return jnp.sum(widths, tuple(i for i in range(widths.ndim) if i != axis))
+    return jnp.where((lower == upper) | (radius < 2), 0, 2 * tiny * radius)

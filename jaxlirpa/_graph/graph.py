@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections import Counter
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -146,6 +147,10 @@ class Graph:
                 operands = self.nodes[index].perturbed
                 wanted.update(ref.node for ref in operands if ref not in known)
         return tuple(sorted(wanted))
+
+    def uses(self) -> Counter[Ref]:
+        """How often each live value is an operand."""
+        return Counter(ref for index in self.live() for ref in self.nodes[index].perturbed)
 
     def width(self) -> int:
         """Entries of the largest live value."""

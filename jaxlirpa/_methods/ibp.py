@@ -82,11 +82,12 @@ def from_balls(
         boxes: of the values before the one that is asked for.
     """
     origin = origins(graph, sets)
+    domain = functools.cache(functools.partial(affine, graph, sets, boxes))
 
     def tighten(ref: Ref, box: Interval) -> Interval:
         if not _from_ball(origin[ref], sets):
             return box
-        return intersect(box, enclose(graph, sets, affine(graph, sets, boxes), ref).box)
+        return intersect(box, enclose(graph, sets, domain(), ref).box)
 
     return tighten
 

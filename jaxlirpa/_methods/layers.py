@@ -10,7 +10,7 @@ from typing import Protocol
 import jax.numpy as jnp
 
 from jaxlirpa._domains.interval import IntervalDomain
-from jaxlirpa._domains.rows import arranged, beside, numbered
+from jaxlirpa._domains.rows import arranged, numbered
 from jaxlirpa._domains.windowed_linear import WindowedLinear
 from jaxlirpa._domains.windows import Layout, layout_of
 from jaxlirpa._graph.graph import INPUT, Ref
@@ -109,8 +109,10 @@ class Layers:
             needed = jnp.any(layout.rows(self._open(ref, box)), -1)
             found = by_chunks(bound, rows, needed, chunk)
         lower, upper = (layout.image(limit) for limit in found)
+        axis = self.graph.examples.get(ref)
         lost = self.relaxed.domain.underflow.behind(ref, self.sets.keys())
-        lost = beside(lost, lower.ndim, self.graph.examples.get(ref))
+        lost = jnp.broadcast_to(lost, numbered(lower, axis).shape)
+        lost = arranged(lost, lower.shape, axis)
         return Interval((lower - lost).astype(dtype), (upper + lost).astype(dtype))
 
     def _by_rows(self, ref: Ref, box: Interval) -> Interval:
