@@ -373,7 +373,9 @@ def spread_by_rounding(
 
     By units in the last place of what they are themselves, or of `sizes` where that is larger;
     and by what is lost of numbers below the normal ones. What stands for a value counts with its
-    own rounding, as in the bounds; a node of several operations with that of each.
+    own rounding, as in the bounds; a node of several operations with that of each. Where a value is
+    used several times, every use is off by itself: linear bounds have a coefficient for each, and
+    what they add up to is rounded, though the uses may cancel.
     """
     rng = np.random.default_rng(seed)
 
@@ -398,12 +400,16 @@ def _moved(
     off: Callable[..., jax.Array],
 ) -> list[jax.Array]:
     """The outputs of a graph all of whose values are off."""
-    values = dict(zip(graph.inputs, inputs, strict=True))
+    values, uses = dict(zip(graph.inputs, inputs, strict=True)), graph.uses()
+
+    def rounded(ref: Ref, x: jax.Array) -> jax.Array:
+        return off(x, oracles.ULPS, sizes.get(ref, 0.0)) if is_floating(x) else x
+
     for index in graph.live():
         node = graph.nodes[index]
         if node.primitive == INPUT:
             continue
-        operands = [values[r] for r in node.perturbed]
+        operands = [rounded(r, values[r]) if uses[r] > 1 else values[r] for r in node.perturbed]
         if node.primitive == "within":
             results = operands[:1]
         elif steps := _steps(graph, node):
@@ -411,6 +417,5 @@ def _moved(
         else:
             results = list(_each(_each(node.__call__))(*operands))
         for k, y in enumerate(results):
-            own = Ref(index, k)
-            values[own] = off(y, oracles.ULPS, sizes.get(own, 0.0)) if is_floating(y) else y
+            values[Ref(index, k)] = rounded(Ref(index, k), y)
     return [values[ref] for ref in graph.targets]

@@ -168,6 +168,22 @@ def test_rounding_is_no_violation_and_no_excuse(monkeypatch: pytest.MonkeyPatch)
     assert any(not violation.rounded for violation in violations(case))
 
 
+def test_rounding_of_uses_that_cancel_is_no_violation(monkeypatch: pytest.MonkeyPatch):
+    """`2 x (x - x)` is zero, but has slopes of thousands, which are rounded; wrong ones are not."""
+    lines = (
+        Line(0, "v"),
+        Line(1, "v", "(v0 + v0) * (v0 - v0)"),
+        Line(2, "v", "jnp.minimum(v1, v0)"),
+    )
+    ends = np.random.default_rng(0).uniform(2000, 8000, (2, 64, 3))
+    sets = jaxlirpa.Box(*(ends * [[[-1]], [[1]]]).astype(np.float32))
+    case = Case(Program(lines), {0: sets}, DTYPES[0], 0)
+    found = violations(case, ("forward_backward",))
+    assert found and all(violation.rounded for violation in found)
+    monkeypatch.setitem(RECORDS, "sub", Affine((+1, +1), mixes=False))
+    assert any(not violation.rounded for violation in violations(case, ("forward_backward",)))
+
+
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_rounding_of_what_is_written_is_no_violation(dtype: np.dtype):
     """Far out `1 - tanh(x)^2` is zero or an ulp, but not the derivative that is bounded."""
