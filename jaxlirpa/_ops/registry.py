@@ -10,7 +10,7 @@ from jaxlirpa._errors import DomainError, UnsupportedPrimitiveError
 from jaxlirpa._graph.graph import INPUT, Graph, Node, Ref
 from jaxlirpa._ops import affine, declared, elementwise, joint, movement, opaque, univariate
 from jaxlirpa._ops.families import Elementwise, Move, Opaque, Record, Within
-from jaxlirpa._ops.unsupported import UNSUPPORTED
+from jaxlirpa._ops.unsupported import COMPLEX, UNSUPPORTED
 from jaxlirpa._typing import Interval
 
 RECORDS: dict[str, Record] = {
@@ -42,6 +42,8 @@ def _objection(graph: Graph, node: Node) -> str | None:
     """Why a node cannot be bounded, or None."""
     if node.primitive not in RECORDS and not declared.is_declared(node.primitive):
         return UNSUPPORTED.get(node.primitive, "it is not known to jaxlirpa")
+    if any(jnp.issubdtype(aval.dtype, jnp.complexfloating) for aval in node.outputs):
+        return COMPLEX
     found = record(node)
     if found.operands is not None and any(i not in found.operands for i in node.positions):
         wrong = next(i for i in node.positions if i not in found.operands)

@@ -11,7 +11,7 @@ _NO_RULE = "there is no rule for it yet"
 _INDEX = "its result is an index that depends on a perturbed value"
 _INTEGER = "it acts on integers, and a perturbed value is a real number"
 _LINALG = "a matrix factorisation of a perturbed matrix is not bounded"
-_COMPLEX = "complex numbers are not bounded"
+COMPLEX = "complex numbers are not bounded"
 _DEVICES = "communication between devices is not bounded: bound the function on one device"
 _RANDOM = "random bits of a perturbed key have no bounds"
 _CALLBACK = "it calls back to Python, where nothing can be bounded"
@@ -36,7 +36,7 @@ _BY_REASON: dict[str, str] = {
         qr schur svd symmetric_product triangular_solve tridiagonal tridiagonal_solve
         custom_linear_solve
         """,
-    _COMPLEX: "complex conj imag real",
+    COMPLEX: "complex conj imag real",
     _DEVICES: """
         all_gather all_to_all axis_index pmax pmin ppermute psum ragged_all_to_all
         """,

@@ -17,6 +17,8 @@ from jaxlirpa._typing import Array
 def _cast(build: Builder, node: Node) -> Sequence[Value] | None:
     """To a shorter format a rounding, to integers a truncation, to truth values a test for zero."""
     source, target = build.aval(node.perturbed[0]).dtype, node.outputs[0].dtype
+    if jnp.issubdtype(target, jnp.complexfloating):
+        return None  # It is refused under its own name.
     both = [jnp.issubdtype(d, jnp.floating) for d in (source, target)]
     if all(both):
         if jnp.finfo(target).nmant >= jnp.finfo(source).nmant:
