@@ -673,6 +673,26 @@ def test_a_limit_that_is_not_a_number_is_not_sorted(method: Any):
         assert np.all(lower <= value) and np.all(value <= upper)
 
 
+@pytest.mark.parametrize("method", oracles.METHODS.values(), ids=oracles.METHODS)
+def test_numbers_equal_themselves(method: Any):
+    """`isnan` is `x != x`: known where a box is finite, and nowhere else."""
+    box = jaxlirpa.Box(jnp.array([0.5, -1.0, 0.0]), jnp.array([1.0, -0.5, jnp.inf]))
+    lower, upper = method(lambda x: [(x == x) & (x <= x), (x != x) | (x < x)])(box)
+    np.testing.assert_array_equal(lower, [[True, True, False], [False, False, False]])
+    np.testing.assert_array_equal(upper, [[True, True, True], [False, False, True]])
+
+
+@pytest.mark.parametrize("method", oracles.METHODS.values(), ids=oracles.METHODS)
+@pytest.mark.parametrize("fn", [jnp.median, jnp.nanmean, jnp.nan_to_num], ids=lambda f: f.__name__)
+def test_guards_against_what_is_no_number_cost_nothing(fn: Any, method: Any):
+    """What such a function is of numbers: bounds are as tight as without the guard."""
+    x = jnp.array([0.5, -1.0, 2.0])
+    plain = {"median": lambda x: jnp.sort(x)[1], "nanmean": jnp.mean, "nan_to_num": lambda x: x}
+    found, expected = (method(f)(x, 0.1) for f in (fn, plain[fn.__name__]))
+    for a, b in zip(found, expected, strict=True):
+        oracles.equal(a, b)
+
+
 def test_widening():
     """Values may become more precise on the way; the bounds are those of the shorter numbers."""
     (box,) = Case("widening", abs, ((3,),)).boxes(np.float32)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxlirpa._graph.graph import Graph, Node
+from jaxlirpa._graph.graph import Graph, Node, is_same
 from jaxlirpa._ops.families import Opaque, Record, Repeated, operand_boxes
 from jaxlirpa._relax.integers import converted, is_integer
 from jaxlirpa._typing import Array, Interval, is_floating
@@ -48,8 +48,14 @@ def _comparison(
     """
 
     def image(node: Node, boxes: Sequence[Interval]) -> tuple[Interval, ...]:
-        """Known where the boxes do not overlap, or are the same point."""
+        """Known where the boxes do not overlap, or are the same point.
+
+        A number equals itself, whichever it is: `x != x` asks whether `x` is none.
+        """
         x, y = operand_boxes(node.operands, boxes)
+        if is_same(*node.operands):
+            finite = _surely_finite(x)
+            x = y = Interval(*(jnp.where(finite, 0, limit).astype(limit.dtype) for limit in x))
         return (Interval(surely(x, y), ~never(x, y)),)
 
     return Opaque(image)
@@ -87,9 +93,12 @@ def _equal(x: Interval, y: Interval) -> Array:
 
 def _is_finite(node: Node, boxes: Sequence[Interval]) -> tuple[Interval, ...]:
     """A finite box has finite members; of any other nothing is known."""
-    ((lower, upper),) = boxes
-    finite = jnp.isfinite(lower) & jnp.isfinite(upper)
+    finite = _surely_finite(*boxes)
     return (Interval(finite, jnp.ones_like(finite)),)
+
+
+def _surely_finite(box: Interval) -> Array:
+    return jnp.isfinite(box.lower) & jnp.isfinite(box.upper)
 
 
 def _is_nonzero(node: Node, boxes: Sequence[Interval]) -> tuple[Interval, ...]:
