@@ -190,38 +190,48 @@ def values_at(case: Case, points: Sequence[np.ndarray]) -> dict[Ref | int, np.nd
     found: dict[Ref | int, np.ndarray] = dict(
         zip(graph.targets, map(np.array, values), strict=True)
     )
-    _forget_undefined(graph, found)
+    undefined = _forget_undefined(graph, found)
     results = _each(_each(case.program.function(case.dtype)))(*points)
     for number, (out, result) in enumerate(zip(traced.outputs, results, strict=True)):
         if isinstance(out, Ref):  # of which there may be several
             value = found[out][:, : result.shape[1]]
             result = np.where(np.isinf(result) & ~np.isinf(value), value, result)
+            if out in undefined:
+                result[undefined[out]] = np.nan
         parts = [found[out], result] if isinstance(out, Ref) else [result]
         found[out if isinstance(out, Ref) else number] = np.concatenate(parts, 1)
     return found
 
 
-def _forget_undefined(graph: Graph, values: dict[Ref | int, np.ndarray]) -> None:
+def _forget_undefined(
+    graph: Graph, values: dict[Ref | int, np.ndarray]
+) -> dict[Ref | int, np.ndarray]:
     """Leaves NaN of what is computed of NaN: the largest of some numbers may be another of them.
 
-    At the points where it is so; a selection may be what keeps it out, and stays as it is. And of
-    entries that overflow inside of a node of several operations, which need not be infinite.
+    At the points where it is so, which are returned; a selection may be what keeps it out, and
+    stays as it is. A truth value or an integer that is computed of NaN is NaN among numbers. And
+    of entries that overflow inside of a node of several operations, which need not be infinite.
     """
+    undefined = {}
     for index in graph.live():
         node = graph.nodes[index]
         if node.primitive == "select_n":
             continue
-        operands = [values[ref] for ref in node.perturbed if is_floating(graph.aval(ref))]
+        operands = [values[ref] for ref in node.perturbed if is_floating(values[ref])]
         if not operands:
             continue
         lost = np.any([np.isnan(x).any(axis=tuple(range(2, x.ndim))) for x in operands], 0)
         for k, aval in enumerate(node.outputs):
+            own = Ref(index, k)
+            if lost.any():
+                undefined[own] = lost
+                values[own] = values[own] if is_floating(aval) else values[own].astype(float)
+                values[own][lost] = np.nan
             if is_floating(aval):
-                found = values[Ref(index, k)]
-                found[lost] = np.nan
-                overflown = np.isinf(found)
+                overflown = np.isinf(values[own])
                 if overflown.any() and _steps(graph, node):
-                    found[overflown] = np.nan
+                    values[own][overflown] = np.nan
+    return undefined
 
 
 def _steps(graph: Graph, node: Node) -> Graph | None:

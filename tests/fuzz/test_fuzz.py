@@ -226,6 +226,17 @@ def test_a_value_that_is_not_defined_is_no_violation():
     assert not violations(Case(Program(lines), {0: sets}, DTYPES[1], 0), ("ibp",))
 
 
+def test_a_test_of_what_is_not_defined_is_no_violation(monkeypatch: pytest.MonkeyPatch):
+    """The sine of infinity is NaN, of which every comparison is false; a wrong one is found."""
+    test = Line(2, "s", "(v1 > -2).astype(v1.dtype)")
+    lines = (Line(0, "s"), Line(1, "s", "jnp.sin(jnp.exp(v0))"), test)
+    sets = jaxlirpa.Box(np.array([0.0, 0.0]), np.array([0.0, 1e4]))
+    case = Case(Program(lines), {0: sets}, DTYPES[1], 0)
+    assert not violations(case, ("ibp",))
+    monkeypatch.setitem(RECORDS, "gt", RECORDS["lt"])
+    assert violations(case, ("ibp",))
+
+
 def test_rounding_of_what_stands_for_a_value_counts():
     """The larger of two numbers is one of them; bounds are those of their difference, and a sum."""
     lines = (Line(0, "v"), Line(1, "v"), Line(2, "v", "jnp.maximum(v1, v0)"), Line(3, "v", "-v2"))
