@@ -164,6 +164,11 @@ def vacuous_where_overflown(box: Interval) -> Interval:
     )
 
 
+def is_finite(box: Interval) -> Array:
+    """Where both limits of a box are finite."""
+    return jnp.isfinite(box.lower) & jnp.isfinite(box.upper)
+
+
 def vacuous_where_nan(box: Interval) -> Interval:
     """`box` with every NaN limit replaced by the infinity that promises nothing."""
     if not is_floating(box.lower):

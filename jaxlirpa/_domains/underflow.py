@@ -33,7 +33,7 @@ from jaxlirpa._ops.families import (
     Repeated,
 )
 from jaxlirpa._ops.registry import record
-from jaxlirpa._typing import Array, Interval, is_floating
+from jaxlirpa._typing import Array, Interval, is_finite, is_floating
 
 
 class Underflow:
@@ -89,11 +89,11 @@ class Underflow:
         total = jnp.zeros((), self._dtype)
         for ref, steps in zip(node.perturbed, self._steps(index), strict=True):
             if steps:
-                lower, upper = self.boxes[ref]
+                box = self.boxes[ref]
                 if isinstance(record(node), Elementwise | Joint):  # Elsewhere lines are constant.
-                    finite = jnp.isfinite(lower) & jnp.isfinite(upper)
-                    lower, upper = (jnp.where(finite, limit, 0) for limit in (lower, upper))
-                entries = missed(Interval(lower, upper), *dtypes)
+                    finite = is_finite(box)
+                    box = Interval(*(jnp.where(finite, limit, 0) for limit in box))
+                entries = missed(box, *dtypes)
                 axis = self.graph.examples.get(ref)
                 own = jnp.sum(entries, tuple(i for i in range(entries.ndim) if i != axis))
                 total += steps * own.astype(self._dtype)

@@ -12,7 +12,7 @@ from jax import lax
 from jaxlirpa._graph.graph import Graph, Node, is_same
 from jaxlirpa._ops.families import Opaque, Record, Repeated, operand_boxes
 from jaxlirpa._relax.integers import converted, is_integer
-from jaxlirpa._typing import Array, Interval, is_floating
+from jaxlirpa._typing import Array, Interval, is_finite, is_floating
 
 Image = Callable[[Node, Sequence[Interval]], tuple[Interval, ...]]
 
@@ -54,7 +54,7 @@ def _comparison(
         """
         x, y = operand_boxes(node.operands, boxes)
         if is_same(*node.operands):
-            finite = _surely_finite(x)
+            finite = is_finite(x)
             x = y = Interval(*(jnp.where(finite, 0, limit).astype(limit.dtype) for limit in x))
         return (Interval(surely(x, y), ~never(x, y)),)
 
@@ -93,12 +93,8 @@ def _equal(x: Interval, y: Interval) -> Array:
 
 def _is_finite(node: Node, boxes: Sequence[Interval]) -> tuple[Interval, ...]:
     """A finite box has finite members; of any other nothing is known."""
-    finite = _surely_finite(*boxes)
+    finite = is_finite(*boxes)
     return (Interval(finite, jnp.ones_like(finite)),)
-
-
-def _surely_finite(box: Interval) -> Array:
-    return jnp.isfinite(box.lower) & jnp.isfinite(box.upper)
 
 
 def _is_nonzero(node: Node, boxes: Sequence[Interval]) -> tuple[Interval, ...]:

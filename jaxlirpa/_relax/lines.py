@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 from jaxlirpa._extrema import maximum
 from jaxlirpa._relax.family import Family, between, single
-from jaxlirpa._typing import Array, Interval, vacuous_where_nan
+from jaxlirpa._typing import Array, Interval, is_finite, vacuous_where_nan
 
 
 class Lines(NamedTuple):
@@ -133,7 +133,7 @@ def relax_family(relaxation: Relaxation, box: Interval) -> Family[Lines]:
 
 def _guard(relaxation: Relaxation, box: Interval) -> tuple[Interval, Callable[[Lines], Lines]]:
     """A finite box, and what puts constant lines where the given one is not."""
-    finite = jnp.isfinite(box.lower) & jnp.isfinite(box.upper)
+    finite = is_finite(box)
     zero = jnp.zeros_like(box.lower)
     image = vacuous_where_nan(relaxation.image(box))
     otherwise = Lines(zero, image.lower, zero, image.upper)

@@ -29,7 +29,7 @@ from jaxlirpa._relax.family import Family
 from jaxlirpa._relax.lines import Adjustable, Lines, Point, secant
 from jaxlirpa._relax.smooth import Smooth, enclose, enclosing, midpoint
 from jaxlirpa._relax.supporting import supporting
-from jaxlirpa._typing import Array, Interval
+from jaxlirpa._typing import Array, Interval, is_finite
 
 _STEPS = 40
 _PERIOD = 2 * np.pi
@@ -51,7 +51,7 @@ class Wave(Adjustable):
         """Minus or plus one where a trough or a crest is in the box, else an end's value."""
         crest, trough = (_nearby(box, x - self.phase)[2] for x in (np.pi / 2, -np.pi / 2))
         ends = self.smooth.range([self.smooth.point(x) for x in box])
-        known = jnp.isfinite(box.lower) & jnp.isfinite(box.upper)
+        known = is_finite(box)
         trough, crest = trough | ~known, crest | ~known
         return Interval(
             jnp.where(trough, -1, maximum(ends.lower, -1)),

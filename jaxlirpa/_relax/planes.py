@@ -8,7 +8,7 @@ from typing import NamedTuple, Protocol
 import jax.numpy as jnp
 
 from jaxlirpa._relax.family import Family, mix, single
-from jaxlirpa._typing import Array, Interval, summed_product, vacuous_where_nan
+from jaxlirpa._typing import Array, Interval, is_finite, summed_product, vacuous_where_nan
 
 
 class Plane(NamedTuple):
@@ -101,7 +101,7 @@ def relax_family_jointly(
 ) -> Family[Planes]:
     """As `relax_jointly`, all members of the relaxation's family."""
     image = vacuous_where_nan(relaxation.image(boxes))
-    bounded = [jnp.isfinite(b.lower) & jnp.isfinite(b.upper) for b in boxes]
+    bounded = list(map(is_finite, boxes))
     pairs = zip(bounded, boxes, strict=True)
     finite = [Interval(*(_where(ok, x) for x in box)) for ok, box in pairs]
     return family(relaxation, finite).map(lambda planes: _guarded(planes, bounded, image, axes))

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from jaxlirpa._extrema import maximum
 from jaxlirpa._relax.lines import Lines
-from jaxlirpa._typing import Array, Interval
+from jaxlirpa._typing import Array, Interval, is_finite
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,8 +37,6 @@ class Rounding:
         """Two lines of slope one, half a step away; where a value overflows, none."""
         largest = maximum(jnp.abs(box.lower), jnp.abs(box.upper))
         step = largest * self.eps + self.tiny
-        image = self.image(box)
-        finite = jnp.isfinite(image.lower) & jnp.isfinite(image.upper)
-        room = jnp.where(finite, step, jnp.inf)
+        room = jnp.where(is_finite(self.image(box)), step, jnp.inf)
         one = jnp.ones_like(step)
         return Lines(one, -room, one, room)

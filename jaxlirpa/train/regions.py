@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxlirpa._errors import ArgumentError
-from jaxlirpa._typing import Array, ArrayLike, Interval
+from jaxlirpa._typing import Array, ArrayLike, Interval, is_finite
 from jaxlirpa.sets import Box, LpBall
 from jaxlirpa.sets.base import holds
 
@@ -89,7 +89,7 @@ def region(x: Any, eps: ArrayLike | None = None) -> Region:
         raise ArgumentError("points are looked for in sets of one array, and not of a pytree.")
     (only,) = sets
     box = only.hull()
-    if not holds(jnp.isfinite(box.lower) & jnp.isfinite(box.upper)):
+    if not holds(is_finite(box)):
         raise ArgumentError("a set without end has no random points to start from.")
     if only.is_box:
         middle = 0.5 * box.lower + 0.5 * box.upper

@@ -203,9 +203,7 @@ def values_at(case: Case, points: Sequence[np.ndarray]) -> dict[Ref | int, np.nd
     return found
 
 
-def _forget_undefined(
-    graph: Graph, values: dict[Ref | int, np.ndarray]
-) -> dict[Ref | int, np.ndarray]:
+def _forget_undefined(graph: Graph, values: dict[Ref | int, np.ndarray]) -> dict[Ref, np.ndarray]:
     """Leaves NaN of what is computed of NaN: the largest of some numbers may be another of them.
 
     At the points where it is so, which are returned; a selection may be what keeps it out, and
