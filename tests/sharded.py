@@ -13,7 +13,8 @@ from collections.abc import Callable
 from typing import Any
 
 PROCESSES = 2 if len(sys.argv) > 1 else 1
-os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={8 // PROCESSES}"
+_DEVICES = f"--xla_force_host_platform_device_count={8 // PROCESSES}"
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_DEVICES}"
 os.environ["JAX_PLATFORMS"] = "cpu"
 
 import jax  # noqa: E402
