@@ -12,8 +12,8 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import arithmetic
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 import jaxlirpa
@@ -25,13 +25,17 @@ from jaxlirpa.sets import ArraySet, Box, LpBall, PerturbationSet
 
 Transform = Callable[..., Callable[..., Any]]
 
-METHODS: dict[str, Transform] = {
+COMPILED: dict[str, Transform] = {
     "ibp": jaxlirpa.ibp,
     "crown": jaxlirpa.crown,
     "crown_ibp": jaxlirpa.crown_ibp,
     "forward_crown": jaxlirpa.forward_crown,
     "forward_backward": functools.partial(jaxlirpa.crown, intermediate=jaxlirpa.forward_crown),
 }
+"""The transforms, as a user has them."""
+
+METHODS: dict[str, Transform] = {k: arithmetic.computed(v) for k, v in COMPILED.items()}
+"""The same, computed in NumPy where they are not traced."""
 
 
 def in_turn(number: int) -> dict[str, Transform]:
@@ -150,10 +154,10 @@ def affine_extrema(fn: Callable[..., PyTree], *args: Any) -> list[tuple[np.ndarr
     """
     call = arguments(fn, args, None)
     zeros = [np.zeros(s.aval.shape, s.aval.dtype) for s in call.sets]
+    traced = jax.make_jaxpr(lambda *points: jax.tree.leaves(fn(*call.fill(points))))(*zeros)
 
     def leaves(points: Sequence[np.ndarray]) -> list[np.ndarray]:
-        found = jax.tree.leaves(fn(*call.fill([jnp.asarray(x) for x in points])))
-        return [np.asarray(x, np.float64) for x in found]
+        return [np.asarray(x, np.float64) for x in arithmetic.run(traced, points)]
 
     constants = leaves(zeros)
     found = [(x.reshape(-1), x.reshape(-1)) for x in constants]
@@ -232,6 +236,8 @@ def check_every_node(
 ) -> tuple[Graph, dict[str, Bounds]]:
     """Checks that the box that each method gives to every node contains what it computes.
 
+    And that the graph computes what the function does, whatever became of it on the way.
+
     Args:
         fn: the function.
         args: its arguments; some of their leaves are sets, or `eps` comes last.
@@ -246,15 +252,55 @@ def check_every_node(
     refs = live_refs(graph)
     everything = graph.returning(refs)
     points = [_sample(s, np.random.default_rng([seed, i]), count) for i, s in enumerate(sets)]
-    runs = [everything.evaluate(arrays) for arrays in zip(*points, strict=True)]
-    values = [np.stack([run[ref] for run in runs]) for ref in refs]
-    # Nothing is jitted: single operations are compiled once for all methods and functions.
+    values = values_at(everything, points)
+    check_outputs(fn, args, graph, dict(zip(refs, values, strict=True)), points)
     bounds = {name: method(everything)(*sets) for name, method in transforms.items()}
     for name, (lower, upper) in bounds.items():
         for ref, *found in zip(refs, values, lower, upper, strict=True):
             node = graph.nodes[ref.node]
             contains(*found, f"{name}: {node.primitive} {ref} at {node.source}")
     return graph, bounds
+
+
+def each(fn: Callable[..., PyTree], points: Sequence[np.ndarray]) -> PyTree:
+    """A function at many points, `[count, *shape]` an argument, computed in NumPy."""
+    try:
+        return arithmetic.call(jax.vmap(fn), *points)
+    except NotImplementedError:  # JAX cannot map some operation
+        return arithmetic.call(lambda *arrays: jax.lax.map(lambda x: fn(*x), arrays), *points)
+
+
+def values_at(graph: Graph, points: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """What a graph returns of its inputs `[count, *shape]`, an array `[count, *shape]` each."""
+
+    def run(*arrays: Any) -> list[Any]:
+        found = graph.evaluate(arrays)
+        return [found[ref] for ref in graph.targets]
+
+    return each(run, points)
+
+
+def check_outputs(
+    fn: Callable[..., PyTree],
+    args: Sequence[Any],
+    graph: Graph,
+    values: Mapping[Ref, np.ndarray],
+    points: Sequence[np.ndarray],
+) -> None:
+    """Asserts that a graph's outputs are those of the function, up to rounding.
+
+    Args:
+        fn: the function.
+        args: its arguments, as the methods take them.
+        graph: what it was traced to.
+        values: the values of the graph at the points.
+        points: members of the sets, `[count, *shape]` each.
+    """
+    call = arguments(fn, args, None)
+    results = each(lambda *arrays: jax.tree.leaves(fn(*call.fill(arrays))), points)
+    for number, (out, result) in enumerate(zip(graph.outputs, results, strict=True)):
+        found = values[out] if isinstance(out, Ref) else np.broadcast_to(out, result.shape)
+        equal(found, result, f"output {number} of the graph is not that of the function")
 
 
 def slack(*terms: Any) -> float:

@@ -238,7 +238,7 @@ def _control(primitive: str, params: Mapping[str, Any]) -> Scan | While | Branch
     if primitive == "scan":
         body, length, reverse = (params[key] for key in ("jaxpr", "length", "reverse"))
         unrolled = params["unroll"] >= length
-        return Scan(_program(body), *_scan_counts(params), length, reverse, unrolled)
+        return Scan(_program(body), *scan_counts(params), length, reverse, unrolled)
     if primitive == "while":
         condition, body = _program(params["cond_jaxpr"]), _program(params["body_jaxpr"])
         return While(condition, body, params["cond_nconsts"], params["body_nconsts"])
@@ -247,7 +247,7 @@ def _control(primitive: str, params: Mapping[str, Any]) -> Scan | While | Branch
     return None
 
 
-def _scan_counts(params: Mapping[str, Any]) -> tuple[int, int]:
+def scan_counts(params: Mapping[str, Any]) -> tuple[int, int]:
     """How many of a scan's operands are constants and carries; newer JAX keeps them as a tree."""
     if "num_consts" in params:
         return params["num_consts"], params["num_carry"]
