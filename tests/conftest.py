@@ -3,6 +3,7 @@
 import os
 
 import compiling
+import costs
 import hypothesis
 import jax
 import pytest
@@ -19,3 +20,4 @@ hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "default")
 def pytest_configure(config: pytest.Config) -> None:
     """Compiles quickly, and shares what is compiled between processes and with the next run."""
     compiling.configure(config.cache.mkdir("compiled"))
+    config.pluginmanager.register(costs.Costs(), "costs")
