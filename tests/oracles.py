@@ -14,6 +14,7 @@ from typing import Any
 
 import arithmetic
 import jax
+import lirpa
 import numpy as np
 
 import jaxlirpa
@@ -25,17 +26,16 @@ from jaxlirpa.sets import ArraySet, Box, LpBall, PerturbationSet
 
 Transform = Callable[..., Callable[..., Any]]
 
-COMPILED: dict[str, Transform] = {
-    "ibp": jaxlirpa.ibp,
-    "crown": jaxlirpa.crown,
-    "crown_ibp": jaxlirpa.crown_ibp,
-    "forward_crown": jaxlirpa.forward_crown,
-    "forward_backward": functools.partial(jaxlirpa.crown, intermediate=jaxlirpa.forward_crown),
+METHODS: dict[str, Transform] = {
+    "ibp": lirpa.ibp,
+    "crown": lirpa.crown,
+    "crown_ibp": lirpa.crown_ibp,
+    "forward_crown": lirpa.forward_crown,
+    "forward_backward": arithmetic.computed(
+        functools.partial(jaxlirpa.crown, intermediate=jaxlirpa.forward_crown)
+    ),
 }
-"""The transforms, as a user has them."""
-
-METHODS: dict[str, Transform] = {k: arithmetic.computed(v) for k, v in COMPILED.items()}
-"""The same, computed in NumPy where they are not traced."""
+"""Computed in NumPy, where they are not a part of what is traced."""
 
 
 def in_turn(number: int) -> dict[str, Transform]:

@@ -7,8 +7,10 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
+import arithmetic
 import jax
 import jax.numpy as jnp
+import lirpa
 import numpy as np
 import pytest
 from oracles import METHODS
@@ -73,21 +75,21 @@ SETS = {
 @pytest.mark.parametrize("perturbed", SETS.values(), ids=SETS)
 def test_sets_are_mapped_by_their_centre(perturbed: Any) -> None:
     """A ball over all images, seen from one of them, is the ball over that one."""
-    batched = jax.jit(jaxlirpa.crown_ibp(resnet, in_axes=(None, 0)))(PARAMS, perturbed)
-    close(batched, jax.jit(jaxlirpa.crown_ibp(resnet))(PARAMS, perturbed))
+    batched = arithmetic.jit(lirpa.crown_ibp(resnet, in_axes=(None, 0)))(PARAMS, perturbed)
+    close(batched, arithmetic.jit(lirpa.crown_ibp(resnet))(PARAMS, perturbed))
 
 
 def test_known_arguments_are_mapped_too() -> None:
-    bound = jax.jit(jaxlirpa.crown_ibp(margins, in_axes=(None, 0, 0), argnums=1))
-    joint = jax.jit(jaxlirpa.crown_ibp(margins, argnums=1))
+    bound = arithmetic.jit(lirpa.crown_ibp(margins, in_axes=(None, 0, 0), argnums=1))
+    joint = arithmetic.jit(lirpa.crown_ibp(margins, argnums=1))
     close(bound(PARAMS, IMAGES, LABELS, 0.1), joint(PARAMS, IMAGES, LABELS, 0.1))
 
 
 def test_radii_per_image_as_eps() -> None:
     eps = jnp.asarray([0.0, 0.1, 0.2]).reshape(3, 1, 1, 1)
     close(
-        jaxlirpa.ibp(resnet, in_axes=(None, 0))(PARAMS, IMAGES, eps),
-        looped(lambda i: jaxlirpa.ibp(resnet)(PARAMS, IMAGES[i : i + 1], 0.1 * i), 3),
+        lirpa.ibp(resnet, in_axes=(None, 0))(PARAMS, IMAGES, eps),
+        looped(lambda i: lirpa.ibp(resnet)(PARAMS, IMAGES[i : i + 1], 0.1 * i), 3),
     )
 
 
@@ -98,30 +100,30 @@ def affine(params: dict[str, jax.Array], x: jax.Array) -> jax.Array:
 
 AFFINE = {"w": jnp.asarray([[1.0, -2.0], [0.5, 1.0], [-1.0, 3.0]]), "b": jnp.asarray([0.1, -0.2])}
 POINTS = jnp.asarray(RANDOM.normal(size=(4, 3)))
-EXPECTED = jaxlirpa.crown(affine)(AFFINE, POINTS, 0.2)
+EXPECTED = lirpa.crown(affine)(AFFINE, POINTS, 0.2)
 
 
 @pytest.mark.parametrize("in_axes", [(None, 0), [None, -2], ({"w": None, "b": None}, 0)])
 def test_in_axes_are_those_of_vmap(in_axes: Any) -> None:
-    close(jaxlirpa.crown(affine, in_axes=in_axes)(AFFINE, POINTS, 0.2), EXPECTED)
+    close(lirpa.crown(affine, in_axes=in_axes)(AFFINE, POINTS, 0.2), EXPECTED)
 
 
 def test_other_axes() -> None:
     def turned(params: dict[str, jax.Array], x: jax.Array) -> jax.Array:
         return affine(params, x.T).T
 
-    bound = jaxlirpa.crown(turned, in_axes=(None, 1), out_axes=-1)
+    bound = lirpa.crown(turned, in_axes=(None, 1), out_axes=-1)
     close(bound(AFFINE, POINTS.T, 0.2), jax.tree.map(jnp.transpose, EXPECTED))
-    alone = jaxlirpa.crown(lambda x: affine(AFFINE, x), in_axes=0)
+    alone = lirpa.crown(lambda x: affine(AFFINE, x), in_axes=0)
     close(alone(POINTS, 0.2), EXPECTED)
 
 
 def test_linear_bounds_of_each_example() -> None:
-    batched = jaxlirpa.crown(affine, in_axes=(None, 0), linear=True)(AFFINE, POINTS, 0.2)
+    batched = lirpa.crown(affine, in_axes=(None, 0), linear=True)(AFFINE, POINTS, 0.2)
     assert batched.lower_coefficients[1].shape == (4, 2, 3)
     assert jax.tree.leaves(batched.lower_coefficients[0]) == []
     for i in range(4):
-        one = jaxlirpa.crown(affine, linear=True)(AFFINE, POINTS[i : i + 1], 0.2)
+        one = lirpa.crown(affine, linear=True)(AFFINE, POINTS[i : i + 1], 0.2)
         close(batched.lower_coefficients[1][i], one.lower_coefficients[1][0, :, 0])
         close(batched.upper_offset[i], one.upper_offset[0])
 
@@ -130,14 +132,14 @@ def test_several_outputs() -> None:
     def both(x: jax.Array) -> dict[str, jax.Array]:
         return {"relu": jax.nn.relu(x), "sum": x.sum(1), "known": jnp.ones((len(x), 2))}
 
-    close(jaxlirpa.crown(both, in_axes=0)(POINTS, 0.1), jaxlirpa.crown(both)(POINTS, 0.1))
+    close(lirpa.crown(both, in_axes=0)(POINTS, 0.1), lirpa.crown(both)(POINTS, 0.1))
 
 
 def test_a_joint_call_is_right_where_examples_interact() -> None:
     def centred(x: jax.Array) -> jax.Array:
         return jnp.abs(x - x.mean(0, keepdims=True))
 
-    lower, upper = jaxlirpa.crown(centred)(POINTS, 0.1)
+    lower, upper = lirpa.crown(centred)(POINTS, 0.1)
     for _ in range(100):
         y = centred(POINTS + RANDOM.uniform(-0.1, 0.1, POINTS.shape))
         assert (lower <= y + 1e-12).all() and (y <= upper + 1e-12).all()
@@ -145,7 +147,7 @@ def test_a_joint_call_is_right_where_examples_interact() -> None:
 
 def test_jit_and_gradient() -> None:
     def total(eps: jax.Array) -> jax.Array:
-        return jaxlirpa.crown(affine, in_axes=(None, 0))(AFFINE, POINTS, eps).upper.sum()
+        return lirpa.crown(affine, in_axes=(None, 0))(AFFINE, POINTS, eps).upper.sum()
 
     slope = jax.jit(jax.grad(total))(0.2)
     np.testing.assert_allclose(slope, (total(0.2 + 1e-6) - total(0.2 - 1e-6)) / 2e-6, rtol=1e-5)
@@ -164,7 +166,7 @@ def test_jit_and_gradient() -> None:
 )
 def test_wrong_axes(fn: Callable[..., Any], in_axes: Any, args: Any, message: str) -> None:
     with pytest.raises(jaxlirpa.ArgumentError, match=message):
-        jaxlirpa.crown(fn, in_axes=in_axes)(*args, 0.1)
+        lirpa.crown(fn, in_axes=in_axes)(*args, 0.1)
 
 
 @pytest.mark.parametrize("mixes", [False, True])
@@ -176,8 +178,8 @@ def test_an_expensive_joint_call_warns(count: int, mixes: bool) -> None:
 
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        jax.eval_shape(jaxlirpa.crown(wide), jnp.zeros((count, 2)), 0.1)
-        jax.eval_shape(jaxlirpa.crown(wide, in_axes=0), jnp.zeros((count, 2)), 0.1)
+        jax.eval_shape(lirpa.crown(wide), jnp.zeros((count, 2)), 0.1)
+        jax.eval_shape(lirpa.crown(wide, in_axes=0), jnp.zeros((count, 2)), 0.1)
     found = [w for w in caught if w.category is jaxlirpa.ExpensiveJointCallWarning]
     assert len(found) == (mixes and count > 2)
     for warning in found:

@@ -7,12 +7,13 @@ import itertools
 from collections.abc import Callable
 from typing import Any
 
+import arithmetic
 import jax
 import jax.numpy as jnp
+import lirpa
 import numpy as np
 import pytest
 
-import jaxlirpa
 from jaxlirpa._methods.chunks import by_chunks
 from jaxlirpa._typing import Interval
 
@@ -50,9 +51,9 @@ def weights(seed: int) -> Any:
 @pytest.mark.parametrize("act", ACTIVATIONS)
 def test_chunks_equal_all_rows_at_once(act: str, eps: float) -> None:
     fn, params = network(ACTIVATIONS[act]), weights(0)
-    whole = jaxlirpa.crown(fn, rows_per_chunk=ALL)(params, CENTER, eps)
+    whole = lirpa.crown(fn, rows_per_chunk=ALL)(params, CENTER, eps)
     for size in (1, 4, 16):
-        part = jax.jit(jaxlirpa.crown(fn, rows_per_chunk=size))(params, CENTER, eps)
+        part = arithmetic.jit(lirpa.crown(fn, rows_per_chunk=size))(params, CENTER, eps)
         np.testing.assert_allclose(part, whole, rtol=1e-9, atol=1e-9)
 
 
@@ -71,8 +72,8 @@ def test_values_that_are_read_in_another_form(size: int) -> None:
         return jnp.sum(jax.nn.relu(repeated[:, None] - repeated[None, :]))
 
     for fn in (reshaped, pairs):
-        whole = jaxlirpa.crown(fn, rows_per_chunk=ALL)(CENTER, 0.5)
-        part = jax.jit(jaxlirpa.crown(fn, rows_per_chunk=size))(CENTER, 0.5)
+        whole = lirpa.crown(fn, rows_per_chunk=ALL)(CENTER, 0.5)
+        part = arithmetic.jit(lirpa.crown(fn, rows_per_chunk=size))(CENTER, 0.5)
         np.testing.assert_allclose(part, whole, rtol=1e-9, atol=1e-9)
 
 
@@ -80,7 +81,7 @@ def test_chunks_of_mapped_calls() -> None:
     fn, params = network(jax.nn.relu), weights(1)
     batch = jnp.stack([CENTER, 0 * CENTER, -3 * CENTER])
     bounds = [
-        jaxlirpa.crown(fn, in_axes=(None, 0), rows_per_chunk=size)(params, batch, 0.2)
+        lirpa.crown(fn, in_axes=(None, 0), rows_per_chunk=size)(params, batch, 0.2)
         for size in (ALL, 5)
     ]
     np.testing.assert_allclose(bounds[1], bounds[0], rtol=1e-9, atol=1e-9)
@@ -92,7 +93,7 @@ def test_derivatives_are_the_same(act: str) -> None:
     fn, params = network(ACTIVATIONS[act]), weights(2)
 
     def loss(params: Any, eps: Any, size: int) -> jax.Array:
-        lower, upper = jaxlirpa.crown(fn, rows_per_chunk=size)(params, CENTER, eps)
+        lower, upper = lirpa.crown(fn, rows_per_chunk=size)(params, CENTER, eps)
         return jnp.sum(upper - lower)
 
     whole, part = (
@@ -112,7 +113,7 @@ def test_derivatives_of_mapped_calls(compiled: bool) -> None:
     batch = jnp.stack([CENTER, 0 * CENTER, -3 * CENTER])
 
     def loss(params: Any, size: int) -> jax.Array:
-        single = jaxlirpa.crown(fn, rows_per_chunk=size)
+        single = lirpa.crown(fn, rows_per_chunk=size)
         bound = jax.vmap(jax.jit(single) if compiled else single, (None, 0, None))
         lower, upper = bound(params, batch, 0.2)
         return jnp.sum(upper - lower)
@@ -133,7 +134,7 @@ def test_values_that_several_functions_read() -> None:
         return jnp.sum(value**2) + value * jnp.tanh(inner)
 
     whole, part = (
-        jaxlirpa.crown(fn, rows_per_chunk=size)(jnp.linspace(-1, 1, 6), 0.2) for size in (ALL, 5)
+        lirpa.crown(fn, rows_per_chunk=size)(jnp.linspace(-1, 1, 6), 0.2) for size in (ALL, 5)
     )
     np.testing.assert_allclose(part, whole, rtol=1e-9, atol=1e-9)
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import lirpa
 import numpy as np
 import pytest
 from flax import linen, nnx
@@ -264,7 +265,7 @@ def test_a_loop_is_written_out_under_jit(case: Any) -> None:
 def test_loops_are_sound(case: str) -> None:
     fn, by_hand, x = LOOPS[case]
     check_every_node(fn, (x, EPS), {"crown_ibp": jaxlirpa.crown_ibp})
-    same(jaxlirpa.crown_ibp(fn)(x, EPS), jaxlirpa.crown_ibp(by_hand)(x, EPS))
+    same(lirpa.crown_ibp(fn)(x, EPS), lirpa.crown_ibp(by_hand)(x, EPS))
 
 
 @pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
@@ -279,7 +280,7 @@ def test_what_is_not_perturbed_is_not_unrolled() -> None:
     def fn(x: jax.Array) -> jax.Array:
         return x * lax.fori_loop(0, 2**17, lambda i, c: c + 1.0, 0.0)
 
-    lower, upper = jaxlirpa.ibp(fn)(jnp.ones(()), 0.0)
+    lower, upper = lirpa.ibp(fn)(jnp.ones(()), 0.0)
     assert lower == upper == 2**17
 
 
@@ -291,7 +292,7 @@ def test_known_factors_do_not_double_each_trip() -> None:
 
     graph, _ = trace(fn, [jax.ShapeDtypeStruct(X.shape, X.dtype)], VOCABULARY, RULES)
     assert len(graph.live()) < 100
-    lower, upper = jaxlirpa.ibp(fn)(X, 1e-3)
+    lower, upper = lirpa.ibp(fn)(X, 1e-3)
     assert (lower <= fn(X)).all() and (fn(X) <= upper).all()
 
 
@@ -323,7 +324,7 @@ def test_gradients_of_loops() -> None:
 
 
 def width(fn: Callable[..., Any], weights: jax.Array, x: jax.Array) -> jax.Array:
-    lower, upper = jaxlirpa.crown_ibp(fn)(weights, x, EPS)
+    lower, upper = lirpa.crown_ibp(fn)(weights, x, EPS)
     return jnp.sum(upper - lower)
 
 
@@ -368,7 +369,7 @@ def test_large_constants_are_not_made_while_tracing() -> None:
     def fn(x: jax.Array) -> jax.Array:
         return jnp.sum(x + jnp.full((2, 2**16), 0.5), 1)
 
-    jaxpr = jax.make_jaxpr(lambda x: jaxlirpa.ibp(fn)(x, EPS))(jnp.ones((2, 1)))
+    jaxpr = jax.make_jaxpr(lambda x: lirpa.ibp(fn)(x, EPS))(jnp.ones((2, 1)))
     assert all(np.size(constant) < 10 for constant in jaxpr.consts)
 
 
@@ -496,9 +497,9 @@ def test_batched_loops_and_branches() -> None:
         return switched(count, repeated(count, x))
 
     counts = jnp.array([0, 2, 1])
-    lower, upper = jaxlirpa.ibp(jax.vmap(fn))(counts, XS, EPS)
+    lower, upper = lirpa.ibp(jax.vmap(fn))(counts, XS, EPS)
     for i, count in enumerate(counts):
-        expected = jaxlirpa.ibp(fn)(count, XS[i], EPS)
+        expected = lirpa.ibp(fn)(count, XS[i], EPS)
         same(jax.tree.map(lambda a, i=i: a[i], (lower, upper)), tuple(expected))
 
 
@@ -512,7 +513,7 @@ def test_bounds_of_a_perturbed_predicate() -> None:
         return jnp.where(x[0] > 0.95, x[0], 0.5) + x
 
     check_every_node(branched, (X, EPS), {"crown_ibp": jaxlirpa.crown_ibp})
-    same(jaxlirpa.crown_ibp(branched)(X, EPS), jaxlirpa.crown_ibp(selected)(X, EPS))
+    same(lirpa.crown_ibp(branched)(X, EPS), lirpa.crown_ibp(selected)(X, EPS))
     check_every_node(
         lambda x: lax.switch((x[0] > 1).astype(int) + (x[1] > -2), BRANCHES, x),
         (X, EPS),
@@ -610,7 +611,7 @@ def check_recurrent(fn: Callable[[Any, jax.Array], jax.Array], params: Any, name
 
     same(fn(params, SEQUENCE), by_hand(params, SEQUENCE))
 
-    for method in (jaxlirpa.ibp, jaxlirpa.crown_ibp):
+    for method in (lirpa.ibp, lirpa.crown_ibp):
         found, expected = (
             jax.jit(method(f, in_axes=(None, 0)))(params, SEQUENCE, EPS) for f in (fn, by_hand)
         )
@@ -657,5 +658,5 @@ def test_linen_scan_over_layers() -> None:
             x = jax.nn.relu(x @ kernel + bias)
         return x
 
-    found = jaxlirpa.crown(lambda p, x: stacked.apply(p, x, None)[0])(params, X, EPS)
-    same(found, jaxlirpa.crown(by_hand)(X, EPS))
+    found = lirpa.crown(lambda p, x: stacked.apply(p, x, None)[0])(params, X, EPS)
+    same(found, lirpa.crown(by_hand)(X, EPS))

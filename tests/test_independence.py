@@ -9,13 +9,13 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import lirpa
 import numpy as np
 import pytest
 from marks import slowly
 from networks.test_networks import LONGEST, NETWORKS, SIMILAR
 from oracles import METHODS
 
-import jaxlirpa
 from jaxlirpa import Box, LpBall
 from jaxlirpa._graph.graph import Graph, Ref
 from jaxlirpa._methods import transform
@@ -187,8 +187,8 @@ def loss(x: jax.Array) -> jax.Array:
 
 MORE = {
     **METHODS,
-    "chunks": functools.partial(jaxlirpa.crown, rows_per_chunk=2),
-    "alpha": functools.partial(jaxlirpa.alpha_crown, steps=3, optimize_intermediate=True),
+    "chunks": functools.partial(lirpa.crown, rows_per_chunk=2),
+    "alpha": functools.partial(lirpa.alpha_crown, steps=3, optimize_intermediate=True),
 }
 SETS = {
     "box": Box(X - 0.1, X + jnp.abs(X)),
@@ -225,14 +225,14 @@ def test_every_set_is_seen_from_one_example(
     ],
 )
 def test_bounds_of_single_operations(fn: Function, monkeypatch: pytest.MonkeyPatch) -> None:
-    bound = functools.partial(jaxlirpa.crown_ibp(fn), X, 0.3)
+    bound = functools.partial(lirpa.crown_ibp(fn), X, 0.3)
     close(bound(), joint(monkeypatch, bound))
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("fn", [*KEPT.values(), *MIXED.values()], ids=[*KEPT, *MIXED])
 def test_forms_of_single_operations(fn: Function, monkeypatch: pytest.MonkeyPatch) -> None:
-    bound = functools.partial(jaxlirpa.forward_crown(fn), X, 0.3)
+    bound = functools.partial(lirpa.forward_crown(fn), X, 0.3)
     close(bound(), joint(monkeypatch, bound))
 
 
@@ -243,16 +243,16 @@ def test_coefficients_are_those_on_all_examples(name: str, monkeypatch: pytest.M
 
 
 def test_saved_bounds_serve_either_way(monkeypatch: pytest.MonkeyPatch) -> None:
-    bound = functools.partial(jaxlirpa.intermediate_bounds(small), X, 0.2)
+    bound = functools.partial(lirpa.intermediate_bounds(small), X, 0.2)
     saved = bound()
     close(saved, joint(monkeypatch, bound))
-    close(jaxlirpa.crown(small, intermediate=saved)(X, 0.2), jaxlirpa.crown(small)(X, 0.2))
+    close(lirpa.crown(small, intermediate=saved)(X, 0.2), lirpa.crown(small)(X, 0.2))
 
 
 @pytest.mark.long
 def test_derivatives_and_maps(monkeypatch: pytest.MonkeyPatch) -> None:
     def width(eps: jax.Array) -> jax.Array:
-        lower, upper = jaxlirpa.crown(small, rows_per_chunk=2)(X, eps)
+        lower, upper = lirpa.crown(small, rows_per_chunk=2)(X, eps)
         return jnp.sum(upper - lower)
 
     bound = functools.partial(jax.vmap(jax.value_and_grad(width)), jnp.asarray([0.1, 0.3]))

@@ -7,8 +7,10 @@ import operator
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import arithmetic
 import jax
 import jax.numpy as jnp
+import lirpa
 import numpy as np
 import pytest
 from flax import linen, nnx
@@ -96,7 +98,7 @@ def same(a: Any, b: Any, tolerance: float = 1e-11) -> None:
 @functools.cache
 def saved(name: str, eps: float = EPS) -> dict[str, Bounds]:
     fn, x = CASES[name]
-    return jax.jit(jaxlirpa.intermediate_bounds(fn))(x, eps)
+    return arithmetic.jit(lirpa.intermediate_bounds(fn))(x, eps)
 
 
 @pytest.fixture
@@ -167,9 +169,9 @@ def test_marked_values_are_bounded_as_an_output_is() -> None:
         hidden = checkpoint_name(jax.nn.relu(x @ W[0]) @ W[0].T, "mark")
         return hidden @ W[0] @ W[1]
 
-    wide = jax.jit(jaxlirpa.intermediate_bounds(fn, rows_per_chunk=2))(X, EPS)["mark"]
-    same(wide, jaxlirpa.crown(lambda x: jax.nn.relu(x @ W[0]) @ W[0].T)(X, EPS))
-    ibp = jaxlirpa.intermediate_bounds(fn, intermediate=jaxlirpa.ibp)(X, EPS)["mark"]
+    wide = arithmetic.jit(lirpa.intermediate_bounds(fn, rows_per_chunk=2))(X, EPS)["mark"]
+    same(wide, lirpa.crown(lambda x: jax.nn.relu(x @ W[0]) @ W[0].T)(X, EPS))
+    ibp = lirpa.intermediate_bounds(fn, intermediate=lirpa.ibp)(X, EPS)["mark"]
     assert np.all((ibp.lower <= wide.lower) & (wide.upper <= ibp.upper))
     assert np.sum(ibp.upper - ibp.lower) > 1.1 * np.sum(wide.upper - wide.lower)
 
@@ -181,25 +183,25 @@ def test_marks_of_inputs_masks_and_outputs() -> None:
         return checkpoint_name(jnp.where(mask, x, 0), "out")
 
     x = jnp.array([1.0, -1.0, 0.0])
-    bounds = jaxlirpa.intermediate_bounds(fn)(x, 0.5)
+    bounds = lirpa.intermediate_bounds(fn)(x, 0.5)
     same(bounds["in"], Bounds(jnp.array([0.5, -1.5, -0.5]), jnp.array([1.5, -0.5, 0.5])))
     same(bounds["mask"], Bounds(np.array([1, 0, 0], bool), np.array([1, 0, 1], bool)))
     same(bounds["out"], Bounds(jnp.array([0.5, 0, 0]), jnp.array([1.5, 0, 0.5])))
     assert "unused" in bounds
-    same(*(jaxlirpa.crown(fn, intermediate=given)(x, 0.5) for given in (bounds, None)))
+    same(*(lirpa.crown(fn, intermediate=given)(x, 0.5) for given in (bounds, None)))
 
 
 def test_nothing_to_be_named() -> None:
-    assert jaxlirpa.intermediate_bounds(lambda x: x @ W[0])(X, EPS) == {}
-    assert jaxlirpa.intermediate_bounds(lambda x: jnp.ones(3))(X, EPS) == {}
-    same(*(jaxlirpa.crown(mlp, intermediate=given)(X, EPS) for given in ({}, None)))
+    assert lirpa.intermediate_bounds(lambda x: x @ W[0])(X, EPS) == {}
+    assert lirpa.intermediate_bounds(lambda x: jnp.ones(3))(X, EPS) == {}
+    same(*(lirpa.crown(mlp, intermediate=given)(X, EPS) for given in ({}, None)))
 
 
 # ---- names ---------------------------------------------------------------------------------
 
 
 def names(fn: Callable[..., Any], *args: Any) -> list[str]:
-    return list(jaxlirpa.intermediate_bounds(fn, intermediate=jaxlirpa.ibp)(*args))
+    return list(lirpa.intermediate_bounds(fn, intermediate=lirpa.ibp)(*args))
 
 
 def test_names_of_scopes() -> None:
@@ -226,8 +228,8 @@ def test_names_of_scopes() -> None:
     assert names(jax.jit(fn), X, EPS) == found
     with jax.named_scope("elsewhere"):
         assert names(fn, X, EPS) == found
-    assert sorted(jax.jit(jaxlirpa.intermediate_bounds(fn))(X, EPS)) == sorted(found)
-    mapped = jax.vmap(jaxlirpa.intermediate_bounds(fn), (0, None))(X[None], EPS)
+    assert sorted(arithmetic.jit(lirpa.intermediate_bounds(fn))(X, EPS)) == sorted(found)
+    mapped = jax.vmap(lirpa.intermediate_bounds(fn), (0, None))(X[None], EPS)
     assert sorted(mapped) == sorted(found)
 
 
@@ -254,9 +256,9 @@ def test_names_of_linen_modules() -> None:
     params = model.init(jax.random.key(0), X)
     expected = ["Linen/Dense_0/add", "Linen/Dense_1/add", "Linen/head/dot_general"]
     assert names(model.apply, params, X, EPS) == expected
-    bounds = jaxlirpa.intermediate_bounds(model.apply)(params, X, EPS)
-    found = jaxlirpa.crown(model.apply, intermediate=bounds)(params, X, EPS)
-    same(found, jaxlirpa.crown(model.apply)(params, X, EPS))
+    bounds = lirpa.intermediate_bounds(model.apply)(params, X, EPS)
+    found = lirpa.crown(model.apply, intermediate=bounds)(params, X, EPS)
+    same(found, lirpa.crown(model.apply)(params, X, EPS))
 
 
 def test_names_of_nnx_modules() -> None:
@@ -315,10 +317,10 @@ def test_names_do_not_depend_on_what_else_is_computed() -> None:
         first, second = network(x)
         return early + jax.nn.relu(first) * second
 
-    bounds = jaxlirpa.intermediate_bounds(loss)(X, EPS)
+    bounds = lirpa.intermediate_bounds(loss)(X, EPS)
     (key,) = (name for name in bounds if name.startswith("net/"))
-    same(jaxlirpa.intermediate_bounds(other)(X, EPS)[key], bounds[key])
-    same(*(jaxlirpa.crown(other, intermediate=given)(X, EPS) for given in (bounds, None)))
+    same(lirpa.intermediate_bounds(other)(X, EPS)[key], bounds[key])
+    same(*(lirpa.crown(other, intermediate=given)(X, EPS) for given in (bounds, None)))
 
 
 # ---- what is handed back -------------------------------------------------------------------
@@ -328,10 +330,10 @@ def test_names_do_not_depend_on_what_else_is_computed() -> None:
 def test_the_same_bounds_without_the_passes(
     fn: Function, x: jax.Array, request: Any, passes: list[Any]
 ) -> None:
-    expected = jax.jit(jaxlirpa.crown(fn))(x, EPS)
+    expected = arithmetic.jit(lirpa.crown(fn))(x, EPS)
     given = saved(request.node.callspec.id)
     passes.clear()
-    again = jax.jit(lambda x, eps, b: jaxlirpa.crown(fn, intermediate=b)(x, eps))
+    again = jax.jit(lambda x, eps, b: lirpa.crown(fn, intermediate=b)(x, eps))
     same(again(x, EPS, given), expected)
     assert not passes
 
@@ -341,10 +343,10 @@ def test_the_same_linear_bounds_and_those_of_alpha_crown() -> None:
         return jax.nn.relu(jax.nn.relu(x @ W[2]) @ W[2]) @ W[3]
 
     x = jnp.linspace(-1, 1, 6)
-    given = jaxlirpa.intermediate_bounds(fn)(x, EPS)
+    given = lirpa.intermediate_bounds(fn)(x, EPS)
     for transform in (
-        functools.partial(jaxlirpa.crown, linear=True),
-        functools.partial(jaxlirpa.alpha_crown, steps=2),
+        functools.partial(lirpa.crown, linear=True),
+        functools.partial(lirpa.alpha_crown, steps=2),
     ):
         again = jax.jit(transform(fn, intermediate=given))
         same(again(x, EPS), jax.jit(transform(fn))(x, EPS), 1e-9)
@@ -359,14 +361,14 @@ def test_another_specification(passes: list[Any]) -> None:
     def loss(x: jax.Array) -> jax.Array:
         return jax.nn.logsumexp(mlp(x)) - mlp(x)[0]
 
-    expected = [jaxlirpa.crown(fn)(X, EPS) for fn in (margin, loss)]
+    expected = [lirpa.crown(fn)(X, EPS) for fn in (margin, loss)]
     whole = len(passes)
-    of_network, of_loss = saved("mlp"), jaxlirpa.intermediate_bounds(loss)(X, EPS)
+    of_network, of_loss = saved("mlp"), lirpa.intermediate_bounds(loss)(X, EPS)
     passes.clear()
-    same(jaxlirpa.crown(margin, intermediate=of_network)(X, EPS), expected[0])
-    same(jaxlirpa.crown(margin, intermediate=of_loss)(X, EPS), expected[0])
+    same(lirpa.crown(margin, intermediate=of_network)(X, EPS), expected[0])
+    same(lirpa.crown(margin, intermediate=of_loss)(X, EPS), expected[0])
     assert not passes
-    same(jaxlirpa.crown(loss, intermediate=of_network)(X, EPS), expected[1])
+    same(lirpa.crown(loss, intermediate=of_network)(X, EPS), expected[1])
     assert set(passes) <= {(3,), (2,)}
     assert whole > 2 * len(passes)
 
@@ -374,9 +376,9 @@ def test_another_specification(passes: list[Any]) -> None:
 @pytest.mark.parametrize("eps", [0.0, 0.05, 0.15])
 def test_a_smaller_radius(eps: float) -> None:
     """Sound, and between fresh bounds and those of the larger radius."""
-    fresh = jaxlirpa.crown(mlp)(X, eps)
-    reused = jaxlirpa.crown(mlp, intermediate=saved("mlp"))(X, eps)
-    large = jaxlirpa.crown(mlp)(X, EPS)
+    fresh = lirpa.crown(mlp)(X, eps)
+    reused = lirpa.crown(mlp, intermediate=saved("mlp"))(X, eps)
+    large = lirpa.crown(mlp)(X, EPS)
     for x in sample(LpBall(X, eps), 0, 50):
         assert np.all((reused.lower <= mlp(x) + 1e-12) & (mlp(x) <= reused.upper + 1e-12))
     widths = [np.sum(b.upper - b.lower) for b in (fresh, reused, large)]
@@ -388,31 +390,31 @@ def test_examples() -> None:
     """With in_axes all bounds have the examples in front, and are mapped when they are back."""
     batch = jnp.stack([X, -X, 0.5 * X])
     options = {"in_axes": (0,)}
-    bounds = jax.jit(jaxlirpa.intermediate_bounds(mlp, **options))(batch, EPS)
-    single = jax.jit(jaxlirpa.intermediate_bounds(mlp))
+    bounds = arithmetic.jit(lirpa.intermediate_bounds(mlp, **options))(batch, EPS)
+    single = arithmetic.jit(lirpa.intermediate_bounds(mlp))
     for i, x in enumerate(batch):
         same(jax.tree.map(operator.itemgetter(i), bounds), single(x[None], EPS))
-    expected = jax.jit(jaxlirpa.crown(mlp, **options))(batch, EPS)
-    again = jax.jit(lambda x, b: jaxlirpa.crown(mlp, intermediate=b, **options)(x, EPS))
+    expected = arithmetic.jit(lirpa.crown(mlp, **options))(batch, EPS)
+    again = jax.jit(lambda x, b: lirpa.crown(mlp, intermediate=b, **options)(x, EPS))
     same(again(batch, bounds), expected)
-    mapped = jax.jit(jax.vmap(lambda x, b: jaxlirpa.crown(mlp, intermediate=b)(x, EPS)))
-    per_row = jax.jit(jax.vmap(jaxlirpa.intermediate_bounds(mlp), (0, None)))(batch, EPS)
+    mapped = jax.jit(jax.vmap(lambda x, b: lirpa.crown(mlp, intermediate=b)(x, EPS)))
+    per_row = jax.jit(jax.vmap(lirpa.intermediate_bounds(mlp), (0, None)))(batch, EPS)
     same(mapped(batch, per_row), expected)
     with pytest.raises(jaxlirpa.ArgumentError, match="3 examples"):
-        jaxlirpa.crown(mlp, intermediate=saved("mlp"), **options)(batch, EPS)
+        lirpa.crown(mlp, intermediate=saved("mlp"), **options)(batch, EPS)
 
 
 def test_bounds_of_the_users_own() -> None:
     """Beside a strategy for the others; and what promises nothing changes nothing."""
-    ibp = jaxlirpa.intermediate_bounds(mlp, intermediate=jaxlirpa.ibp)(X, EPS)
-    same(jaxlirpa.crown(mlp, intermediate=ibp)(X, EPS), jaxlirpa.crown_ibp(mlp)(X, EPS))
+    ibp = lirpa.intermediate_bounds(mlp, intermediate=lirpa.ibp)(X, EPS)
+    same(lirpa.crown(mlp, intermediate=ibp)(X, EPS), lirpa.crown_ibp(mlp)(X, EPS))
     name = list(ibp)[1]
     zeros = np.zeros(ibp[name].lower.shape)
-    mine = jaxlirpa.crown(mlp, intermediate={**ibp, name: (zeros, zeros)})(X, EPS)
-    lower, upper = jaxlirpa.crown_ibp(mlp)(X, EPS)
+    mine = lirpa.crown(mlp, intermediate={**ibp, name: (zeros, zeros)})(X, EPS)
+    lower, upper = lirpa.crown_ibp(mlp)(X, EPS)
     assert np.sum(mine.upper - mine.lower) < np.sum(upper - lower)
     for limits in ((zeros - np.inf, zeros + np.inf), (zeros * np.nan,) * 2, (zeros + 1, zeros)):
-        same(jaxlirpa.crown(mlp, intermediate={**ibp, name: limits})(X, EPS), Bounds(lower, upper))
+        same(lirpa.crown(mlp, intermediate={**ibp, name: limits})(X, EPS), Bounds(lower, upper))
 
 
 @pytest.mark.long
@@ -420,8 +422,8 @@ def test_derivatives() -> None:
     """Through bounds that are found and used in one function, and with respect to given ones."""
 
     def width(x: jax.Array, eps: Any, fresh: bool) -> jax.Array:
-        inner = jax.checkpoint(jaxlirpa.intermediate_bounds(residual))(x, eps)
-        lower, upper = jaxlirpa.crown(residual, intermediate=None if fresh else inner)(x, eps)
+        inner = jax.checkpoint(lirpa.intermediate_bounds(residual))(x, eps)
+        lower, upper = lirpa.crown(residual, intermediate=None if fresh else inner)(x, eps)
         return jnp.sum(upper - lower**2)
 
     found, expected = (
@@ -431,7 +433,7 @@ def test_derivatives() -> None:
     same(found, expected, 1e-8)
 
     def loss(bounds: dict[str, Bounds]) -> jax.Array:
-        return jnp.sum(jaxlirpa.crown(mlp, intermediate=bounds)(X, EPS + 0.1).upper ** 2)
+        return jnp.sum(lirpa.crown(mlp, intermediate=bounds)(X, EPS + 0.1).upper ** 2)
 
     check_grads(jax.jit(loss), (saved("mlp"),), order=1, modes=["rev"], atol=1e-5, rtol=1e-5)
 
@@ -439,9 +441,9 @@ def test_derivatives() -> None:
 def test_a_wider_value_than_a_chunk() -> None:
     """In chunks, the entries that were left to intervals are so again."""
     options = {"rows_per_chunk": 8}
-    bounds = jaxlirpa.intermediate_bounds(mlp, **options)(X, EPS)
-    found = jaxlirpa.crown(mlp, intermediate=bounds, **options)(X, EPS)
-    same(found, jaxlirpa.crown(mlp, **options)(X, EPS))
+    bounds = lirpa.intermediate_bounds(mlp, **options)(X, EPS)
+    found = lirpa.crown(mlp, intermediate=bounds, **options)(X, EPS)
+    same(found, lirpa.crown(mlp, **options)(X, EPS))
 
 
 # ---- errors --------------------------------------------------------------------------------
@@ -457,26 +459,26 @@ def test_what_does_not_fit_is_refused() -> None:
         ((lower, upper, upper), "pair of limits"),
     ]:
         with pytest.raises(jaxlirpa.ArgumentError, match=message) as error:
-            jaxlirpa.crown(mlp, intermediate={**given, name: limits})(X, EPS)
+            lirpa.crown(mlp, intermediate={**given, name: limits})(X, EPS)
         assert repr(name) in str(error.value)
     with pytest.raises(jaxlirpa.ArgumentError, match=r"'nowhere'.*'mlp:\d+/dot_general'"):
-        jaxlirpa.crown(mlp, intermediate={"nowhere": (lower, upper)})(X, EPS)
-    known = jaxlirpa.crown(mlp, intermediate={**given, "nowhere": (lower, upper)})(X, EPS)
-    same(known, jaxlirpa.crown(mlp)(X, EPS))
+        lirpa.crown(mlp, intermediate={"nowhere": (lower, upper)})(X, EPS)
+    known = lirpa.crown(mlp, intermediate={**given, "nowhere": (lower, upper)})(X, EPS)
+    same(known, lirpa.crown(mlp)(X, EPS))
 
 
 def test_what_cannot_be_is_refused() -> None:
     """Bounds that were found around another point, where intervals prove that."""
     with pytest.raises(jaxlirpa.ArgumentError, match=r"'mlp:\d+/dot_general'.*cannot hold"):
-        jaxlirpa.crown(mlp, intermediate=saved("mlp"))(X + 10, EPS)
+        lirpa.crown(mlp, intermediate=saved("mlp"))(X + 10, EPS)
 
 
 def test_what_is_no_strategy_is_refused() -> None:
-    for transform in (jaxlirpa.crown, jaxlirpa.alpha_crown, jaxlirpa.intermediate_bounds):
+    for transform in (lirpa.crown, lirpa.alpha_crown, lirpa.intermediate_bounds):
         with pytest.raises(jaxlirpa.ArgumentError, match="must be a transform"):
             transform(mlp, intermediate="ibp")
     with pytest.raises(jaxlirpa.ArgumentError, match="no strategy"):
-        jaxlirpa.crown(mlp, intermediate=jaxlirpa.intermediate_bounds)(X, EPS)
+        lirpa.crown(mlp, intermediate=lirpa.intermediate_bounds)(X, EPS)
 
 
 def test_functions_are_relaxed_on_given_boxes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -490,6 +492,6 @@ def test_functions_are_relaxed_on_given_boxes(monkeypatch: pytest.MonkeyPatch) -
 
     given = {k: Bounds(b.lower + 1e-3, b.upper - 1e-3) for k, b in saved("mlp").items()}
     monkeypatch.setattr(Relaxed, "_lines", noted)
-    jaxlirpa.crown(mlp, intermediate=given)(X, EPS)
+    lirpa.crown(mlp, intermediate=given)(X, EPS)
     for box, expected in zip(seen, reversed(given.values()), strict=True):
         same(tuple(box), tuple(expected))

@@ -6,15 +6,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import arithmetic
 import jax
 import jax.numpy as jnp
+import lirpa
 import numpy as np
 import pytest
 from jax import lax
 from oracles import METHODS, check_every_node
 from test_control import EPS, LAYERS, LOOPS, XS, X, printed, refused, same, traced
 
-import jaxlirpa
 from jaxlirpa import ControlFlowError, EffectError, UnsupportedPrimitiveError
 from jaxlirpa._graph import control
 from jaxlirpa._graph.graph import Ref
@@ -57,9 +58,9 @@ def counted(x: jax.Array) -> Any:
 @pytest.mark.parametrize("name", LOOPS)
 def test_the_bounds_are_those_of_the_trips(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     fn, _, x = LOOPS[name]
-    expected = jaxlirpa.ibp(fn)(x, EPS)
+    expected = lirpa.ibp(fn)(x, EPS)
     monkeypatch.setattr(control, "MOST_TRIPS", 0)
-    found = jaxlirpa.ibp(fn)(x, EPS)
+    found = lirpa.ibp(fn)(x, EPS)
     if name == "while_loop":  # a sum of the input in every trip, which the trips know to be one
         for side in range(2):
             near = (1 - 2 * side) * np.asarray(expected[side][2] - found[side][2])
@@ -84,7 +85,7 @@ def test_what_no_trip_perturbs_stays_known(whole: None) -> None:
 
 def test_long_scans_are_one_node() -> None:
     assert primitives(recurrent, SEQUENCE) == ["loop"]
-    lower, upper = jax.jit(jaxlirpa.crown(recurrent))(SEQUENCE, 0.01)
+    lower, upper = arithmetic.jit(lirpa.crown(recurrent))(SEQUENCE, 0.01)
     leaves = map(jax.tree.leaves, (recurrent(SEQUENCE), lower, upper))
     for value, low, high in zip(*leaves, strict=True):
         assert (low <= value).all() and (value <= high).all() and np.max(high - low) < 1
@@ -103,20 +104,20 @@ def test_long_while_loops_are_one_node() -> None:
 
     graph = traced(halved, X)
     assert [node.primitive for node in graph.nodes[1:]] == ["loop"] and graph.outputs[0] == 300
-    same(tuple(jaxlirpa.crown(halved)(X, EPS)), ((300, 0 * X + 2), (300, 0 * X + 2)))
+    same(tuple(lirpa.crown(halved)(X, EPS)), ((300, 0 * X + 2), (300, 0 * X + 2)))
 
 
 def test_a_number_of_trips_that_another_transformation_traces() -> None:
     def fn(count: Any, x: jax.Array) -> Any:
         return lax.fori_loop(0, count, lambda i, c: jnp.tanh(c) + i, x)
 
-    bound = jaxlirpa.ibp(fn)
+    bound = lirpa.ibp(fn)
     expected = [tuple(bound(count, X, EPS)) for count in (0, 1, 3)]
     same(tuple(jax.jit(bound)(3, X, EPS)), expected[2])
     counts = jnp.array([0, 1, 3])
     stacked = tuple(map(jnp.stack, zip(*expected, strict=True)))
     same(tuple(jax.vmap(bound, (0, None, None))(counts, X, EPS)), stacked)
-    mapped = jaxlirpa.ibp(jax.vmap(fn, (0, None)))
+    mapped = lirpa.ibp(jax.vmap(fn, (0, None)))
     same(tuple(jax.jit(mapped)(counts, X, EPS)), stacked)
 
 
@@ -129,11 +130,11 @@ def test_loops_in_loops(monkeypatch: pytest.MonkeyPatch) -> None:
 
         return lax.scan(trip, x, length=4)[0]
 
-    expected = tuple(jaxlirpa.ibp(outer)(X, EPS))
+    expected = tuple(lirpa.ibp(outer)(X, EPS))
     for most in (3, 0):
         monkeypatch.setattr(control, "MOST_TRIPS", most)
         assert primitives(outer, X) == ["loop"]
-        same(tuple(jaxlirpa.ibp(outer)(X, EPS)), expected)
+        same(tuple(lirpa.ibp(outer)(X, EPS)), expected)
 
 
 def test_gradients_of_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -141,7 +142,7 @@ def test_gradients_of_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
         def fn(xs: jax.Array) -> jax.Array:
             return lax.scan(lambda c, x: (jnp.tanh(weights @ c + x), None), jnp.ones(3), xs)[0]
 
-        lower, upper = jaxlirpa.ibp(fn)(XS, eps)
+        lower, upper = lirpa.ibp(fn)(XS, eps)
         return jnp.sum(upper - lower)
 
     expected = jax.grad(width, (0, 1))(LAYERS[0], EPS)
@@ -152,7 +153,7 @@ def test_gradients_of_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_derivatives_are_bounded(whole: None) -> None:
     """The gradient of a loop is a loop that runs backwards over what the first one has written."""
     gradient = jax.grad(lambda xs: jnp.sum(recurrent(xs)[0] ** 2))
-    lower, upper = jaxlirpa.ibp(gradient)(XS, 0.01)
+    lower, upper = lirpa.ibp(gradient)(XS, 0.01)
     assert (lower <= gradient(XS)).all() and (gradient(XS) <= upper).all()
     assert np.max(upper - lower) < 2
 
@@ -166,7 +167,7 @@ def test_what_is_refused(whole: None) -> None:
 
     assert "depends on a perturbed value" in refused(ControlFlowError, perturbed, 1)
     with pytest.raises(UnsupportedPrimitiveError) as caught:
-        jaxlirpa.crown(unknown)(X, EPS)
+        lirpa.crown(unknown)(X, EPS)
     line = f"{Path(__file__).name}:{unknown.__code__.co_firstlineno + 1} ("
     assert "`fft`" in str(caught.value) and line in str(caught.value)
     with pytest.raises(EffectError, match=r"\(printed\)"):
@@ -177,6 +178,6 @@ def test_what_overflows_says_nothing(whole: None) -> None:
     def growing(x: jax.Array) -> jax.Array:
         return lax.scan(lambda c, _: (c**2 * 1e100, None), x, length=20)[0]
 
-    lower, upper = jaxlirpa.crown(growing)(X, EPS)
+    lower, upper = lirpa.crown(growing)(X, EPS)
     assert (lower <= growing(X)).all() and (growing(X) <= upper).all()
     assert not np.isnan([lower, upper]).any()

@@ -8,6 +8,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import lirpa
 import numpy as np
 import oracles
 import pytest
@@ -102,7 +103,7 @@ def test_a_known_vector_passes_to_its_winner_alone(name: str):
     function, shape = POOLS[name]
     x = jnp.asarray(np.random.default_rng(2).permutation(np.prod(shape)).reshape(shape) * 1.0)
     g = jnp.asarray(np.random.default_rng(3).normal(size=function(x).shape))
-    for method in (jaxlirpa.ibp, jaxlirpa.crown):
+    for method in (lirpa.ibp, lirpa.crown):
         for limit in method(lambda x: backwards(name)(x, g))(x, 0.4):
             oracles.equal(limit, backwards(name)(x, g))
 
@@ -110,7 +111,7 @@ def test_a_known_vector_passes_to_its_winner_alone(name: str):
 def test_the_range_is_exact_for_one_window():
     """An entry that may win, or may not, receives nothing or all."""
     x = jaxlirpa.Box(jnp.array([0.0, 0.5, -1.0]), jnp.array([1.0, 2.0, 0.4]))
-    lower, upper = jaxlirpa.ibp(jax.grad(lambda x: 3.0 * pool((3,), (1,))(x)[0]))(x)
+    lower, upper = lirpa.ibp(jax.grad(lambda x: 3.0 * pool((3,), (1,))(x)[0]))(x)
     oracles.equal(lower, [0, 0, 0])
     oracles.equal(upper, [3, 3, 0])
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import lirpa
 import numpy as np
 import oracles
 import pytest
@@ -40,7 +41,7 @@ def primitives(function: Callable[..., Any], *args: Any) -> list[str]:
 def test_leaky_relu_is_kept_whole(function: Callable[[Any], Any]):
     assert primitives(function, BOX) == ["leaky_relu"]
     oracles.check_every_node(function, [BOX])
-    lower, upper = jaxlirpa.crown(function)(BOX)
+    lower, upper = lirpa.crown(function)(BOX)
     ends = np.stack([function(BOX.lower), function(BOX.upper)])
     oracles.equal(lower[1:], ends.min(0)[1:])
     oracles.equal(upper[1:], ends.max(0)[1:])
@@ -50,14 +51,14 @@ def test_leaky_relu_is_kept_whole(function: Callable[[Any], Any]):
 @pytest.mark.parametrize("function", [jax.nn.leaky_relu, jax.nn.hard_tanh])
 def test_precision_is_kept(function: Callable[[Any], Any], dtype: Any):
     box = jax.tree.map(lambda x: x.astype(dtype), BOX)
-    assert {x.dtype for x in jax.tree.leaves(jaxlirpa.crown(function)(box))} == {np.dtype(dtype)}
+    assert {x.dtype for x in jax.tree.leaves(lirpa.crown(function)(box))} == {np.dtype(dtype)}
 
 
 def test_the_slope_may_be_traced():
     """A slope known only under jit is a known operand like any other."""
 
     def bounds(slope: Any) -> jaxlirpa.Bounds:
-        return jaxlirpa.crown(lambda x: jax.nn.leaky_relu(x, slope))(BOX)
+        return lirpa.crown(lambda x: jax.nn.leaky_relu(x, slope))(BOX)
 
     for actual, expected in zip(jax.jit(bounds)(0.2), bounds(0.2), strict=True):
         oracles.equal(actual, expected)
@@ -65,9 +66,9 @@ def test_the_slope_may_be_traced():
 
 def test_a_perturbed_slope_is_refused():
     with pytest.raises(UnsupportedPrimitiveError, match="leaky_relu"):
-        jaxlirpa.crown(jax.nn.leaky_relu)(jnp.ones(3), LpBall(jnp.array(0.1), 0.05))
+        lirpa.crown(jax.nn.leaky_relu)(jnp.ones(3), LpBall(jnp.array(0.1), 0.05))
     with pytest.raises(UnsupportedPrimitiveError):
-        jaxlirpa.crown(jax.nn.leaky_relu)(BOX, LpBall(jnp.array(0.1), 0.05))
+        lirpa.crown(jax.nn.leaky_relu)(BOX, LpBall(jnp.array(0.1), 0.05))
 
 
 @pytest.mark.parametrize(
@@ -118,8 +119,8 @@ def test_an_impostor_is_entered(name: str, impostor: str):
     assert "leaky_relu" not in primitives(function, BOX)
     oracles.check_every_node(function, [BOX])
     for actual, expected in zip(
-        jax.tree.leaves(jaxlirpa.crown(function)(BOX)),
-        jax.tree.leaves(jaxlirpa.crown(IMPOSTORS[impostor])(BOX)),
+        jax.tree.leaves(lirpa.crown(function)(BOX)),
+        jax.tree.leaves(lirpa.crown(IMPOSTORS[impostor])(BOX)),
         strict=True,
     ):
         oracles.equal(actual, expected)
@@ -190,7 +191,7 @@ def test_one_clip_is_tighter_than_two_kinks():
         return jnp.maximum(jnp.minimum(x, 0.75), -0.5)
 
     def width(function: Callable[[Any], Any]) -> float:
-        lower, upper = jaxlirpa.crown(lambda x: (function(x) - 0.4 * x).sum())(BOX)
+        lower, upper = lirpa.crown(lambda x: (function(x) - 0.4 * x).sum())(BOX)
         return float(upper - lower)
 
     assert width(CLIPS["clip"]) < width(apart)
@@ -268,7 +269,7 @@ def test_second_derivatives_are_kept_whole_inside_jit():
     """Though weights are not known there."""
 
     def bounds(weights: Any) -> jaxlirpa.Bounds:
-        return jaxlirpa.crown(jax.hessian(lambda x: jnp.tanh(x @ weights).sum()))(BOX)
+        return lirpa.crown(jax.hessian(lambda x: jnp.tanh(x @ weights).sum()))(BOX)
 
     weights = jnp.asarray(np.random.default_rng(1).normal(size=(3, 4)))
     for actual, expected in zip(jax.jit(bounds)(weights), bounds(weights), strict=True):

@@ -6,8 +6,10 @@ import itertools
 from collections.abc import Callable
 from typing import Any
 
+import arithmetic
 import jax
 import jax.numpy as jnp
+import lirpa
 import numpy as np
 import oracles
 import pytest
@@ -128,7 +130,7 @@ def test_worst_weights_that_gradients_find(name: str, kind: str) -> None:
     worst = landscape.attained(loss, key=jax.random.key(0), starts=2, steps=8)(perturbed)
     width = float(worst.upper - worst.lower)
     assert width > 0
-    crown = jaxlirpa.crown(loss)(perturbed)
+    crown = lirpa.crown(loss)(perturbed)
     assert crown.upper - crown.lower < 4 * width
     methods = {**oracles.METHODS, "alpha_crown": jaxlirpa.alpha_crown}
     for method in methods.values():
@@ -174,7 +176,7 @@ def test_a_radius_of_its_own_for_every_weight() -> None:
             return x @ params["kernel"] + params["bias"]
 
         ((lower, upper),) = oracles.affine_extrema(layer, ball)
-        found = jaxlirpa.ibp(lambda params: jnp.tanh(layer(params)))(ball)
+        found = lirpa.ibp(lambda params: jnp.tanh(layer(params)))(ball)
         oracles.equal(found.lower, np.tanh(lower))
         oracles.equal(found.upper, np.tanh(upper))
         oracles.check_every_node(lambda p: jax.nn.relu(layer(p)) @ p["kernel"].T, (ball,))
@@ -184,7 +186,7 @@ def test_tiny_inputs_do_not_vanish() -> None:
     """Squares that underflow would bound the first layer by its value at the centre."""
     x = jnp.array([[1e-30, 1e30], [0, 1e-30]], jnp.float32)
     ball = LpBall(jnp.ones((2, 1), jnp.float32), jnp.float32(0.5), ord=2)
-    lower, upper = jaxlirpa.ibp(lambda w: jnp.maximum(x @ w, 0))(ball)
+    lower, upper = lirpa.ibp(lambda w: jnp.maximum(x @ w, 0))(ball)
     np.testing.assert_allclose(lower[:, 0], [5e29, 5e-31], 1e-5)
     np.testing.assert_allclose(upper[:, 0], [1.5e30, 1.5e-30], 1e-5)
 
@@ -209,7 +211,7 @@ def test_one_row_for_a_whole_batch(neighbourhood: Any) -> None:
         return jnp.mean(jax.nn.logsumexp(x @ params[-1][0] + params[-1][1], -1))
 
     def bound(params: Any, x: jax.Array) -> Any:
-        return jaxlirpa.crown_ibp(loss)(neighbourhood(params, 0.1), x)
+        return lirpa.crown_ibp(loss)(neighbourhood(params, 0.1), x)
 
     x = normal(count, sizes[0])
     assert largest_array(jax.make_jaxpr(loss)(params, x).jaxpr) == count * 48
@@ -219,8 +221,8 @@ def test_one_row_for_a_whole_batch(neighbourhood: Any) -> None:
 def test_a_variance_that_the_radius_makes_negative() -> None:
     network, params, x = NETWORKS["convolution"]
     with pytest.raises(jaxlirpa.DomainError, match=r"rsqrt.*outside of its domain"):
-        jaxlirpa.crown(network)(LpBall(params, 0.6), x)
-    lower, upper = jax.jit(jaxlirpa.crown_ibp(network))(LpBall(params, 0.6), x)
+        lirpa.crown(network)(LpBall(params, 0.6), x)
+    lower, upper = arithmetic.jit(lirpa.crown_ibp(network))(LpBall(params, 0.6), x)
     assert not np.isfinite(lower).any()
     assert not np.isfinite(upper).any()
 
@@ -230,23 +232,23 @@ def test_leaves_that_are_no_weights() -> None:
     params = {"kernel": jnp.ones((2, 2)), "steps": jnp.arange(2)}
     for ball in (LpBall, JointBall):
         with pytest.raises(jaxlirpa.SetError, match=r"center\['steps'\] is int"):
-            jaxlirpa.crown(lambda p: p["kernel"].sum())(ball(params, 0.1))
+            lirpa.crown(lambda p: p["kernel"].sum())(ball(params, 0.1))
     with pytest.raises(jaxlirpa.SetError, match=r"lower\['steps'\] is int"):
-        jaxlirpa.crown(lambda p: p["kernel"].sum())(Box(params, params))
+        lirpa.crown(lambda p: p["kernel"].sum())(Box(params, params))
 
 
 def test_one_ball_has_one_type() -> None:
     params = {"a": jnp.ones(2, jnp.float32), "b": jnp.ones(3)}
     with pytest.raises(jaxlirpa.SetError, match=r"float32 \(`.*'a'.*float64 \(`.*'b'.*LpBall"):
-        jaxlirpa.crown(lambda p: p["a"].sum())(JointBall(params, 0.1))
+        lirpa.crown(lambda p: p["a"].sum())(JointBall(params, 0.1))
 
 
 def test_linear_bounds_over_a_joint_ball() -> None:
     """Coefficients have the leaves' shapes; also where examples are mapped."""
     network, params, x = NETWORKS["dense"]
     ball = JointBall(params, 0.1)
-    whole = jaxlirpa.crown(network, linear=True)(ball, x)
-    mapped = jaxlirpa.crown(network, linear=True, in_axes=(None, 0))(ball, x)
+    whole = lirpa.crown(network, linear=True)(ball, x)
+    mapped = lirpa.crown(network, linear=True, in_axes=(None, 0))(ball, x)
     points = oracles.sample(ball, 0, 20)
     for found in (whole, mapped):
         coefficients, _ = found.lower_coefficients
@@ -264,4 +266,4 @@ def test_linear_bounds_over_a_joint_ball() -> None:
 
 def test_a_joint_ball_is_no_set_of_each_example() -> None:
     with pytest.raises(jaxlirpa.ArgumentError, match="in_axes maps a JointBall"):
-        jaxlirpa.crown(lambda x: x, in_axes=0)(JointBall(jnp.ones((3, 2)), 0.1))
+        lirpa.crown(lambda x: x, in_axes=0)(JointBall(jnp.ones((3, 2)), 0.1))

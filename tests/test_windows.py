@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import lirpa
 import numpy as np
 import pytest
 
@@ -132,10 +133,10 @@ def test_windows_equal_dense_rows(
         return used[-1]
 
     monkeypatch.setattr(layers, "layout_of", observed)
-    windowed = compiled(jaxlirpa.crown(fn))(x, 0.2)
+    windowed = compiled(lirpa.crown(fn))(x, 0.2)
     monkeypatch.setattr(layers, "layout_of", lambda *args: None)
     # Windows are computed for all entries, so the dense rows must be too.
-    dense = compiled(jaxlirpa.crown(fn, rows_per_chunk=10**6))(x, 0.2)
+    dense = compiled(lirpa.crown(fn, rows_per_chunk=10**6))(x, 0.2)
     assert any(layout is not None for layout in used)
     np.testing.assert_allclose(windowed.lower, dense.lower, rtol=1e-11, atol=1e-11)
     np.testing.assert_allclose(windowed.upper, dense.upper, rtol=1e-11, atol=1e-11)
@@ -153,15 +154,15 @@ def test_pixels_in_chunks(case: str, rows: int, monkeypatch: pytest.MonkeyPatch)
         return by_chunks(bound, box, needed, size)
 
     monkeypatch.setattr(layers, "by_chunks", observed)
-    value, whole = fn(x), compiled(jaxlirpa.crown(fn, rows_per_chunk=10**6))(x, 0.1)
+    value, whole = fn(x), compiled(lirpa.crown(fn, rows_per_chunk=10**6))(x, 0.1)
     assert not chunks
-    lower, upper = compiled(jaxlirpa.crown(fn, rows_per_chunk=rows))(x, 0.1)
+    lower, upper = compiled(lirpa.crown(fn, rows_per_chunk=rows))(x, 0.1)
     assert any(pixels > size for pixels, size in chunks)
     assert (lower <= value).all() and (value <= upper).all()
     assert (upper - lower <= 1.1 * (whole.upper - whole.lower) + 1e-9).all()
     monkeypatch.setattr(Layers, "_open", lambda self, ref, box: jnp.ones(box.lower.shape, bool))
     for mine, other in zip(
-        compiled(jaxlirpa.crown(fn, rows_per_chunk=rows))(x, 0.1), whole, strict=True
+        compiled(lirpa.crown(fn, rows_per_chunk=rows))(x, 0.1), whole, strict=True
     ):
         np.testing.assert_allclose(mine, other, rtol=1e-11, atol=1e-11)
 
@@ -170,7 +171,7 @@ def test_windows_have_the_gradient_of_dense_rows(monkeypatch: pytest.MonkeyPatch
     x = image(1, 12, 12, 2)
 
     def width(x: jax.Array, eps: float) -> jax.Array:
-        lower, upper = jaxlirpa.crown(plain)(x, eps)
+        lower, upper = lirpa.crown(plain)(x, eps)
         return (upper - lower).sum()
 
     windowed = compiled(jax.grad(width, (0, 1)))(x, 0.2)
@@ -183,8 +184,8 @@ def test_windows_have_the_gradient_of_dense_rows(monkeypatch: pytest.MonkeyPatch
 def test_norm_balls_and_moved_images_stay_dense() -> None:
     x = image(1, 12, 12, 2)
     ball = jaxlirpa.LpBall(x, 0.1, ord=2)
-    lower, upper = compiled(jaxlirpa.crown(plain))(ball)
-    turned = compiled(jaxlirpa.crown(lambda x: plain(x[:, ::-1])))(x[:, ::-1], 0.1)
-    straight = compiled(jaxlirpa.crown(plain))(x, 0.1)
+    lower, upper = compiled(lirpa.crown(plain))(ball)
+    turned = compiled(lirpa.crown(lambda x: plain(x[:, ::-1])))(x[:, ::-1], 0.1)
+    straight = compiled(lirpa.crown(plain))(x, 0.1)
     assert (lower <= plain(x)).all() and (plain(x) <= upper).all()
     np.testing.assert_allclose(turned.lower, straight.lower, rtol=1e-9)

@@ -11,7 +11,7 @@ in another arithmetic. What no rule knows is computed by JAX, one operation at a
 * `eager`: as JAX does without `jit`, operation by operation.
 """
 
-from arithmetic.calling import call, computed
+from arithmetic.calling import call, computed, jit
 from arithmetic.program import run
 
-__all__ = ["call", "computed", "run"]
+__all__ = ["call", "computed", "jit", "run"]

@@ -19,48 +19,50 @@ assert MODE in ("", "compare", "eager"), f"JAXLIRPA_TESTS={MODE} is none of comp
 _ULPS = 2**12
 
 
-def call(fn: Callable[..., Any], *args: Any) -> Any:
-    """`fn(*args)`, computed in NumPy.
+def jit(fn: Callable[..., Any]) -> Callable[..., Any]:
+    """`fn`, traced as by `jax.jit` and computed in NumPy.
 
-    Args:
-        fn: a function of JAX.
-        args: pytrees of arrays. If any of them is traced, `fn` is simply called.
-
-    Returns:
-        What `fn` returns, its arrays as NumPy's.
+    Arrays and floating numbers among its arguments are traced, all others are what they are. Where
+    one of them is traced already, or what `fn` reads besides, `fn` is simply called.
     """
-    if MODE == "eager" or any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(args)):
-        return fn(*args)
-    closed, shape = jax.make_jaxpr(fn, return_shape=True)(*args)
-    results = run(closed, [np.asarray(x) for x in jax.tree.leaves(args)])
-    found = jax.tree.unflatten(jax.tree.structure(shape), results)
-    if MODE == "compare":
-        agree(found, jax.jit(fn)(*args))
-    return found
+
+    @functools.wraps(fn, updated=())
+    def called(*args: Any, **options: Any) -> Any:
+        leaves, structure = jax.tree.flatten((args, options))
+        if MODE == "eager" or any(isinstance(x, jax.core.Tracer) for x in leaves):
+            return fn(*args, **options)
+        traced = [isinstance(x, (jax.Array, np.ndarray, np.generic, float)) for x in leaves]
+        arrays = [x for x, t in zip(leaves, traced, strict=True) if t]
+
+        def of(*given: Any) -> Any:
+            supply = iter(given)
+            whole = [next(supply) if t else x for x, t in zip(leaves, traced, strict=True)]
+            values, keywords = structure.unflatten(whole)
+            return fn(*values, **keywords)
+
+        closed, shape = jax.make_jaxpr(of, return_shape=True)(*arrays)
+        if any(isinstance(x, jax.core.Tracer) for x in closed.consts):
+            return fn(*args, **options)
+        results = run(closed, [np.asarray(x) for x in arrays])
+        found = jax.tree.unflatten(jax.tree.structure(shape), results)
+        if MODE == "compare":
+            agree(found, jax.jit(of)(*arrays))
+        return found
+
+    return called
+
+
+def call(fn: Callable[..., Any], *args: Any) -> Any:
+    """`fn(*args)`, as `jit` computes it."""
+    return jit(fn)(*args)
 
 
 def computed(transform: Callable[..., Any]) -> Callable[..., Any]:
-    """A transform of functions, such as `jaxlirpa.crown`, whose results are computed in NumPy.
-
-    Arrays and floating numbers among the arguments are traced; all others are what they are.
-    """
+    """A transform of functions, such as `jaxlirpa.crown`, whose results are computed in NumPy."""
 
     @functools.wraps(transform, updated=())
     def applied(*args: Any, **options: Any) -> Callable[..., Any]:
-        bound = transform(*args, **options)
-
-        def called(*values: Any) -> Any:
-            leaves, structure = jax.tree.flatten(values)
-            arrays = [isinstance(x, (jax.Array, np.ndarray, np.generic, float)) for x in leaves]
-
-            def of(*given: Any) -> Any:
-                supply = iter(given)
-                pairs = zip(arrays, leaves, strict=True)
-                return bound(*structure.unflatten([next(supply) if a else x for a, x in pairs]))
-
-            return call(of, *(x for a, x in zip(arrays, leaves, strict=True) if a))
-
-        return called
+        return jit(transform(*args, **options))
 
     return applied
 
