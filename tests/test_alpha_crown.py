@@ -7,15 +7,16 @@ import itertools
 from collections.abc import Callable
 from typing import Any
 
+import arithmetic
 import jax
 import jax.numpy as jnp
+import lirpa
 import numpy as np
 import optax
 import oracles
 import pytest
 from marks import slowly
 
-import jaxlirpa
 from jaxlirpa import Bounds, Box, LpBall
 
 POINTS = 400
@@ -90,8 +91,8 @@ def inside(inner: Bounds, outer: Bounds) -> bool:
 @every_network
 def test_sound_and_never_looser_than_crown(name: str) -> None:
     network, params, ball = NETWORKS[name], weights(1), LpBall(CENTER, 0.3)
-    crown = jax.jit(jaxlirpa.crown(network))(params, ball)
-    alpha = jax.jit(jaxlirpa.alpha_crown(network, steps=8))(params, ball)
+    crown = arithmetic.jit(lirpa.crown(network))(params, ball)
+    alpha = arithmetic.jit(lirpa.alpha_crown(network, steps=8))(params, ball)
     assert inside(alpha, crown)
     points = oracles.sample(ball, 0, POINTS)
     values = jax.vmap(functools.partial(network, params))(points)
@@ -104,9 +105,9 @@ def test_sound_and_never_looser_than_crown(name: str) -> None:
 @pytest.mark.parametrize("name", ["relu", pytest.param("tanh", marks=pytest.mark.slow)])
 def test_options_are_sound_and_never_looser_than_crown(name: str, options: dict[str, bool]) -> None:
     network, params, ball = NETWORKS[name], weights(2), LpBall(CENTER, 0.5, ord=2)
-    crown = jaxlirpa.crown(network)(params, ball)
-    own = jaxlirpa.alpha_crown(network, steps=6)(params, ball)
-    found = jaxlirpa.alpha_crown(network, steps=6, **options)(params, ball)
+    crown = lirpa.crown(network)(params, ball)
+    own = lirpa.alpha_crown(network, steps=6)(params, ball)
+    found = lirpa.alpha_crown(network, steps=6, **options)(params, ball)
     assert inside(found, crown)
     assert width(found) < width(crown)
     if "shared" not in options:
@@ -123,14 +124,15 @@ def test_inner_values_are_searched_in_chunks(options: dict[str, Any]) -> None:
     batch = jnp.stack([CENTER, 0.5 - CENTER])
 
     def total(params: list[jax.Array], rows: int | None) -> jax.Array:
-        bound = jaxlirpa.alpha_crown(
+        bound = lirpa.alpha_crown(
             network, steps=4, optimize_intermediate=True, rows_per_chunk=rows, **options
         )
         lower, upper = bound(params, batch, 0.3)
         return jnp.sum(upper * jnp.arange(3)) - jnp.sum(lower)
 
     whole, parts = (
-        jax.jit(jax.value_and_grad(functools.partial(total, rows=n)))(params) for n in (None, 5)
+        arithmetic.jit(jax.value_and_grad(functools.partial(total, rows=n)))(params)
+        for n in (None, 5)
     )
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-9, atol=1e-12), whole, parts)
 
@@ -139,8 +141,8 @@ def test_one_step_is_crown() -> None:
     """The search starts from CROWN's lines."""
     params = weights(3)
     network = NETWORKS["tanh"]
-    crown = jaxlirpa.crown(network)(params, CENTER, 0.3)
-    alpha = jaxlirpa.alpha_crown(network, steps=1)(params, CENTER, 0.3)
+    crown = lirpa.crown(network)(params, CENTER, 0.3)
+    alpha = lirpa.alpha_crown(network, steps=1)(params, CENTER, 0.3)
     np.testing.assert_allclose(alpha, crown, rtol=1e-9)
 
 
@@ -150,23 +152,23 @@ def test_finds_the_best_slope_of_one_neuron() -> None:
     def tilted(x: jax.Array) -> jax.Array:
         return jax.nn.relu(x) - 0.37 * x
 
-    lower, _ = jaxlirpa.alpha_crown(tilted, steps=40)(jnp.array(0.0), 1.0)
-    crown, _ = jaxlirpa.crown(tilted)(jnp.array(0.0), 1.0)
+    lower, _ = lirpa.alpha_crown(tilted, steps=40)(jnp.array(0.0), 1.0)
+    crown, _ = lirpa.crown(tilted)(jnp.array(0.0), 1.0)
     assert crown < -0.3
     assert -0.02 < lower <= 0
 
 
 def test_more_steps_are_tighter() -> None:
     params, network = weights(4), NETWORKS["relu"]
-    found = [width(jaxlirpa.alpha_crown(network, steps=n)(params, CENTER, 0.4)) for n in (2, 5, 20)]
+    found = [width(lirpa.alpha_crown(network, steps=n)(params, CENTER, 0.4)) for n in (2, 5, 20)]
     assert found == sorted(found, reverse=True)
 
 
 def test_any_optimizer() -> None:
     params, network = weights(4), NETWORKS["relu"]
-    crown = jaxlirpa.crown(network)(params, CENTER, 0.4)
+    crown = lirpa.crown(network)(params, CENTER, 0.4)
     for optimizer in optax.sgd(0.5), optax.lion(0.1):
-        bound = jaxlirpa.alpha_crown(network, steps=5, optimizer=optimizer)
+        bound = lirpa.alpha_crown(network, steps=5, optimizer=optimizer)
         assert width(bound(params, CENTER, 0.4)) < width(crown)
 
 
@@ -174,11 +176,11 @@ def test_any_optimizer() -> None:
 def test_compiled_and_mapped() -> None:
     params, network = weights(5), NETWORKS["relu"]
     batch = jnp.stack([CENTER, -CENTER, 0 * CENTER])
-    bound = jaxlirpa.alpha_crown(network, steps=4)
+    bound = lirpa.alpha_crown(network, steps=4)
     eager = [bound(params, x, 0.3) for x in batch]
     for many in (
-        jax.jit(jax.vmap(bound, in_axes=(None, 0, None)))(params, batch, 0.3),
-        jaxlirpa.alpha_crown(network, steps=4, in_axes=(None, 0))(params, batch, 0.3),
+        arithmetic.jit(jax.vmap(bound, in_axes=(None, 0, None)))(params, batch, 0.3),
+        lirpa.alpha_crown(network, steps=4, in_axes=(None, 0))(params, batch, 0.3),
     ):
         for i, one in enumerate(eager):
             np.testing.assert_allclose(many.lower[i], one.lower, rtol=1e-9)
@@ -187,7 +189,7 @@ def test_compiled_and_mapped() -> None:
 
 def test_linear_bounds_enclose_the_function() -> None:
     params, network, ball = weights(6), NETWORKS["relu"], LpBall(CENTER, 0.4)
-    linear = jaxlirpa.alpha_crown(network, steps=6, linear=True)(params, ball)
+    linear = lirpa.alpha_crown(network, steps=6, linear=True)(params, ball)
     points = oracles.sample(ball, 0, POINTS)
     values = np.asarray(jax.vmap(functools.partial(network, params))(points))
     below = points @ linear.lower_coefficients[1].T + linear.lower_offset
@@ -201,7 +203,7 @@ def test_linear_bounds_enclose_the_function() -> None:
 def test_derivatives_match_finite_differences(unroll: bool) -> None:
     """At the optimum's parameters, or through the search that finds them."""
     params, network = weights(7), NETWORKS["tanh"]
-    bound = jaxlirpa.alpha_crown(network, steps=3, unroll=unroll)
+    bound = lirpa.alpha_crown(network, steps=3, unroll=unroll)
 
     def total(shift: jax.Array) -> jax.Array:
         moved = [w + shift * jnp.cos(jnp.arange(w.size).reshape(w.shape)) for w in params]
@@ -217,8 +219,8 @@ def test_derivatives_match_finite_differences(unroll: bool) -> None:
 
 def test_intermediate_bounds_from_another_transform() -> None:
     params, network = weights(8), NETWORKS["relu"]
-    loose = jaxlirpa.crown_ibp(network)(params, CENTER, 0.4)
-    found = jaxlirpa.alpha_crown(network, steps=6, intermediate=jaxlirpa.ibp)(params, CENTER, 0.4)
+    loose = lirpa.crown_ibp(network)(params, CENTER, 0.4)
+    found = lirpa.alpha_crown(network, steps=6, intermediate=lirpa.ibp)(params, CENTER, 0.4)
     assert inside(found, loose)
     assert width(found) < width(loose)
 
@@ -227,8 +229,8 @@ def test_intermediate_bounds_from_another_transform() -> None:
 def test_weights_may_be_the_perturbed_ones() -> None:
     params, network = weights(9), NETWORKS["relu"]
     ball = LpBall(params, 0.01)
-    crown = jaxlirpa.crown(network)(ball, CENTER)
-    alpha = jaxlirpa.alpha_crown(network, steps=6)(ball, CENTER)
+    crown = lirpa.crown(network)(ball, CENTER)
+    alpha = lirpa.alpha_crown(network, steps=6)(ball, CENTER)
     assert inside(alpha, crown)
     assert width(alpha) < width(crown)
     points = oracles.sample(ball, 0, POINTS)
@@ -238,10 +240,10 @@ def test_weights_may_be_the_perturbed_ones() -> None:
 def test_without_freedom_it_is_crown() -> None:
     """An affine function, a point, and a box so far out that no value is finite."""
     matrix = weights(10)[0]
-    affine = jaxlirpa.alpha_crown(lambda x: matrix @ x)(CENTER, 0.1)
-    np.testing.assert_allclose(affine, jaxlirpa.crown(lambda x: matrix @ x)(CENTER, 0.1))
-    point = jaxlirpa.alpha_crown(NETWORKS["tanh"])(weights(1), Box(CENTER, CENTER))
+    affine = lirpa.alpha_crown(lambda x: matrix @ x)(CENTER, 0.1)
+    np.testing.assert_allclose(affine, lirpa.crown(lambda x: matrix @ x)(CENTER, 0.1))
+    point = lirpa.alpha_crown(NETWORKS["tanh"])(weights(1), Box(CENTER, CENTER))
     np.testing.assert_allclose(point.lower, NETWORKS["tanh"](weights(1), CENTER))
     np.testing.assert_allclose(point.upper, NETWORKS["tanh"](weights(1), CENTER))
-    far = jaxlirpa.alpha_crown(jnp.exp)(jnp.array([0.0, 1e4]), 1.0)
+    far = lirpa.alpha_crown(jnp.exp)(jnp.array([0.0, 1e4]), 1.0)
     assert np.isfinite(far.lower[0]) and np.isfinite(far.upper[0]) and far.upper[1] == np.inf

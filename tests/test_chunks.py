@@ -102,7 +102,11 @@ def test_derivatives_are_the_same(act: str) -> None:
     )
     for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(part), strict=True):
         np.testing.assert_allclose(b, a, rtol=1e-8, atol=1e-10)
-    forward = jax.jvp(lambda eps: loss(params, eps, 5), (0.3,), (1.0,))[1]
+
+    def along(eps: jax.Array) -> jax.Array:
+        return jax.jvp(lambda eps: loss(params, eps, 5), (eps,), (jnp.ones_like(eps),))[1]
+
+    forward = arithmetic.call(along, 0.3)
     np.testing.assert_allclose(forward, whole[1], rtol=1e-8)
 
 
@@ -118,7 +122,7 @@ def test_derivatives_of_mapped_calls(compiled: bool) -> None:
         lower, upper = bound(params, batch, 0.2)
         return jnp.sum(upper - lower)
 
-    whole, part = (jax.grad(loss)(params, size) for size in (ALL, 5))
+    whole, part = (arithmetic.call(jax.grad(loss), params, size) for size in (ALL, 5))
     for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(part), strict=True):
         np.testing.assert_allclose(b, a, rtol=1e-8, atol=1e-10)
 

@@ -11,8 +11,10 @@ import types
 from collections.abc import Callable
 from typing import Any
 
+import arithmetic
 import jax
 import jax.numpy as jnp
+import lirpa
 import numpy as np
 import oracles
 import pytest
@@ -125,7 +127,7 @@ def test_boxes_that_are_not_finite_promise_nothing_wrong(name: str):
 
 
 def test_known_bends_are_as_tight_as_the_range_and_the_chord():
-    lower, upper = jaxlirpa.ibp(WHOLE)(Box(jnp.array([-2.0, 1.0, 0.0]), jnp.array([1.0, 2.0, 0.0])))
+    lower, upper = lirpa.ibp(WHOLE)(Box(jnp.array([-2.0, 1.0, 0.0]), jnp.array([1.0, 2.0, 0.0])))
     oracles.equal(lower, [np.exp(-4), np.exp(-4), 1])
     oracles.equal(upper, [1, np.exp(-1), 1])
 
@@ -145,7 +147,7 @@ def test_derivatives_with_respect_to_the_box_are_finite(name: str):
         return sum(jnp.sum(x) for x in relax(relaxation, box))
 
     lower, upper = jnp.array([-1.0, 0.0, 0.5, -3.0]), jnp.array([1.0, 0.0, 0.6, 300.0])
-    for gradient in jax.jit(jax.grad(total, argnums=(0, 1)))(lower, upper):
+    for gradient in arithmetic.jit(jax.grad(total, argnums=(0, 1)))(lower, upper):
         assert jnp.isfinite(gradient).all()
 
 
@@ -180,9 +182,9 @@ def test_a_function_is_one_node_and_sound_in_every_method():
     assert jax.tree.all(
         jax.tree.map(jnp.allclose, jax.jit(jaxlirpa.crown(fn))(BOX), jaxlirpa.crown(fn)(BOX))
     )
-    mapped = jax.vmap(jaxlirpa.crown(WHOLE))(BOX)
-    oracles.equal(mapped.lower, jaxlirpa.crown(WHOLE)(BOX).lower)
-    gradient = jax.grad(lambda r: jaxlirpa.crown(fn)(BOX.lower, r).upper.sum())(0.3)
+    mapped = jax.vmap(lirpa.crown(WHOLE))(BOX)
+    oracles.equal(mapped.lower, lirpa.crown(WHOLE)(BOX).lower)
+    gradient = jax.grad(lambda r: lirpa.crown(fn)(BOX.lower, r).upper.sum())(0.3)
     assert jnp.isfinite(gradient)
 
 
@@ -213,12 +215,12 @@ def test_a_name_alone_proves_nothing():
 
 def test_a_domain_is_kept():
     root = extend.univariate(jnp.sqrt, inflections=(), convex_first=False, domain=(0, np.inf))
-    lower, upper = jaxlirpa.crown(root)(Box(0.0, 4.0))
+    lower, upper = lirpa.crown(root)(Box(0.0, 4.0))
     oracles.contains(np.array([0.0, 2.0]), lower, upper)
     assert upper - lower < 2.001
     with pytest.raises(jaxlirpa.DomainError, match="between 0 and inf"):
         jaxlirpa.crown(root)(Box(-1.0, 4.0))
-    lower, upper = jax.jit(jaxlirpa.crown(root))(Box(-1.0, 4.0))
+    lower, upper = arithmetic.jit(lirpa.crown(root))(Box(-1.0, 4.0))
     assert lower == -np.inf and upper == np.inf
 
 
@@ -250,7 +252,7 @@ def test_a_declaration_ends_with_its_function():
     extend.relaxation(bump)
     function = extend.univariate(lambda x: 2 * x, inflections=())
     (name,) = declared.vocabulary().keys() - before
-    jaxlirpa.ibp(function)(BOX)
+    lirpa.ibp(function)(BOX)
     del function
     jax.clear_caches()  # of traces that call it
     gc.collect()
@@ -275,7 +277,7 @@ RECORD = extend.Elementwise(lambda node: RIGHT)
 
 def test_a_primitive_holds_until_it_is_taken_back():
     with pytest.raises(jaxlirpa.UnsupportedPrimitiveError):
-        jaxlirpa.ibp(CUBE.bind)(BOX)
+        lirpa.ibp(CUBE.bind)(BOX)
     with extend.primitive(CUBE, RECORD, CUBE.bind, BOX):
         oracles.check_every_node(lambda x: CUBE.bind(2 * x) - x, [BOX])
         again = extend.primitive(CUBE, RECORD, CUBE.bind, BOX)
@@ -283,12 +285,12 @@ def test_a_primitive_holds_until_it_is_taken_back():
             extend.primitive(CUBE, extend.Move(), CUBE.bind, BOX)
         other = new("cube", lambda x: -x)
         with pytest.raises(jaxlirpa.UnsupportedPrimitiveError):
-            jaxlirpa.ibp(other.bind)(BOX)
+            lirpa.ibp(other.bind)(BOX)
         with pytest.raises(ExtensionError, match="declared already"):
             extend.primitive(other, RECORD, other.bind, BOX)
     again.undo()
     with pytest.raises(jaxlirpa.UnsupportedPrimitiveError):
-        jaxlirpa.ibp(CUBE.bind)(BOX)
+        lirpa.ibp(CUBE.bind)(BOX)
     assert not declared.PRIMITIVES and not declared.RECORDS
 
 
@@ -324,7 +326,7 @@ def test_false_records_are_refused(record: Any, reason: str):
     with pytest.raises(ExtensionError, match=reason):
         extend.primitive(CUBE, record, CUBE.bind, BOX)
     with pytest.raises(jaxlirpa.UnsupportedPrimitiveError):
-        jaxlirpa.ibp(CUBE.bind)(BOX)
+        lirpa.ibp(CUBE.bind)(BOX)
 
 
 REFUSED = jax.lax.linalg.cholesky
@@ -448,7 +450,7 @@ def test_an_axis_that_cannot_be_mapped_has_to_be_refused():
     with pytest.raises(ExtensionError, match=r"mapped over axis 1|expand"):
         extend.check_set(Simplex(jnp.zeros((2, 3)), refuses=False), rows)
     single = Simplex(jnp.zeros((2, 3)), refuses=True)
-    lower, upper = jaxlirpa.crown(lambda p: p @ jnp.arange(3.0), in_axes=0)(single)
+    lower, upper = lirpa.crown(lambda p: p @ jnp.arange(3.0), in_axes=0)(single)
     oracles.equal(lower, [0, 0])
     oracles.equal(upper, [2, 2])
 

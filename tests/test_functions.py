@@ -11,6 +11,7 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+import arithmetic
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -300,7 +301,7 @@ def solved(function: Function, dtype: Any) -> tuple[Any, Any, np.ndarray]:
     """The image and the lines of all boxes, and whether they lie in the domain."""
     relaxation = function.relaxation(dtype)
     box = Interval(*map(jnp.asarray, boxes(function, dtype)))
-    found = jax.jit(lambda b: (relaxation.image(b), relax(relaxation, b)))(box)
+    found = arithmetic.jit(lambda b: (relaxation.image(b), relax(relaxation, b)))(box)
     defined = np.ones(box.lower.shape, bool)
     if hasattr(relaxation, "inside"):
         defined = np.broadcast_to(np.asarray(relaxation.inside(box)), defined.shape)
@@ -343,7 +344,7 @@ def test_every_member_of_the_family_encloses(function: Function, dtype: Any):
         for _ in range(2)
     )
 
-    @jax.jit
+    @arithmetic.jit
     def members(box: Interval) -> list[Any]:
         family = relax_family(relaxation, box)
         return [f.at(position if f.start else ()) for f in (family, tabulated(family, box))]
@@ -415,7 +416,7 @@ def defined_moderate(function: Function) -> tuple[Interval, Any, np.ndarray, np.
     box = Interval(*map(jnp.asarray, box))
     weights = np.linspace(0, 1, 129).reshape(-1, 1)
     x = np.asarray(box.lower) * (1 - weights) + np.asarray(box.upper) * weights
-    found = jax.jit(lambda b: (relaxation.image(b), relax(relaxation, b)))(box)
+    found = arithmetic.jit(lambda b: (relaxation.image(b), relax(relaxation, b)))(box)
     return box, found, x, np.asarray(function.truth(x), float)
 
 
@@ -496,7 +497,7 @@ def test_derivatives_match_finite_differences(function: Function):
     def both(box: Interval) -> Any:
         return relax(relaxation, box), relaxation.image(box)
 
-    @jax.jit
+    @arithmetic.jit
     def compare(box: Interval) -> list[Any]:
         results = []
         for side in range(2):
@@ -530,7 +531,7 @@ def test_derivatives_of_degenerate_boxes_are_finite(function: Function):
         leaves = jax.tree.leaves((lines, image))
         return sum(jnp.where(jnp.isfinite(x), x, 0).sum() for x in leaves)
 
-    for found in jax.jit(jax.grad(total))(box):
+    for found in arithmetic.jit(jax.grad(total))(box):
         assert np.isfinite(found).all()
 
 
@@ -553,7 +554,7 @@ def test_unknown_functions_are_enclosed(dtype: Any):
     tanh = Function("tanh", None, np.tanh)
     relaxation = Unknown(monotone(jnp.tanh), sech_squared_range)
     box = boxes(tanh, dtype)
-    image, lines = jax.jit(lambda b: (relaxation.image(b), relax(relaxation, b)))(box)
+    image, lines = arithmetic.jit(lambda b: (relaxation.image(b), relax(relaxation, b)))(box)
     x = inside(tanh, box)
     y, room = np.tanh(x), 4 * np.finfo(dtype).eps
     assert (exactly(image.lower) - room <= y).all() and (y <= exactly(image.upper) + room).all()

@@ -39,7 +39,7 @@ def traced(fn: Callable[..., jax.Array], x: jax.Array, *known: Any, eps: float =
 def check_independent(graph: Graph, x: jax.Array) -> None:
     """What one example becomes changes no value that is said to be of another."""
     other = x.at[0].set(jnp.asarray(RANDOM.normal(size=x.shape[1:])))
-    before, after = graph.evaluate([x]), graph.evaluate([other])
+    before, after = (arithmetic.call(graph.evaluate, [one]) for one in (x, other))
     for ref, axis in graph.examples.items():
         if ref not in before:
             continue

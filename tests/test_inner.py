@@ -201,7 +201,7 @@ def test_nothing_to_be_named() -> None:
 
 
 def names(fn: Callable[..., Any], *args: Any) -> list[str]:
-    return list(lirpa.intermediate_bounds(fn, intermediate=lirpa.ibp)(*args))
+    return list(jaxlirpa.intermediate_bounds(fn, intermediate=jaxlirpa.ibp)(*args))
 
 
 def test_names_of_scopes() -> None:
@@ -470,15 +470,15 @@ def test_what_does_not_fit_is_refused() -> None:
 def test_what_cannot_be_is_refused() -> None:
     """Bounds that were found around another point, where intervals prove that."""
     with pytest.raises(jaxlirpa.ArgumentError, match=r"'mlp:\d+/dot_general'.*cannot hold"):
-        lirpa.crown(mlp, intermediate=saved("mlp"))(X + 10, EPS)
+        jaxlirpa.crown(mlp, intermediate=saved("mlp"))(X + 10, EPS)
 
 
 def test_what_is_no_strategy_is_refused() -> None:
-    for transform in (lirpa.crown, lirpa.alpha_crown, lirpa.intermediate_bounds):
+    for transform in (jaxlirpa.crown, jaxlirpa.alpha_crown, jaxlirpa.intermediate_bounds):
         with pytest.raises(jaxlirpa.ArgumentError, match="must be a transform"):
             transform(mlp, intermediate="ibp")
     with pytest.raises(jaxlirpa.ArgumentError, match="no strategy"):
-        lirpa.crown(mlp, intermediate=lirpa.intermediate_bounds)(X, EPS)
+        jaxlirpa.crown(mlp, intermediate=jaxlirpa.intermediate_bounds)(X, EPS)
 
 
 def test_functions_are_relaxed_on_given_boxes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -492,6 +492,6 @@ def test_functions_are_relaxed_on_given_boxes(monkeypatch: pytest.MonkeyPatch) -
 
     given = {k: Bounds(b.lower + 1e-3, b.upper - 1e-3) for k, b in saved("mlp").items()}
     monkeypatch.setattr(Relaxed, "_lines", noted)
-    lirpa.crown(mlp, intermediate=given)(X, EPS)
+    jaxlirpa.crown(mlp, intermediate=given)(X, EPS)
     for box, expected in zip(seen, reversed(given.values()), strict=True):
         same(tuple(box), tuple(expected))

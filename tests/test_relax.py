@@ -12,6 +12,7 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+import arithmetic
 import hypothesis
 import jax
 import jax.numpy as jnp
@@ -36,7 +37,7 @@ Solver = Callable[[Interval], tuple[Interval, Lines]]
 
 def compiled(relaxation: Any) -> Solver:
     """The image and the lines of a relaxation."""
-    return jax.jit(lambda box: (relaxation.image(box), relax(relaxation, box)))
+    return arithmetic.jit(lambda box: (relaxation.image(box), relax(relaxation, box)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -205,7 +206,7 @@ def test_every_member_of_the_family_encloses(case: Case, dtype: Any):
         def member(box: Interval, prepare: Any = prepare) -> tuple[Interval, Lines]:
             return relaxation.image(box), prepare(relax_family(relaxation, box), box).at(position)
 
-        assert_sound(case, jax.jit(member), box)
+        assert_sound(case, arithmetic.jit(member), box)
 
 
 @every_case
@@ -389,7 +390,7 @@ def test_derivatives_are_finite_on_every_box(case: Case):
     """Also on degenerate boxes, and with an end on a kink, where training would meet NaN."""
     box = Interval(*map(jnp.asarray, moderate(case.kinks)))
     relaxation = case.relaxation(np.float64)
-    for found in jax.jit(lambda box: derivatives(relaxation, box))(box):
+    for found in arithmetic.jit(lambda box: derivatives(relaxation, box))(box):
         assert np.isfinite(found).all()
 
 
@@ -399,7 +400,7 @@ def test_derivatives_match_finite_differences(case: Case):
     rng = np.random.default_rng(0)
     lower = rng.uniform(-4, 1, 64)
     box = Interval(jnp.asarray(lower), jnp.asarray(lower + rng.uniform(0.5, 4, 64)))
-    lines, step = jax.jit(case.relaxation(np.float64).lines), 1e-5
+    lines, step = arithmetic.jit(case.relaxation(np.float64).lines), 1e-5
     for side in range(2):
         tangent = Interval(*(jnp.full(64, float(i == side)) for i in range(2)))
         _, exact = jax.jvp(lines, (box,), (tangent,))

@@ -7,7 +7,7 @@ in another arithmetic. What no rule knows is computed by JAX, one operation at a
 `JAXLIRPA_TESTS` says how the tests compute:
 
 * unset: in NumPy.
-* `compare`: in NumPy and by XLA, each call as one compiled program, and the results must agree.
+* `xla`: by XLA, each call as one compiled program, and in NumPy: the results must agree.
 * `eager`: as JAX does without `jit`, operation by operation.
 """
 

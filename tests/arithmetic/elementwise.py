@@ -117,7 +117,7 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "clamp": lambda low, x, high: np.minimum(np.maximum(x, low), high),
     # Functions.
     "sqrt": np.sqrt,
-    "rsqrt": lambda x: 1 / np.sqrt(x),
+    "rsqrt": lambda x: (1 / np.sqrt(x.astype(np.longdouble))).astype(x.dtype),  # rounded once
     "cbrt": np.cbrt,
     "pow": np.power,
     "exp": np.exp,

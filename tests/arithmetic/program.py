@@ -44,7 +44,7 @@ def run(closed: ClosedJaxpr, args: Sequence[Any]) -> Values:
 
 
 def _closed(closed: ClosedJaxpr, args: Sequence[Any]) -> Values:
-    return _run(closed.jaxpr, [_known(x) for x in closed.consts], args)
+    return _run(closed.jaxpr, [known(x) for x in closed.consts], args)
 
 
 def _run(jaxpr: Jaxpr, consts: Sequence[Any], args: Sequence[Any]) -> Values:
@@ -102,11 +102,13 @@ def _by_jax(eqn: Any, args: Values) -> Values:
     BY_JAX[eqn.primitive.name] += 1
     params = eqn.primitive.get_bind_params(eqn.params)
     results = eqn.primitive.bind(*map(jax.numpy.asarray, args), **params)
-    return [_known(x) for x in (results if eqn.primitive.multiple_results else [results])]
+    return [known(x) for x in (results if eqn.primitive.multiple_results else [results])]
 
 
-def _known(x: Any) -> Any:
-    return x if jax.dtypes.issubdtype(x.dtype, jax.dtypes.extended) else np.asarray(x)
+def known(x: Any) -> Any:
+    """An array as NumPy's, if NumPy has its type."""
+    extended = hasattr(x, "dtype") and jax.dtypes.issubdtype(x.dtype, jax.dtypes.extended)
+    return x if extended else np.asarray(x)
 
 
 # ---- calls, branches and loops -------------------------------------------------------------

@@ -5,8 +5,10 @@ from __future__ import annotations
 import functools
 from typing import Any
 
+import arithmetic
 import jax
 import jax.numpy as jnp
+import lirpa
 import numpy as np
 import oracles
 import pytest
@@ -51,7 +53,9 @@ def bands() -> dict[str, tuple[Any, Any]]:
     found = {}
     for name in ("every_matrix", "jointly"):
         around = getattr(landscape, name)
-        band = jax.jit(landscape.certified_band(loss, RADII, around=around))(PARAMS, X, LABELS)
+        band = arithmetic.jit(landscape.certified_band(loss, RADII, around=around))(
+            PARAMS, X, LABELS
+        )
 
         def attained(radius: jax.Array, around: Any = around) -> Any:
             ball = around(PARAMS, radius)
@@ -60,7 +64,7 @@ def bands() -> dict[str, tuple[Any, Any]]:
                 ball, X, LABELS
             )
 
-        found[name] = band, jax.jit(jax.vmap(attained))(RADII)
+        found[name] = band, arithmetic.jit(jax.vmap(attained))(RADII)
     return found
 
 
@@ -151,7 +155,7 @@ def test_bisection_returns_the_certified_end() -> None:
     def certified(r: jax.Array) -> jax.Array:
         return r <= limits
 
-    found = jax.jit(functools.partial(landscape.largest_certified, certified, steps=20))(
+    found = arithmetic.jit(functools.partial(landscape.largest_certified, certified, steps=20))(
         jnp.full(5, 2.0)
     )
     np.testing.assert_allclose(found, [0.3, 0, 0, 2, 2], atol=2 / 2**19)
@@ -162,17 +166,17 @@ def test_flat_radius() -> None:
     """Of a linear loss it is exact; of any, the loss stays within the margin up to it."""
     radius = landscape.flat_radius(linear, 1.0, most=10.0, steps=30)(LINEAR, INPUTS)
     np.testing.assert_allclose(radius, 0.2, 1e-6)
-    radius = jax.jit(landscape.flat_radius(loss, 0.2, most=1.0, steps=8))(PARAMS, X, LABELS)
+    radius = arithmetic.jit(landscape.flat_radius(loss, 0.2, most=1.0, steps=8))(PARAMS, X, LABELS)
     assert 0.01 < radius < 1
     ball = landscape.every_matrix(PARAMS, radius)
     limit = loss(PARAMS, X, LABELS) + 0.2
-    assert jaxlirpa.crown_ibp(loss)(ball, X, LABELS).upper <= limit
+    assert lirpa.crown_ibp(loss)(ball, X, LABELS).upper <= limit
     assert landscape.attained(loss, key=KEY, starts=1, steps=6)(ball, X, LABELS).upper <= limit
 
 
 def test_stable_radii() -> None:
     """No weights within them change a class; they are not far from the smallest that do."""
-    radii = jax.jit(landscape.stable_radii(network, most=2.0, steps=6))(PARAMS, X)
+    radii = arithmetic.jit(landscape.stable_radii(network, most=2.0, steps=6))(PARAMS, X)
     classes = jnp.argmax(network(PARAMS, X), -1)
     for k, radius in enumerate(radii):
 
@@ -216,8 +220,8 @@ def test_derivatives() -> None:
         *(jax.tree.map(lambda w, d: w + 0.05 * d, PARAMS, d) for d in (first, second)),
     ]
     for name, (directions, value) in exact.items():
-        bounds = getattr(landscape, name)(loss, method=jaxlirpa.ibp)
-        lower, upper = jax.jit(bounds)(PARAMS, radius, *directions, X, LABELS)
+        bounds = getattr(landscape, name)(loss, method=lirpa.ibp)
+        lower, upper = arithmetic.jit(bounds)(PARAMS, radius, *directions, X, LABELS)
         if name != "slope_bounds":
             assert lower[0]["bias"] is None
         for member in members:
@@ -252,7 +256,7 @@ def test_slice() -> None:
         )
         assert not layer["bias"].any()
     cut = landscape.certified_slice(loss, directions, extent=0.5, cells=3)
-    found = jax.jit(cut)(PARAMS, X, LABELS)
+    found = arithmetic.jit(cut)(PARAMS, X, LABELS)
     assert found.values.shape == (4, 4)
     assert (found.lower <= found.upper).all()
     for i in (0, 1):
@@ -278,9 +282,9 @@ def test_flat_loss() -> None:
         own = jnp.take_along_axis(logits, labels[:, None], -1)[:, 0]
         return jnp.mean(jax.nn.logsumexp(logits, -1) - own)
 
-    worst = jax.jit(jax.value_and_grad(landscape.flat_loss(smooth)))
+    worst = arithmetic.jit(jax.value_and_grad(landscape.flat_loss(smooth)))
     value, gradient = worst(PARAMS, 0.0, X, LABELS)
-    plain, expected = jax.value_and_grad(smooth)(PARAMS, X, LABELS)
+    plain, expected = arithmetic.call(jax.value_and_grad(smooth), PARAMS, X, LABELS)
     np.testing.assert_allclose(value, plain, 1e-12)
     assert all(jax.tree.leaves(jax.tree.map(lambda g: np.isfinite(g).all(), gradient)))
     jax.tree.map(lambda g, e: np.testing.assert_allclose(g, e, 1e-6, 1e-9), gradient, expected)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import arithmetic
 import jax
 import jax.numpy as jnp
+import lirpa
 import numpy as np
 import pytest
 
@@ -96,7 +98,9 @@ def inside(cell: Any, rng: np.random.Generator) -> Any:
 @pytest.mark.parametrize("axis", [None, -1])
 def test_certified_bits(axis: int | None) -> None:
     """The network that is quantised to as many bits, or more, classifies as before."""
-    found = jax.jit(landscape.certified_bits(network, range(2, 11), channel_axis=axis))(PARAMS, X)
+    found = arithmetic.jit(landscape.certified_bits(network, range(2, 11), channel_axis=axis))(
+        PARAMS, X
+    )
     classes = jnp.argmax(network(PARAMS, X), -1)
     assert len(set(found.tolist())) > 2
     changed = np.zeros(len(X), int)
@@ -113,7 +117,7 @@ def test_certified_bits(axis: int | None) -> None:
 
 
 def test_none_is_certified() -> None:
-    found = landscape.certified_bits(network, [2], method=jaxlirpa.ibp)(PARAMS, X[:2] * 1e-3)
+    found = landscape.certified_bits(network, [2], method=lirpa.ibp)(PARAMS, X[:2] * 1e-3)
     assert landscape.NEVER in found
 
 
@@ -127,7 +131,7 @@ def test_unchanged(batch_size: int | None) -> None:
         return x @ params["kernel"]
 
     sets = {"kernel": jaxlirpa.LpBall(params["kernel"], 0.6, ord=jnp.inf)}
-    check = landscape.unchanged(scores, method=jaxlirpa.ibp, batch_size=batch_size)
+    check = landscape.unchanged(scores, method=lirpa.ibp, batch_size=batch_size)
     assert not check(params, sets, inputs).any()
     sets = {"kernel": jaxlirpa.LpBall(params["kernel"], 0.4, ord=jnp.inf)}
     assert check(params, sets, inputs).all()

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import arithmetic
 import jax
 import jax.numpy as jnp
+import lirpa
 import numpy as np
 import optax
 import pytest
@@ -46,7 +48,7 @@ def check_inside(perturbed: Any, x: Any) -> None:
 @pytest.mark.parametrize("perturbed", SETS.values(), ids=SETS)
 def test_what_is_found_is_inside_and_worse_than_the_centre(perturbed: Any) -> None:
     loss = train.natural(OWN.fn)
-    attack = jax.jit(train.pgd(loss, steps=15, restarts=2))
+    attack = arithmetic.jit(train.pgd(loss, steps=15, restarts=2))
     found = attack(OWN.params, perturbed, OWN.labels, key=KEY)
     check_inside(perturbed, found)
     centre = perturbed.split()[0][0].point()
@@ -98,7 +100,7 @@ def test_no_derivative_passes_an_attack() -> None:
     def found(params: Any, eps: Any) -> jax.Array:
         return attack(params, OWN.x, OWN.labels, eps, key=KEY).sum()
 
-    gradient = jax.jit(jax.grad(found, argnums=(0, 1)))(OWN.params, EPS)
+    gradient = arithmetic.jit(jax.grad(found, argnums=(0, 1)))(OWN.params, EPS)
     assert all(np.all(np.asarray(g) == 0) for g in jax.tree.leaves(gradient))
 
 
@@ -182,7 +184,7 @@ def test_what_is_out_of_range_is_refused(args: tuple[float, ...], message: str) 
     with pytest.raises(jaxlirpa.ArgumentError, match=message):
         train.clipped_box(jnp.full(3, x), *rest)
     if len(rest) == 1:  # Inside of jit nothing can be raised, and nothing is certified.
-        loss = jax.jit(
+        loss = arithmetic.jit(
             lambda x, eps: train.certified(OWN.fn)(
                 OWN.params, train.clipped_box(x, eps), OWN.labels
             )
@@ -197,7 +199,7 @@ def test_expressive_losses_are_between_and_rise(name: str) -> None:
     specification = train.margins(own.fn)
     attack = train.pgd(train.natural(own.fn), steps=5)
     met = specification(own.params, attack(own.params, box, own.labels, key=KEY), own.labels)
-    worst = jaxlirpa.ibp(specification)(own.params, box, own.labels).upper
+    worst = lirpa.ibp(specification)(own.params, box, own.labels).upper
     low, high = train.cross_entropy(met), train.cross_entropy(worst)
     for loss, ends in (
         (train.mtl_ibp, (high, low)),

@@ -6,9 +6,11 @@ import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import arithmetic
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import lirpa
 import numpy as np
 import pytest
 from flax import nnx
@@ -186,8 +188,8 @@ def test_bounds_are_of_the_network_of_the_clean_batch(make: Any) -> None:
     fn, _, _ = own.share(own.params, own.rest, X)
     box = Box(X - EPS, X + EPS)
     for loss in (train.certified(fn), train.fused(fn)):
-        bound = jax.jit(loss)(own.params, box, LABELS)
-        natural = jax.jit(train.natural(fn))
+        bound = arithmetic.jit(loss)(own.params, box, LABELS)
+        natural = arithmetic.jit(train.natural(fn))
         points = members(box.lower, box.upper, 30)
         met = np.max([natural(own.params, jnp.asarray(x), LABELS) for x in points], 0)
         assert np.all(bound >= met - 1e-10) and np.all(np.isfinite(bound))
@@ -206,14 +208,14 @@ def test_gradients_flow_through_the_statistics(make: Any) -> None:
         fn, logits, _ = own.share(params, own.rest, X)
         return train.fused(fn)(params, X, LABELS, 0.01).mean() + jnp.square(logits).mean()
 
-    @jax.jit
+    @arithmetic.jit
     def along(step: Any) -> jax.Array:
         return value(jax.tree.map(lambda w, d: w + step * d, own.params, direction))
 
     h = 1e-6
     difference = (along(h) - along(-h)) / (2 * h)
-    np.testing.assert_allclose(jax.jit(jax.grad(along))(0.0), difference, rtol=1e-5)
-    gradient = jax.jit(jax.grad(value))(own.params)
+    np.testing.assert_allclose(arithmetic.jit(jax.grad(along))(0.0), difference, rtol=1e-5)
+    gradient = arithmetic.jit(jax.grad(value))(own.params)
     assert all(np.all(np.isfinite(g)) for g in jax.tree.leaves(gradient))
 
 
@@ -221,7 +223,7 @@ def test_gradients_flow_through_the_statistics(make: Any) -> None:
 def test_batch_norm_in_training_mode_is_refused(make: Any) -> None:
     """Together, apart by in_axes, and alone."""
     own = make()
-    apart = functools.partial(jaxlirpa.ibp, in_axes=(None, 0, 0))
+    apart = functools.partial(lirpa.ibp, in_axes=(None, 0, 0))
     box = Box(X - EPS, X + EPS)
     for loss in (train.certified(own.naive), train.certified(own.naive, apart)):
         with pytest.raises(jaxlirpa.ArgumentError, match="BatchNorm in training mode"):
@@ -273,7 +275,7 @@ def test_the_network_that_is_certified_uses_running_statistics(make: Any) -> Non
     _, _, rest = own.share(own.params, own.rest, X)
     fn = own.inference(rest)
     close(fn(own.params, X), own.evaluated(own.params, rest, X))
-    lower, upper = jax.jit(jaxlirpa.crown_ibp(fn))(own.params, X, EPS)
+    lower, upper = arithmetic.jit(lirpa.crown_ibp(fn))(own.params, X, EPS)
     assert np.all((lower <= fn(own.params, X)) & (fn(own.params, X) <= upper))
 
 

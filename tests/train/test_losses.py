@@ -6,8 +6,10 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+import arithmetic
 import jax
 import jax.numpy as jnp
+import lirpa
 import numpy as np
 import pytest
 from networks.linen import NETWORKS as LINEN
@@ -25,9 +27,9 @@ HALF = jnp.asarray(0.5)
 
 LOSSES: dict[str, Callable[[Any], Loss]] = {
     "ibp": train.certified,
-    "certified by crown_ibp": functools.partial(train.certified, transform=jaxlirpa.crown_ibp),
+    "certified by crown_ibp": functools.partial(train.certified, transform=lirpa.crown_ibp),
     "fused": train.fused,
-    "fused, forward": functools.partial(train.fused, intermediate=jaxlirpa.forward_crown),
+    "fused, forward": functools.partial(train.fused, intermediate=lirpa.forward_crown),
     "fused, crown": functools.partial(train.fused, intermediate=None),
     "fused, half": lambda fn: functools.partial(train.fused(fn), beta=HALF),
     "crown_ibp": train.crown_ibp,
@@ -49,9 +51,9 @@ def worst_met(name: str, ord: float, eps: float = EPS) -> np.ndarray:
     """The largest loss of each example at samples, corners and what an attack finds."""
     own = CLASSIFIERS[name]()
     ball = LpBall(own.x, eps, ord=ord)
-    loss = jax.jit(train.natural(own.fn))
+    loss = arithmetic.jit(train.natural(own.fn))
     attack = train.pgd(train.natural(own.fn), steps=30, restarts=3)
-    points = [jax.jit(attack)(own.params, ball, own.labels, key=jax.random.key(0))]
+    points = [arithmetic.jit(attack)(own.params, ball, own.labels, key=jax.random.key(0))]
     if np.isinf(ord):
         points += list(members(own.x - eps, own.x + eps, 100))
     return np.max([loss(own.params, jnp.asarray(x), own.labels) for x in points], 0)
@@ -63,7 +65,7 @@ def worst_met(name: str, ord: float, eps: float = EPS) -> np.ndarray:
 def test_no_point_of_a_set_has_a_larger_loss(name: str, loss: Any, ord: float) -> None:
     own = CLASSIFIERS[name]()
     ball = LpBall(own.x, EPS, ord=ord)
-    bound = jax.jit(loss(own.fn))(own.params, ball, own.labels)
+    bound = arithmetic.jit(loss(own.fn))(own.params, ball, own.labels)
     assert bound.shape == (BATCH,)
     assert np.all(bound >= worst_met(name, ord) - SLACK)
     outer = train.certified(own.fn)(own.params, ball, own.labels)
@@ -74,7 +76,7 @@ def test_no_point_of_a_set_has_a_larger_loss(name: str, loss: Any, ord: float) -
 def test_without_perturbation_a_loss_is_the_natural_one(loss: Any) -> None:
     own = dense()
     natural = train.natural(own.fn)(own.params, own.x, own.labels)
-    bound = jax.jit(loss(own.fn))(own.params, own.x, own.labels, 0.0)
+    bound = arithmetic.jit(loss(own.fn))(own.params, own.x, own.labels, 0.0)
     np.testing.assert_allclose(bound, natural, rtol=1e-12)
     logits = own.fn(own.params, own.x)
     expected = jax.nn.logsumexp(logits, 1) - logits[jnp.arange(BATCH), own.labels]
@@ -84,12 +86,12 @@ def test_without_perturbation_a_loss_is_the_natural_one(loss: Any) -> None:
 @EVERY
 def test_a_batch_is_bounded_as_its_examples_are(loss: Any) -> None:
     own = dense()
-    bound = jax.jit(loss(own.fn))
+    bound = arithmetic.jit(loss(own.fn))
     whole = bound(own.params, own.x, own.labels, EPS)
     single = [bound(own.params, own.x[i, None], own.labels[i, None], EPS)[0] for i in range(BATCH)]
     np.testing.assert_allclose(whole, single, rtol=1e-12)
     mapped = jax.vmap(lambda x, y: loss(own.fn)(own.params, x[None], y[None], EPS)[0])
-    np.testing.assert_allclose(jax.jit(mapped)(own.x, own.labels), whole, rtol=1e-12)
+    np.testing.assert_allclose(arithmetic.jit(mapped)(own.x, own.labels), whole, rtol=1e-12)
 
 
 # ---- the margins --------------------------------------------------------------------------
@@ -102,11 +104,11 @@ def test_margins_of_traced_labels_are_independent() -> None:
     assert np.all(np.asarray(value[jnp.arange(BATCH), own.labels]) == 0)
 
     def bounds(labels: jax.Array, **kwargs: Any) -> Any:
-        bound = jaxlirpa.crown_ibp(specification, **kwargs)
+        bound = lirpa.crown_ibp(specification, **kwargs)
         return bound(own.params, Box(own.x - EPS, own.x + EPS), labels)
 
-    apart = jax.jit(functools.partial(bounds, in_axes=(None, 0, 0)))(own.labels)
-    together = jax.jit(bounds)(own.labels)
+    apart = arithmetic.jit(functools.partial(bounds, in_axes=(None, 0, 0)))(own.labels)
+    together = arithmetic.jit(bounds)(own.labels)
     np.testing.assert_allclose(apart, together, rtol=1e-10, atol=1e-12)
 
 
@@ -116,8 +118,8 @@ def test_margins_are_bounded_with_the_last_layer() -> None:
     *first, (weight, bias) = own.params
     box = Box(own.x - EPS, own.x + EPS)
     upper = train.certified(own.fn, with_boxes=True)
-    margins = jaxlirpa.ibp(train.margins(own.fn))(own.params, box, own.labels).upper
-    hidden = jaxlirpa.ibp(lambda p, x: jax.nn.relu(own.fn(p, x)))(first, box)
+    margins = lirpa.ibp(train.margins(own.fn))(own.params, box, own.labels).upper
+    hidden = lirpa.ibp(lambda p, x: jax.nn.relu(own.fn(p, x)))(first, box)
     for i, label in enumerate(own.labels):
         w = np.asarray(weight - weight[:, label, None])
         lower, high = np.asarray(hidden.lower[i]), np.asarray(hidden.upper[i])
@@ -147,7 +149,7 @@ def test_labels_that_are_no_classes_are_refused(labels: list[Any], message: str)
 @EVERY
 def test_traced_labels_that_are_no_classes_certify_nothing(loss: Any, label: int) -> None:
     own = dense()
-    bound = jax.jit(loss(own.fn))(own.params, own.x, own.labels.at[1].set(label), EPS)
+    bound = arithmetic.jit(loss(own.fn))(own.params, own.x, own.labels.at[1].set(label), EPS)
     assert not np.isfinite(bound[1]), bound
     assert np.isfinite(bound[0]) and np.isfinite(bound[2])
 
@@ -166,7 +168,7 @@ def test_arguments_that_do_not_fit_are_refused() -> None:
     for beta in (-0.1, 1.1, float("nan"), jnp.ones(2)):
         with pytest.raises(jaxlirpa.ArgumentError, match="beta is a share"):
             loss(own.params, box, own.labels, beta=beta)
-    wrong = jax.jit(lambda beta: loss(own.params, box, own.labels, beta=beta))(1.1)
+    wrong = arithmetic.jit(lambda beta: loss(own.params, box, own.labels, beta=beta))(1.1)
     assert not np.any(np.isfinite(wrong))
 
 
@@ -178,7 +180,7 @@ def test_examples_that_influence_one_another_are_refused() -> None:
 
     for loss in (
         train.certified(normalised),
-        train.certified(normalised, functools.partial(jaxlirpa.ibp, in_axes=(None, 0, 0))),
+        train.certified(normalised, functools.partial(lirpa.ibp, in_axes=(None, 0, 0))),
         train.fused(normalised),
     ):
         with pytest.raises(jaxlirpa.ArgumentError, match=r"`reduce_sum` at .*normalised.* mixes"):
@@ -191,7 +193,7 @@ def test_weights_may_be_perturbed() -> None:
     own = dense()
     ball = [(LpBall(w, 0.01), b) for w, b in own.params]
     for loss in (train.certified(own.fn), train.fused(own.fn), train.crown_ibp(own.fn)):
-        bound = jax.jit(loss)(ball, own.x, own.labels)
+        bound = arithmetic.jit(loss)(ball, own.x, own.labels)
         moved = [(w + 0.01 * jnp.sign(jnp.sin(7 * w)), b) for w, b in own.params]
         met = train.natural(own.fn)(moved, own.x, own.labels)
         assert np.all(np.isfinite(bound)) and np.all(bound >= met - SLACK)
@@ -204,14 +206,14 @@ def fused_by_hand(own: Classifier, eps: float) -> np.ndarray:
     """Chords on the boxes of margins, and one CROWN-IBP row of their sum, by public transforms."""
     box = Box(own.x - eps, own.x + eps)
     specification = train.margins(own.fn)
-    lower, upper = map(np.asarray, jaxlirpa.ibp(specification)(own.params, box, own.labels))
+    lower, upper = map(np.asarray, lirpa.ibp(specification)(own.params, box, own.labels))
     wide = upper > lower
     slope = np.where(wide, (np.exp(upper) - np.exp(lower)) / np.where(wide, upper - lower, 1), 1)
 
     def total(params: Any, x: Any) -> jax.Array:
         return jnp.sum(slope * specification(params, x, own.labels), 1)
 
-    above = jaxlirpa.crown_ibp(total)(own.params, box).upper
+    above = lirpa.crown_ibp(total)(own.params, box).upper
     chords = np.sum(np.exp(lower) - slope * lower, 1) + above
     return np.minimum(np.log(chords), train.cross_entropy(jnp.asarray(upper)))
 
@@ -227,7 +229,7 @@ def test_fusion_is_a_row_of_chords_and_the_logarithm_of_its_maximum(name: str) -
 def test_fusion_is_tighter_than_a_tangent_of_the_logarithm() -> None:
     own = dense()
     loss = lambda p, x, y: train.cross_entropy(train.margins(own.fn)(p, x, y))  # noqa: E731
-    tangent = jaxlirpa.crown_ibp(loss, argnums=1)(own.params, own.x, own.labels, EPS).upper
+    tangent = lirpa.crown_ibp(loss, argnums=1)(own.params, own.x, own.labels, EPS).upper
     bound = train.fused(own.fn)(own.params, own.x, own.labels, EPS)
     assert np.all(bound < tangent)
 
@@ -294,7 +296,7 @@ def test_fusion_is_as_tight_as_the_reference(method: str, loss: Any) -> None:
 def test_margins_are_those_of_the_transform(name: str) -> None:
     own = CLASSIFIERS[name]()
     box = Box(own.x - EPS, own.x + EPS)
-    upper = jaxlirpa.crown_ibp(train.margins(own.fn))(own.params, box, own.labels).upper
+    upper = lirpa.crown_ibp(train.margins(own.fn))(own.params, box, own.labels).upper
     bound = train.crown_ibp(own.fn)(own.params, box, own.labels)
     np.testing.assert_allclose(bound, train.cross_entropy(upper), rtol=1e-10)
 
@@ -312,7 +314,7 @@ def test_margins_are_those_of_the_transform(name: str) -> None:
 def test_bounds_around_middles_are_those_around_attained_values(name: str) -> None:
     network = LINEN[name]()
     labels = jnp.asarray([1])
-    upper = jaxlirpa.crown_ibp(train.margins(network.fn))
+    upper = lirpa.crown_ibp(train.margins(network.fn))
     expected = train.cross_entropy(upper(network.params, network.box(), labels).upper)
     found = train.crown_ibp(network.fn)(network.params, network.box(), labels)
     np.testing.assert_allclose(found, expected, rtol=1e-8, atol=1e-10)
@@ -321,7 +323,7 @@ def test_bounds_around_middles_are_those_around_attained_values(name: str) -> No
 @pytest.mark.parametrize("make", [train.fused, train.crown_ibp])
 def test_a_mixture_begins_and_ends_as_its_parts(make: Any) -> None:
     own = dense()
-    loss = jax.jit(make(own.fn))
+    loss = arithmetic.jit(make(own.fn))
     args = own.params, own.x, own.labels, EPS
     whole, none, half = (loss(*args, beta=jnp.asarray(beta)) for beta in (1.0, 0.0, 0.5))
     np.testing.assert_allclose(whole, make(own.fn)(*args), rtol=1e-12)
@@ -335,7 +337,7 @@ def test_a_mixture_is_that_of_margins() -> None:
     specification = train.margins(own.fn)
     upper = [
         transform(specification)(own.params, box, own.labels).upper
-        for transform in (jaxlirpa.crown_ibp, jaxlirpa.ibp)
+        for transform in (lirpa.crown_ibp, lirpa.ibp)
     ]
     bound = train.crown_ibp(own.fn)(own.params, box, own.labels, beta=0.3)
     expected = train.cross_entropy(0.3 * upper[0] + 0.7 * upper[1])
@@ -412,12 +414,12 @@ def test_gradients_are_those_of_differences(loss: Any) -> None:
     random = np.random.default_rng(3)
     direction = jax.tree.map(lambda w: jnp.asarray(random.normal(size=w.shape)), own.params)
 
-    @jax.jit
+    @arithmetic.jit
     def value(step: Any, eps: Any) -> jax.Array:
         moved = jax.tree.map(lambda w, d: w + step * d, own.params, direction)
         return loss(own.fn)(moved, own.x, own.labels, eps).mean()
 
-    slopes = jax.jit(jax.grad(value, argnums=(0, 1)))(0.0, EPS)
+    slopes = arithmetic.jit(jax.grad(value, argnums=(0, 1)))(0.0, EPS)
     h = 1e-6
     differences = (
         (value(h, EPS) - value(-h, EPS)) / (2 * h),
@@ -430,6 +432,6 @@ def test_gradients_are_those_of_differences(loss: Any) -> None:
 def test_gradients_are_finite_at_the_edges(loss: Any) -> None:
     own = dense()
     mean = jax.grad(lambda p, eps: loss(own.fn)(p, own.x, own.labels, eps).mean())
-    gradient = jax.jit(mean)
+    gradient = arithmetic.jit(mean)
     for eps in (0.0, 1e-12, 50.0):
         assert all(np.all(np.isfinite(g)) for g in jax.tree.leaves(gradient(own.params, eps)))
