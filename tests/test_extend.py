@@ -44,36 +44,46 @@ def primitives(fn: Callable[..., Any], *args: Any) -> list[str]:
 # ---- relaxations ---------------------------------------------------------------------------
 
 CUSP = 6**-0.5
-RELAXATIONS = {
-    "bump": (bump, extend.relaxation(bump, inflections=(-BEND, BEND))),
-    "bump, unknown": (bump, extend.relaxation(bump)),
+# What makes a relaxation, and the function.
+RELAXATIONS: dict[str, tuple[Callable[..., Any], Callable[[], Any]]] = {
+    "bump": (bump, lambda: extend.relaxation(bump, inflections=(-BEND, BEND))),
+    "bump, unknown": (bump, lambda: extend.relaxation(bump)),
     # Two wells that grow without limit: the slopes of its convex pieces are not separated.
     "wells": (
         lambda x: x**4 - x**2,
-        extend.relaxation(lambda x: x**4 - x**2, inflections=(-CUSP, CUSP)),
+        lambda: extend.relaxation(lambda x: x**4 - x**2, inflections=(-CUSP, CUSP)),
     ),
-    "wells, unknown": (lambda x: x**4 - x**2, extend.relaxation(lambda x: x**4 - x**2)),
-    "exp": (jnp.exp, extend.relaxation(jnp.exp, inflections=())),
+    "wells, unknown": (lambda x: x**4 - x**2, lambda: extend.relaxation(lambda x: x**4 - x**2)),
+    "exp": (jnp.exp, lambda: extend.relaxation(jnp.exp, inflections=())),
     "concave": (
         lambda x: -x * x,
-        extend.relaxation(lambda x: -x * x, inflections=(), convex_first=False),
+        lambda: extend.relaxation(lambda x: -x * x, inflections=(), convex_first=False),
     ),
-    "abs": (jnp.abs, extend.relaxation(jnp.abs, inflections=())),
-    "abs, unknown": (jnp.abs, extend.relaxation(jnp.abs)),
-    "constant": (lambda x: 0 * x + 3, extend.relaxation(lambda x: 0 * x + 3, inflections=())),
+    "abs": (jnp.abs, lambda: extend.relaxation(jnp.abs, inflections=())),
+    "abs, unknown": (jnp.abs, lambda: extend.relaxation(jnp.abs)),
+    "constant": (
+        lambda x: 0 * x + 3,
+        lambda: extend.relaxation(lambda x: 0 * x + 3, inflections=()),
+    ),
     "jumps": (
         lambda x: jnp.where(x > 0.3, x, jnp.floor(x)),
-        extend.relaxation(lambda x: jnp.where(x > 0.3, x, jnp.floor(x))),
+        lambda: extend.relaxation(lambda x: jnp.where(x > 0.3, x, jnp.floor(x))),
     ),
     "floor": (
         lambda x: jnp.floor(x) + 2 * x,
-        extend.relaxation(lambda x: jnp.floor(x) + 2 * x),
+        lambda: extend.relaxation(lambda x: jnp.floor(x) + 2 * x),
     ),
     "false derivative": (
         lambda x: jnp.round(x) + x,
-        extend.relaxation(lambda x: x + jax.lax.stop_gradient(jnp.round(x) - x) + x),
+        lambda: extend.relaxation(lambda x: x + jax.lax.stop_gradient(jnp.round(x) - x) + x),
     ),
 }
+
+
+@functools.cache
+def relaxed(name: str) -> Any:
+    """A relaxation, which is made once."""
+    return RELAXATIONS[name][1]()
 
 
 def boxes(dtype: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -92,7 +102,7 @@ def boxes(dtype: Any) -> tuple[np.ndarray, np.ndarray]:
 @pytest.mark.parametrize("dtype", [np.float32, pytest.param(np.float64, marks=pytest.mark.long)])
 @pytest.mark.parametrize("name", RELAXATIONS)
 def test_relaxations_contain_the_function(name: str, dtype: Any):
-    f, relaxation = RELAXATIONS[name]
+    (f, _), relaxation = RELAXATIONS[name], relaxed(name)
     lower, upper = boxes(dtype)
     part = np.concatenate([np.linspace(0, 1, 61), 1e-3 * np.linspace(0, 1, 10)])[:, None]
     x = np.clip(lower * (1 - part) + upper * part, lower, upper).astype(dtype)
@@ -112,7 +122,7 @@ def test_relaxations_contain_the_function(name: str, dtype: Any):
 
 @pytest.mark.parametrize("name", RELAXATIONS)
 def test_boxes_that_are_not_finite_promise_nothing_wrong(name: str):
-    f, relaxation = RELAXATIONS[name]
+    (f, _), relaxation = RELAXATIONS[name], relaxed(name)
     nan, inf = np.nan, np.inf
     lower, upper = (
         np.array([-inf, -inf, 1.0, nan, nan, 0.0]),
@@ -140,7 +150,7 @@ def test_known_bends_are_as_tight_as_the_range_and_the_chord():
     ],
 )
 def test_derivatives_with_respect_to_the_box_are_finite(name: str):
-    _, relaxation = RELAXATIONS[name]
+    relaxation = relaxed(name)
 
     def total(lower: Any, upper: Any) -> Any:
         box = extend.Interval(lower, upper)

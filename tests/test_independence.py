@@ -6,6 +6,7 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+import arithmetic
 import flax.linen as nn
 import jax
 import jax.numpy as jnp

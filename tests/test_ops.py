@@ -351,19 +351,30 @@ CONVOLUTIONS = [
 ]
 
 
+def variables(layer: nn.Module, x: np.ndarray, **options: Any) -> Any:
+    """Random variables of a linen module, none of them at its initial value."""
+    shapes = jax.eval_shape(lambda: layer.init(jax.random.key(0), x, **options))
+
+    def drawn(leaf: Any) -> np.ndarray:
+        value = c(*leaf.shape, 7)[..., 0]
+        return (value if len(leaf.shape) > 1 else 0.5 + np.abs(value)).astype(leaf.dtype)
+
+    return jax.tree.map(drawn, shapes)
+
+
 def module(layer: nn.Module, *shape: int, **options: Any) -> Callable[[Any], Any]:
-    """A linen module with random variables, none of them at its initial value."""
-    variables = layer.init(jax.random.key(0), jnp.ones(shape), **options)
-    leaves, structure = jax.tree.flatten(variables)
-    noise = [jnp.abs(jnp.asarray(c(*x.shape, 7)[..., 0], x.dtype)) for x in leaves]
-    moved = jax.tree.unflatten(structure, [x + 0.5 * n for x, n in zip(leaves, noise, strict=True)])
-    return lambda x: layer.apply(moved, x, **options)
+    """A linen module as a function of its input."""
+    return lambda x: layer.apply(variables(layer, np.ones(shape), **options), x, **options)
 
 
 def kernel_of(layer: nn.Module, x: np.ndarray) -> Callable[[Any], Any]:
     """A linen module as a function of its kernel."""
-    variables = layer.init(jax.random.key(0), x)
-    return lambda k: layer.apply({"params": variables["params"] | {"kernel": k}}, x)
+
+    def function(kernel: Any) -> Any:
+        params = variables(layer, x)["params"]
+        return layer.apply({"params": params | {"kernel": kernel}}, x)
+
+    return function
 
 
 MODULES = [
