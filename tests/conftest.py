@@ -17,7 +17,12 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "default")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    help = "fail if the tests compile more programs than this"
+    parser.addoption("--most-compilations", type=int, default=None, help=help)
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Compiles quickly, and shares what is compiled between processes and with the next run."""
     compiling.configure(config.cache.mkdir("compiled"))
-    config.pluginmanager.register(costs.Costs(), "costs")
+    config.pluginmanager.register(costs.Costs(config.getoption("most_compilations")), "costs")

@@ -30,7 +30,7 @@ class Costs:
         limit: of compilations of a whole run; None for no limit.
     """
 
-    def __init__(self, limit: int | None = None) -> None:
+    def __init__(self, limit: int | None) -> None:
         self.limit = limit
         self.tests: dict[str, tuple[int, float]] = {}
 
@@ -63,10 +63,13 @@ class Costs:
         terminalreporter.section("costs")
         write = terminalreporter.write_line
         write(f"{self.compilations} compilations, {seconds:.0f} s of processor; the dearest tests:")
+        if self.limit is not None and self.compilations > self.limit:
+            write(f"FAILED: more than {self.limit} compilations; tests/README.md says what to do")
         dearest = sorted(self.tests.items(), key=lambda x: -x[1][1])[:_SHOWN]
         for name, (compiled, seconds) in dearest:
             write(f"{seconds:6.1f} s  {compiled:5} compilations  {name}")
 
+    @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         if self.limit is not None and self.compilations > self.limit:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
