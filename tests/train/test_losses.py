@@ -68,14 +68,14 @@ def test_no_point_of_a_set_has_a_larger_loss(name: str, loss: Any, ord: float) -
     bound = arithmetic.jit(loss(own.fn))(own.params, ball, own.labels)
     assert bound.shape == (BATCH,)
     assert np.all(bound >= worst_met(name, ord) - SLACK)
-    outer = train.certified(own.fn)(own.params, ball, own.labels)
+    outer = arithmetic.call(train.certified(own.fn), own.params, ball, own.labels)
     assert np.all(bound <= outer + SLACK)
 
 
 @EVERY
 def test_without_perturbation_a_loss_is_the_natural_one(loss: Any) -> None:
     own = dense()
-    natural = train.natural(own.fn)(own.params, own.x, own.labels)
+    natural = arithmetic.call(train.natural(own.fn), own.params, own.x, own.labels)
     bound = arithmetic.jit(loss(own.fn))(own.params, own.x, own.labels, 0.0)
     np.testing.assert_allclose(bound, natural, rtol=1e-12)
     logits = own.fn(own.params, own.x)
@@ -222,7 +222,7 @@ def fused_by_hand(own: Classifier, eps: float) -> np.ndarray:
 def test_fusion_is_a_row_of_chords_and_the_logarithm_of_its_maximum(name: str) -> None:
     own = CLASSIFIERS[name]()
     for eps in (0.01, 0.1):
-        bound = train.fused(own.fn)(own.params, own.x, own.labels, eps)
+        bound = arithmetic.call(train.fused(own.fn), own.params, own.x, own.labels, eps)
         np.testing.assert_allclose(bound, fused_by_hand(own, eps), rtol=1e-9)
 
 
@@ -230,14 +230,14 @@ def test_fusion_is_tighter_than_a_tangent_of_the_logarithm() -> None:
     own = dense()
     loss = lambda p, x, y: train.cross_entropy(train.margins(own.fn)(p, x, y))  # noqa: E731
     tangent = lirpa.crown_ibp(loss, argnums=1)(own.params, own.x, own.labels, EPS).upper
-    bound = train.fused(own.fn)(own.params, own.x, own.labels, EPS)
+    bound = arithmetic.call(train.fused(own.fn), own.params, own.x, own.labels, EPS)
     assert np.all(bound < tangent)
 
 
 def test_two_classes_that_are_bounded_exactly_have_the_worst_loss() -> None:
     """Affine logits: the one margin is exact, and its chord meets the function at the end."""
     own = dense(classes=2, widths=())
-    bound = train.fused(own.fn)(own.params, own.x, own.labels, EPS)
+    bound = arithmetic.call(train.fused(own.fn), own.params, own.x, own.labels, EPS)
     ((weight, _),) = own.params
     margin = train.margins(own.fn)(own.params, own.x, own.labels)
     spread = EPS * np.abs(weight[:, 0] - weight[:, 1]).sum()
@@ -252,9 +252,9 @@ def test_fusion_holds_at_any_scale_in_short_numbers(scale: float) -> None:
     *first, (weight, bias) = own.params
     params = jax.tree.map(lambda x: x.astype(jnp.float32), [*first, (scale * weight, scale * bias)])
     x = own.x.astype(jnp.float32)
-    loss = train.natural(own.fn)
+    loss = arithmetic.jit(train.natural(own.fn))
     for eps in (1e-4, 0.1, 10.0):
-        bound = train.fused(own.fn)(params, x, own.labels, eps)
+        bound = arithmetic.call(train.fused(own.fn), params, x, own.labels, eps)
         assert bound.dtype == jnp.float32
         points = members(np.asarray(x) - np.float32(eps), np.asarray(x) + np.float32(eps), 50)
         met = np.max([loss(params, jnp.asarray(p, jnp.float32), own.labels) for p in points], 0)
@@ -283,7 +283,7 @@ def test_fusion_is_as_tight_as_the_reference(method: str, loss: Any) -> None:
             x = jax.nn.relu(x @ params[f"{name}.weight"].T + params[f"{name}.bias"])
         return x @ params["l5.weight"].T + params["l5.bias"]
 
-    bound = loss(fn)(params, x, labels)
+    bound = arithmetic.call(loss(fn), params, x, labels)
     stored = case.arrays[f"bounds/{method}[loss-fusion]/upper"].reshape(-1)
     np.testing.assert_allclose(bound, stored, rtol=1e-9)
     assert np.all(bound >= np.log(case.arrays["inner/upper"]).reshape(-1))
@@ -297,7 +297,7 @@ def test_margins_are_those_of_the_transform(name: str) -> None:
     own = CLASSIFIERS[name]()
     box = Box(own.x - EPS, own.x + EPS)
     upper = lirpa.crown_ibp(train.margins(own.fn))(own.params, box, own.labels).upper
-    bound = train.crown_ibp(own.fn)(own.params, box, own.labels)
+    bound = arithmetic.call(train.crown_ibp(own.fn), own.params, box, own.labels)
     np.testing.assert_allclose(bound, train.cross_entropy(upper), rtol=1e-10)
 
 
@@ -339,7 +339,7 @@ def test_a_mixture_is_that_of_margins() -> None:
         transform(specification)(own.params, box, own.labels).upper
         for transform in (lirpa.crown_ibp, lirpa.ibp)
     ]
-    bound = train.crown_ibp(own.fn)(own.params, box, own.labels, beta=0.3)
+    bound = arithmetic.call(train.crown_ibp(own.fn), own.params, box, own.labels, beta=0.3)
     expected = train.cross_entropy(0.3 * upper[0] + 0.7 * upper[1])
     np.testing.assert_allclose(bound, expected, rtol=1e-12)
 
