@@ -266,38 +266,88 @@ def test_arguments_of_an_opaque_callable() -> None:
 
 HALF = X.astype(jnp.float16)
 LETTERS = jnp.arange(3)
-SETS: dict[str, tuple[Any, str]] = {
-    "negative radius": (LpBall(X, -0.1), "must be finite and not negative, not -0.1"),
-    "one negative radius": (LpBall(X, jnp.array([0.1, -0.1, 0])), "not negative"),
-    "nan radius": (LpBall(X, jnp.nan), "must be finite and not negative, not nan"),
-    "infinite radius": (LpBall(X, jnp.inf), "must be finite and not negative, not inf"),
-    "radius too long": (LpBall(X, jnp.ones(4)), "radius of shape (4,) does not broadcast to (3,)"),
-    "radius of rank 2": (LpBall(X, jnp.ones((2, 3))), "does not broadcast to (3,)"),
-    "wrong tree": (LpBall({"a": X}, {"b": 0.1}), "structure of the centre"),
-    "list of radii": (LpBall(X, [0.1, 0.1, 0.1]), "structure of the centre"),
-    "no radius": (LpBall(X, None), "structure of the centre"),
-    "order below 1": (LpBall(X, 0.1, ord=0.5), "ord=0.5 is no norm"),
-    "order nan": (LpBall(X, 0.1, ord=jnp.nan), "ord=nan is no norm"),
-    "order by name": (LpBall(X, 0.1, ord="inf"), "ord='inf' is no norm"),
-    "axis": (LpBall(X, 0.1, ord=2, axis=1), "axis=1 is out of range"),
-    "integer centre": (LpBall(LETTERS, 0.1), "is int64: only floating-point"),
-    "boolean centre": (LpBall(X > 0, 0.1), "is bool: only floating-point"),
-    "complex centre": (LpBall(X + 0j, 0.1), "is complex128: only floating-point"),
-    "integer leaf": (LpBall({"w": X, "step": 3}, 0.1), "only floating-point"),
-    "float16": (LpBall(HALF, 0.1), "is float16, whose rounding"),
-    "bfloat16": (LpBall(X.astype(jnp.bfloat16), 0.1), "is bfloat16, whose rounding"),
-    "integer box": (Box(LETTERS, LETTERS + 1), "Box: lower is int64"),
-    "half box": (Box(X, X.astype(jnp.bfloat16)), "Box: upper is bfloat16"),
-    "crossed box": (Box(X, X - jnp.array([0, 0, 0.1])), "lower > upper"),
-    "nan box": (Box(X, X.at[0].set(jnp.nan)), "lower > upper (or NaN)"),
-    "limits of two shapes": (Box(X, jnp.ones(4)), "limits of shapes (3,) and (4,)"),
-    "limits of two trees": (Box({"a": X}, {"b": X}), "do not fit together"),
+SETS: dict[str, tuple[Callable[[], Any], str]] = {
+    "negative radius": (lambda: LpBall(X, -0.1), "must be finite and not negative, not -0.1"),
+    "one negative radius": (lambda: LpBall(X, jnp.array([0.1, -0.1, 0])), "not negative"),
+    "nan radius": (lambda: LpBall(X, jnp.nan), "must be finite and not negative, not nan"),
+    "infinite radius": (lambda: LpBall(X, jnp.inf), "must be finite and not negative, not inf"),
+    "radius too long": (
+        lambda: LpBall(X, jnp.ones(4)),
+        "radius of shape (4,) does not broadcast to (3,)",
+    ),
+    "radius of rank 2": (lambda: LpBall(X, jnp.ones((2, 3))), "does not broadcast to (3,)"),
+    "wrong tree": (lambda: LpBall({"a": X}, {"b": 0.1}), "structure of the centre"),
+    "list of radii": (lambda: LpBall(X, [0.1, 0.1, 0.1]), "structure of the centre"),
+    "no radius": (lambda: LpBall(X, None), "structure of the centre"),
+    "order below 1": (lambda: LpBall(X, 0.1, ord=0.5), "ord=0.5 is no norm"),
+    "order nan": (lambda: LpBall(X, 0.1, ord=jnp.nan), "ord=nan is no norm"),
+    "order by name": (lambda: LpBall(X, 0.1, ord="inf"), "ord='inf' is no norm"),
+    "axis": (lambda: LpBall(X, 0.1, ord=2, axis=1), "axis=1 is out of range"),
+    "integer centre": (lambda: LpBall(LETTERS, 0.1), "is int64: only floating-point"),
+    "boolean centre": (lambda: LpBall(X > 0, 0.1), "is bool: only floating-point"),
+    "complex centre": (lambda: LpBall(X + 0j, 0.1), "is complex128: only floating-point"),
+    "integer leaf": (lambda: LpBall({"w": X, "step": 3}, 0.1), "only floating-point"),
+    "float16": (lambda: LpBall(HALF, 0.1), "is float16, whose rounding"),
+    "bfloat16": (lambda: LpBall(X.astype(jnp.bfloat16), 0.1), "is bfloat16, whose rounding"),
+    "integer box": (lambda: Box(LETTERS, LETTERS + 1), "Box: lower is int64"),
+    "half box": (lambda: Box(X, X.astype(jnp.bfloat16)), "Box: upper is bfloat16"),
+    "crossed box": (lambda: Box(X, X - jnp.array([0, 0, 0.1])), "lower > upper"),
+    "nan box": (lambda: Box(X, X.at[0].set(jnp.nan)), "lower > upper (or NaN)"),
+    "limits of two shapes": (lambda: Box(X, jnp.ones(4)), "limits of shapes (3,) and (4,)"),
+    "limits of two trees": (lambda: Box({"a": X}, {"b": X}), "do not fit together"),
+    "radius in words": (lambda: LpBall(X, "0.1"), "radius is a str, and no number"),
+    "truth values as radii": (lambda: LpBall(X, X > 0), "radius is bool, and no real number"),
+    "complex radius": (lambda: LpBall(X, 1j), "radius is complex128, and no real number"),
+    "centre in words": (lambda: LpBall("x", 0.1), "center is a str: only arrays"),
+    "ball of balls": (lambda: LpBall(LpBall(X, 0.1), 0.1), "center is a LpBall: only arrays"),
+    "box of a radius": (lambda: Box(X, 0.1), "a centre and a radius make an LpBall"),
 }
 
 
 @pytest.mark.parametrize(("perturbed", "message"), SETS.values(), ids=SETS)
-def test_sets(perturbed: Any, message: str) -> None:
-    assert message in refused(SetError, lambda x: x, perturbed)
+def test_sets(perturbed: Callable[[], Any], message: str) -> None:
+    messages = set()
+    for method in METHODS.values():
+        with pytest.raises(SetError) as caught:
+            method(lambda x: x)(perturbed())
+        messages.add(str(caught.value))
+    assert len(messages) == 1 and message in messages.pop()
+
+
+EMPTY: dict[str, tuple[Callable[[], Box], str]] = {
+    "crossed": (lambda: Box(X + 1, X), "lower is 2.0 and upper is 1.0 at (0,)"),
+    "one entry": (lambda: Box(X, X.at[2].set(0)), "lower is 0.5 and upper is 0.0 at (2,)"),
+    "numpy": (lambda: Box(np.ones(3), np.zeros(3)), "lower is 1.0 and upper is 0.0 at (0,)"),
+    "numbers": (lambda: Box(1.0, 0.0), "lower is 1.0 and upper is 0.0."),
+    "one leaf": (
+        lambda: Box({"a": X, "b": X}, {"a": X, "b": X - 1}),
+        "lower['b'] is 1.0 and upper['b'] is 0.0 at (0,)",
+    ),
+    "nan": (lambda: Box(X, X.at[1].set(jnp.nan)), "upper is nan at (1,)"),
+    "nan below": (lambda: Box(X * jnp.nan, X), "lower is nan"),
+    "shapes": (lambda: Box(X, jnp.ones(4)), "limits of shapes (3,) and (4,)"),
+}
+
+
+@pytest.mark.parametrize(("make", "message"), EMPTY.values(), ids=EMPTY)
+def test_an_empty_box_is_refused_when_it_is_made(make: Callable[[], Box], message: str) -> None:
+    with pytest.raises(SetError) as caught:
+        make()
+    assert message in str(caught.value)
+
+
+def test_a_pytree_of_the_kind_of_a_box_is_none() -> None:
+    """Derivatives, axes and placeholders stand in a box's place, in whatever order."""
+    box = Box({"w": X}, {"w": X + 1})
+    slope = jax.grad(lambda b: jnp.sum(3 * b.lower["w"] - b.upper["w"]))(box)
+    np.testing.assert_array_equal(slope.lower["w"] - slope.upper["w"], 4)
+    doubled = jax.vmap(lambda b: b.lower + b.upper, in_axes=(Box(1, 0),))
+    np.testing.assert_array_equal(doubled(Box(X[None], X[:, None] + 9)), 2 * X[:, None] + 9)
+    assert Box(None, 0).upper == 0
+    crossed = jax.tree.map(lambda x: -x, box)
+    assert jax.tree.structure(crossed) == jax.tree.structure(box)
+    with pytest.raises(SetError, match="so the box is empty"):
+        jaxlirpa.crown(lambda tree: tree["w"])(crossed)
 
 
 @pytest.mark.parametrize("eps", [-1.0, jnp.nan, jnp.inf])

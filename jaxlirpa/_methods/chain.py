@@ -64,7 +64,7 @@ def merged(
     """Better boxes of the outputs whose affine chain has several links."""
     loose = loose_targets(graph, sets)
     begin: dict[Ref, ArraySet] = {
-        ref: Box(*box) for ref, box in boxes.items() if starts(graph, ref)
+        ref: Box.of(box) for ref, box in boxes.items() if starts(graph, ref)
     }
     begin.update(sets)
     domain = affine(graph.returning(loose), begin, boxes)

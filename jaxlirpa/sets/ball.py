@@ -14,11 +14,11 @@ from jaxlirpa._errors import SetError
 from jaxlirpa._typing import Array, ArrayLike, Interval, PyTree, Shaped, dual, inner, norm
 from jaxlirpa.sets.base import (
     PerturbationSet,
-    broadcast_prefix,
     fits,
     floating_leaves,
     holds,
     poison,
+    radii_of,
 )
 
 
@@ -73,7 +73,7 @@ class LpBall(PerturbationSet):
         if not (isinstance(self.ord, numbers.Real) and self.ord >= 1):
             raise SetError(f"LpBall: ord={self.ord!r} is no norm; take a number from 1 to inf.")
         leaves = floating_leaves(self.center, "LpBall: center").values()
-        radii = broadcast_prefix(self.radius, self.center, "LpBall: radius")
+        radii = radii_of(self.radius, self.center, "LpBall: radius")
         balls = [_checked(*pair, self.ord, self.axis) for pair in zip(leaves, radii, strict=True)]
         return balls, jax.tree.structure(self.center)
 

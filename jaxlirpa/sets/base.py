@@ -13,6 +13,9 @@ import numpy as np
 from jaxlirpa._errors import SetError
 from jaxlirpa._typing import Array, ArrayLike, Interval, PyTree, Shaped, matrix, sums
 
+# Letters of a pytree's structure in a message.
+_LONG = 60
+
 
 class ArraySet(Protocol):
     """A set of arrays of one shape: what the domains see.
@@ -77,9 +80,13 @@ def floating(x: ArrayLike, what: str) -> Array:
     """`x` as an array of float32 or float64.
 
     Raises:
-        SetError: for integers, booleans, and floats too short for bounds to be trusted.
+        SetError: for integers, booleans, and floats too short for bounds to be trusted; and for
+            what is no array.
     """
-    dtype = jnp.result_type(x)
+    try:
+        dtype = jnp.result_type(x)
+    except TypeError:
+        raise SetError(f"{what} is a {type(x).__name__}: only arrays can be perturbed.") from None
     if not jnp.issubdtype(dtype, jnp.floating):
         raise SetError(
             f"{what} is {dtype}: only floating-point values can be perturbed. Leave integer and "
@@ -100,7 +107,7 @@ def floating_leaves(tree: PyTree, what: str) -> dict[str, Array]:
         SetError: as `floating`.
     """
     named = {}
-    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree, is_leaf=is_set):
         name = f"{what}{jax.tree_util.keystr(path)}"
         named[name] = floating(leaf, name)
     return named
@@ -138,13 +145,41 @@ def box_extrema(
     )
 
 
-def broadcast_prefix(prefix: PyTree, tree: PyTree, what: str) -> list[Any]:
-    """The leaves of `prefix`, repeated for every leaf of `tree` below them."""
+def radii_of(prefix: PyTree, tree: PyTree, what: str) -> list[Any]:
+    """The radii of a pytree's leaves: those of `prefix`, repeated for every leaf below them.
+
+    Raises:
+        SetError: where it is no prefix, or a radius is no real number.
+    """
     try:
         full = jax.tree.map(lambda p, sub: jax.tree.map(lambda _: p, sub), prefix, tree)
-    except ValueError as error:
-        raise SetError(f"{what} does not have the structure of the centre: {error}") from error
-    return jax.tree.leaves(full)
+    except ValueError:
+        raise SetError(
+            f"{what} does not have the structure of the centre: it is {_outline(prefix)}, and the "
+            f"centre {_outline(tree)}. Give a number, an array that broadcasts to every leaf "
+            "(a list is none: jnp.array), or a pytree of these like the centre."
+        ) from None
+    found = jax.tree.leaves(full)
+    for radius in found:
+        _real(radius, what)
+    return found
+
+
+def _outline(tree: PyTree) -> str:
+    """The structure of a pytree in few words."""
+    text = str(jax.tree.structure(tree)).removeprefix("PyTreeDef(").removesuffix(")")
+    text = "an array" if text == "*" else text
+    return f"{text[:_LONG]}..." if len(text) > _LONG else text
+
+
+def _real(x: Any, what: str) -> None:
+    """Refuses what is no real number."""
+    try:
+        dtype = jnp.result_type(x)
+    except TypeError:
+        raise SetError(f"{what} is a {type(x).__name__}, and no number or array.") from None
+    if not (jnp.issubdtype(dtype, jnp.floating) or jnp.issubdtype(dtype, jnp.integer)):
+        raise SetError(f"{what} is {dtype}, and no real number.")
 
 
 def fits(shape: Sequence[int], target: Sequence[int], what: str) -> None:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxlirpa._errors import SetError
 from jaxlirpa._typing import Array, Interval, PyTree, Shaped
 from jaxlirpa.sets.base import PerturbationSet, box_extrema, floating, holds, poison
 
 
-@jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Box(PerturbationSet):
     """All values between two limits, entry by entry.
@@ -22,6 +23,10 @@ class Box(PerturbationSet):
         lower: pytree of floating-point arrays.
         upper: pytree of the same structure; each leaf broadcasts with that of `lower`, and is
             nowhere smaller.
+
+    Raises:
+        SetError: where it is empty, or a limit is NaN, as far as the limits are known. (Inside of
+            `jax.jit` they are not, and its bounds are infinite.)
 
     Example:
         >>> import jax.numpy as jnp, jaxlirpa
@@ -34,6 +39,23 @@ class Box(PerturbationSet):
 
     lower: PyTree
     upper: PyTree
+
+    def __post_init__(self) -> None:
+        def check(path: Any, *pair: Any) -> None:
+            if all(map(_is_known, pair)):
+                _checked(path, *pair)
+
+        structure: Any = jax.tree.structure(self.lower)
+        if structure == jax.tree.structure(self.upper):
+            jax.tree_util.tree_map_with_path(check, self.lower, self.upper)
+
+    @classmethod
+    def of(cls, limits: Iterable[Any]) -> Box:
+        """A box, or whatever stands in its place in a pytree, that nobody has checked."""
+        box = object.__new__(cls)
+        for field, limit in zip(dataclasses.fields(cls), limits, strict=True):
+            object.__setattr__(box, field.name, limit)
+        return box
 
     @property
     def aval(self) -> Shaped:
@@ -74,11 +96,11 @@ class Box(PerturbationSet):
 
     def batch_axes(self, axis: int) -> Box:
         """Both limits are mapped."""
-        return Box(axis, axis)
+        return Box.of((axis, axis))
 
     def expand(self, axis: int) -> Box:
         """The same box with a new axis of size one."""
-        return Box(jnp.expand_dims(self.lower, axis), jnp.expand_dims(self.upper, axis))
+        return Box.of(jnp.expand_dims(limit, axis) for limit in self.hull())
 
 
 def _checked(path: Any, lower: Any, upper: Any) -> Box:
@@ -94,5 +116,28 @@ def _checked(path: Any, lower: Any, upper: Any) -> Box:
     lower, upper = lower.astype(dtype), upper.astype(dtype)
     ordered = lower <= upper
     if not holds(ordered):
-        raise SetError("Box: lower > upper (or NaN) somewhere, so the box is empty.")
-    return Box(poison(lower, ordered), poison(upper, ordered))
+        at = np.unravel_index(np.argmin(ordered), ordered.shape)
+        where = f" at {tuple(map(int, at))}" if at else ""
+        raise SetError(
+            f"Box: lower > upper (or NaN) somewhere, so the box is empty: lower{name} is "
+            f"{lower[at]} and upper{name} is {upper[at]}{where}. A box is made of its two limits, "
+            "Box(x - eps, x + eps); a centre and a radius make an LpBall(x, eps)."
+        )
+    return Box.of((poison(lower, ordered), poison(upper, ordered)))
+
+
+def _is_known(limit: Any) -> bool:
+    """Whether a limit is an array of floating-point numbers that are at hand."""
+    if isinstance(limit, jax.core.Tracer) or not isinstance(limit, float | np.ndarray | jax.Array):
+        return False
+    at_hand = not isinstance(limit, jax.Array) or limit.is_fully_addressable
+    return at_hand and jnp.issubdtype(jnp.result_type(limit), jnp.floating)
+
+
+def _flatten(box: Box) -> tuple[list[tuple[Any, Any]], None]:
+    names = (field.name for field in dataclasses.fields(box))
+    return [(jax.tree_util.GetAttrKey(name), getattr(box, name)) for name in names], None
+
+
+# Not by the constructor: the derivative by a box is a pytree of the same kind, and is no box.
+jax.tree_util.register_pytree_with_keys(Box, _flatten, lambda _, limits: Box.of(limits))

@@ -15,7 +15,7 @@ import numpy as np
 from jaxlirpa._errors import SetError
 from jaxlirpa._typing import Array, PyTree
 from jaxlirpa.sets.ball import LpBall
-from jaxlirpa.sets.base import PerturbationSet, broadcast_prefix, fits, floating_leaves
+from jaxlirpa.sets.base import PerturbationSet, fits, floating_leaves, radii_of
 
 
 @jax.tree_util.register_dataclass
@@ -69,7 +69,7 @@ class JointBall(PerturbationSet):
             raise SetError("JointBall: the centre has no leaves.")
         arrays = [*leaves.values()]
         (dtype,) = {x.dtype for x in arrays}
-        radii = broadcast_prefix(self.radius, self.center, "JointBall: radius")
+        radii = radii_of(self.radius, self.center, "JointBall: radius")
         if all(r is radii[0] for r in radii) and not np.ndim(radii[0]):
             radius = jnp.asarray(radii[0], dtype)
         else:
