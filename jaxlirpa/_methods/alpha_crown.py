@@ -15,11 +15,13 @@ import optax
 
 from jaxlirpa._domains.backward_linear import Sided
 from jaxlirpa._domains.rows import numbered
+from jaxlirpa._errors import ArgumentError
 from jaxlirpa._graph.graph import Graph, Ref
 from jaxlirpa._methods.crown import cost, solve
 from jaxlirpa._methods.given import Named, strategy
 from jaxlirpa._methods.inner import Transform
 from jaxlirpa._methods.layers import plain
+from jaxlirpa._methods.options import checked, whole_number
 from jaxlirpa._methods.relaxed import Relaxed
 from jaxlirpa._methods.solution import Solution, enclose
 from jaxlirpa._methods.transform import transform
@@ -27,6 +29,7 @@ from jaxlirpa._relax.family import Family
 from jaxlirpa._typing import Array, Bounds, Interval, LinearBounds, PyTree, intersect
 
 
+@checked
 def alpha_crown(
     fn: Callable[..., PyTree],
     *,
@@ -83,6 +86,12 @@ def alpha_crown(
         -3.0 5.4
         -1.9 5.4
     """
+    whole_number("steps", steps, 0)
+    whole_number("rows_per_chunk", rows_per_chunk, 1)
+    if not (optimizer is None or (hasattr(optimizer, "init") and hasattr(optimizer, "update"))):
+        raise ArgumentError(
+            f"optimizer must be one of optax, as optax.adam(0.1), or None, and not {optimizer!r}."
+        )
     search = functools.partial(
         _search,
         steps=steps,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -40,18 +40,25 @@ def map_examples(
     """
     axes = _leaf_axes(call, in_axes)
     _check_joint(call, axes)
-    set_axes = [axes[i] for i, structure in call.slots for _ in range(structure.num_leaves)]
+    names = call.leaf_names()
+    places = [i for i, structure in call.slots for _ in range(structure.num_leaves)]
     set_axes = [
-        None if axis is None else _positive(axis, s.aval.shape)
-        for axis, s in zip(set_axes, call.sets, strict=True)
+        None if axes[i] is None else _positive(axes[i], s.aval.shape, names[i])
+        for i, s in zip(places, call.sets, strict=True)
     ]
     known_axes = {
-        i: _positive(axis, _shape(leaf))
+        i: _positive(axis, _shape(leaf), names[i])
         for i, (axis, leaf) in enumerate(zip(axes, call.leaves, strict=True))
         if axis is not None and leaf is not None
     }
     known = {i: call.leaves[i] for i in known_axes}
-    _check_sizes(call, set_axes, known_axes, given)
+    sizes = [
+        (names[i], s.aval.shape[axis])
+        for i, s, axis in zip(places, call.sets, set_axes, strict=True)
+        if axis is not None
+    ]
+    sizes += [(names[i], _shape(call.leaves[i])[axis]) for i, axis in known_axes.items()]
+    _check_sizes(sizes, given)
 
     def single(sets: list[ArraySet], leaves: dict[int, Any], given: PyTree) -> Any:
         pairs = zip(sets, set_axes, strict=True)
@@ -88,46 +95,54 @@ def _check_joint(call: Arguments, axes: list[int | None]) -> None:
 def _leaf_axes(call: Arguments, in_axes: PyTree) -> list[int | None]:
     """The axis, or None, of every leaf of the arguments (a set is one leaf)."""
     numbered = jax.tree.unflatten(call.structure, range(len(call.leaves)))
-    prefix = tuple(in_axes) if isinstance(in_axes, list) else in_axes
-    if isinstance(prefix, int):
-        prefix = (prefix,) * len(numbered)
+    prefix = (in_axes,) * len(numbered) if isinstance(in_axes, int) else in_axes
+    if not isinstance(prefix, tuple | list) or len(prefix) != len(numbered):
+        raise ArgumentError(
+            f"in_axes={in_axes!r} must be an axis, or have an entry for each of the arguments "
+            f"{', '.join(call.names)}, of which there are {len(numbered)} (eps is not among them)."
+        )
     axes: list[int | None] = [None] * len(call.leaves)
 
-    def assign(axis: int | None, below: PyTree) -> None:
+    def assign(axis: Any, below: PyTree) -> None:
+        if axis is not None and not isinstance(axis, int):
+            raise ValueError(f"{axis!r} is no axis")
         for i in jax.tree.leaves(below):
             axes[i] = axis
 
-    try:
-        jax.tree.map(assign, prefix, numbered, is_leaf=lambda x: x is None)
-    except ValueError as error:
-        raise ArgumentError(
-            f"in_axes={in_axes} is no prefix of the arguments (eps is not among them): {error}"
-        ) from error
+    for name, own, argument in zip(call.names, prefix, numbered, strict=True):
+        try:
+            jax.tree.map(assign, own, argument, is_leaf=lambda x: x is None)
+        except ValueError:
+            raise ArgumentError(
+                f"in_axes has {own!r} for `{name}`: it must be an axis, None, or a pytree of them "
+                "that is a prefix of that argument (of which a set is one leaf)."
+            ) from None
     return axes
 
 
-def _positive(axis: int, shape: tuple[int, ...]) -> int:
+def _positive(axis: Any, shape: tuple[int, ...], name: str) -> int:
     if not -len(shape) <= axis < len(shape):
-        raise ArgumentError(f"in_axes maps axis {axis} of an argument of shape {shape}.")
-    return axis % len(shape)
+        raise ArgumentError(f"in_axes maps axis {axis} of `{name}`, which has shape {shape}.")
+    return int(axis % len(shape))
 
 
 def _shape(leaf: Any) -> tuple[int, ...]:
     return tuple(getattr(leaf, "shape", ()))
 
 
-def _check_sizes(
-    call: Arguments, set_axes: list[int | None], known_axes: dict[int, int], given: PyTree
-) -> None:
-    pairs = zip(call.sets, set_axes, strict=True)
-    sizes = {s.aval.shape[axis] for s, axis in pairs if axis is not None}
-    sizes |= {_shape(call.leaves[i])[a] for i, a in known_axes.items()}
-    if len(sizes) != 1:
-        raise ArgumentError(f"in_axes maps axes of different sizes, or none: {sorted(sizes)}.")
+def _check_sizes(sizes: Sequence[tuple[str, int]], given: PyTree) -> None:
+    """Whether all arguments, by name, have as many examples as what else is given."""
+    if len({size for _, size in sizes}) != 1:
+        listed = ", ".join(f"{size} of `{name}`" for name, size in dict.fromkeys(sizes))
+        raise ArgumentError(
+            f"in_axes maps axes of different sizes, or none: {listed or 'it has no axis at all'}. "
+            "The examples are numbered by one axis of some arguments; the others have None."
+        )
+    _, size = sizes[0]
     for shape in map(jnp.shape, jax.tree.leaves(given)):
-        if shape[:1] != (*sizes,):
+        if shape[:1] != (size,):
             raise ArgumentError(
-                f"in_axes maps {sizes.pop()} examples, but the bounds given as intermediate have "
+                f"in_axes maps {size} examples, but the bounds given as intermediate have "
                 f"an array of shape {shape}, whose first axis is not that long. "
                 "jaxlirpa.intermediate_bounds(fn, in_axes=...)(...) returns bounds that fit."
             )

@@ -13,6 +13,7 @@ from jaxlirpa._methods.given import Named, check_possible, resolved, strategy
 from jaxlirpa._methods.ibp import ibp
 from jaxlirpa._methods.inner import Transform, bound_inside
 from jaxlirpa._methods.layers import Bound, plain
+from jaxlirpa._methods.options import checked, whole_number
 from jaxlirpa._methods.solution import Solution, only_box, output_cost
 from jaxlirpa._methods.transform import transform
 from jaxlirpa._typing import (
@@ -27,6 +28,7 @@ from jaxlirpa._typing import (
 from jaxlirpa.sets import ArraySet
 
 
+@checked
 def crown(
     fn: Callable[..., PyTree],
     *,
@@ -89,6 +91,7 @@ def crown(
         >>> print(*jaxlirpa.crown(fn)(jnp.array(0.0), 1.0))
         -0.5 0.5
     """
+    whole_number("rows_per_chunk", rows_per_chunk, 1)
     merge_output = not isinstance(fn, Graph)
     by_transform, given = strategy(intermediate)
     method = functools.partial(
@@ -109,6 +112,7 @@ def crown(
     )
 
 
+@checked
 def crown_ibp(
     fn: Callable[..., PyTree],
     *,

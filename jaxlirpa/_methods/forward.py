@@ -9,6 +9,7 @@ from jaxlirpa._domains.forward_linear import Enclosure, Form, ForwardLinear, add
 from jaxlirpa._domains.rows import arranged, numbered
 from jaxlirpa._graph.graph import Graph, Ref
 from jaxlirpa._methods.chain import affine, merged, starts
+from jaxlirpa._methods.options import checked
 from jaxlirpa._methods.solution import AffineRows, Solution, only_box
 from jaxlirpa._methods.transform import transform
 from jaxlirpa._typing import Bounds, LinearBounds, PyTree
@@ -16,6 +17,7 @@ from jaxlirpa._walk import backward, forward
 from jaxlirpa.sets import ArraySet
 
 
+@checked
 def forward_crown(
     fn: Callable[..., PyTree],
     *,

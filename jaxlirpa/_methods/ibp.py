@@ -9,6 +9,7 @@ from jaxlirpa._domains.interval import IntervalDomain
 from jaxlirpa._graph.graph import Graph, Ref
 from jaxlirpa._methods.chain import affine, merged, merging_cost
 from jaxlirpa._methods.exactness import Origin, Quality, origins
+from jaxlirpa._methods.options import checked
 from jaxlirpa._methods.solution import Solution, enclose
 from jaxlirpa._methods.transform import transform
 from jaxlirpa._typing import Bounds, Interval, PyTree, intersect
@@ -16,6 +17,7 @@ from jaxlirpa._walk import forward
 from jaxlirpa.sets import ArraySet
 
 
+@checked
 def ibp(
     fn: Callable[..., PyTree],
     *,

@@ -10,10 +10,12 @@ from jaxlirpa._methods.arguments import Arguments
 from jaxlirpa._methods.crown import cost
 from jaxlirpa._methods.given import Named, check_possible, named, resolved, strategy
 from jaxlirpa._methods.inner import Transform, bound_inside
+from jaxlirpa._methods.options import checked, whole_number
 from jaxlirpa._methods.transform import call_of, named_sets, trace_call, warn_if_expensive
 from jaxlirpa._typing import Bounds, PyTree
 
 
+@checked
 def intermediate_bounds(
     fn: Callable[..., PyTree],
     *,
@@ -77,6 +79,7 @@ def intermediate_bounds(
             "intermediate_bounds is no strategy to bound intermediate values by. Hand in the "
             "bounds that it returns: intermediate=jaxlirpa.intermediate_bounds(fn)(*args)."
         )
+    whole_number("rows_per_chunk", rows_per_chunk, 1)
     by_transform, known = strategy(intermediate)
 
     def joint(call: Arguments, given: Named | None) -> dict[str, Bounds]:

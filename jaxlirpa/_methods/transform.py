@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import inspect
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -15,6 +16,7 @@ import jax.numpy as jnp
 from jaxlirpa._errors import ExpensiveJointCallWarning
 from jaxlirpa._graph.graph import Graph, Ref
 from jaxlirpa._graph.trace import trace
+from jaxlirpa._methods import signature
 from jaxlirpa._methods.arguments import Arguments, arguments
 from jaxlirpa._methods.batching import map_examples
 from jaxlirpa._methods.independence import examples, mixing
@@ -92,24 +94,47 @@ def call_of(
         given: what else `joint` reads: for every example its own.
     """
 
-    def bounded(*args: Any) -> Any:
-        call = arguments(fn, args, argnums)
+    def bounded(*args: Any, **named: Any) -> Any:
+        call = arguments(fn, args, argnums, named)
         if in_axes is None:
             return joint(call, given)
         return map_examples(joint, call, in_axes, out_axes, given)
 
-    name = getattr(fn, "__name__", "fn")
-    bounded.__name__ = f"bounds_of_{name}"
-    bounded.__doc__ = f"Guaranteed bounds of {name}; see jaxlirpa.crown for the arguments."
-    return bounded
+    return _presented(bounded, fn)
+
+
+_PRESENTATION = """Guaranteed bounds of {name}.
+
+Any leaf of any argument may be a set: jaxlirpa.Box, LpBall or JointBall. Where none is, the radius
+`eps`, last or by name, makes an L-infinity ball of the last argument, or of those that `argnums`
+of the transform numbers. What has a default is known exactly where it is passed by keyword.
+
+Returns:
+    jaxlirpa.Bounds, lower and upper, each shaped like what {name} returns; or what else the
+    transform says.
+
+{name}:
+    {documentation}
+"""
+
+
+def _presented(bounded: Callable[..., Any], fn: Callable[..., PyTree]) -> Callable[..., Any]:
+    """The transformed function with a name, a documentation and a signature after fn's own."""
+    name, documentation = signature.called(fn), inspect.getdoc(fn) or "not documented."
+    bounded.__name__ = bounded.__qualname__ = f"bounds_of_{name}"
+    bounded.__module__ = getattr(fn, "__module__", None) or bounded.__module__
+    indented = documentation.replace("\n", "\n    ")
+    bounded.__doc__ = _PRESENTATION.format(name=name, documentation=indented)
+    return signature.standing_for(bounded, fn, signature.with_radius(fn))
 
 
 def trace_call(fn: Callable[..., PyTree], call: Arguments) -> tuple[Graph, PyTree]:
     """The graph of `fn` as a function of its perturbed leaves alone; with what is independent."""
 
     def perturbed(*arrays: Any) -> PyTree:
-        return fn(*call.fill(arrays))
+        return fn(*call.fill(arrays), **call.named)
 
+    perturbed = signature.standing_for(perturbed, fn, inspect.signature(perturbed))
     avals = [s.aval for s in call.sets]
     balls = {i: {"ball": s} for i, s in enumerate(call.sets) if _is_one_ball(s)}
     vocabulary, primitives = declared.vocabulary(), declared.PRIMITIVES
