@@ -47,8 +47,10 @@ class DomainError(LirpaError, ValueError):
             f"known to lie in [{lower}, {upper}]\n"
             f"  called at {source or 'an unknown place'}\n"
             "Either make the sets smaller, keep the operand inside the domain (jnp.maximum, "
-            "jnp.clip), or use a method with tighter intermediate bounds. (Inside jax.jit, where "
-            "no error can be raised, the bounds are infinite.)"
+            "jnp.clip; in a branch of jnp.where, which is computed for all entries, by another "
+            f"one: jnp.where(ok, {primitive}(jnp.where(ok, x, 1)), 0)), or use a method with "
+            "tighter intermediate bounds. (Inside jax.jit, where no error can be raised, the "
+            "bounds are infinite.)"
         )
         self.primitive = primitive
         self.source = source

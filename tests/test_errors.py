@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import re
+import runpy
+import statistics
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import linen
+from flax import linen, nnx
 from oracles import METHODS
 
 import jaxlirpa
@@ -186,6 +189,8 @@ CONCRETE = {
     "math": lambda x: x * x[0].item(),
     "range": lambda x: sum(x[i] for i in range(x[0].astype(int))),
     "mask": lambda x: x[x > 0],
+    "inside of numpy": lambda x: np.linalg.norm(x) * x,
+    "inside of python": lambda x: statistics.median(x) * x,
 }
 
 
@@ -193,7 +198,81 @@ CONCRETE = {
 def test_concrete_value_needed(fn: Callable[..., Any]) -> None:
     message = refused(ControlFlowError, fn, X, 0.1)
     assert "concrete value of a perturbed argument" in message
-    assert Path(__file__).name in message
+    assert f"needed at {__file__}:" in message
+    assert not re.search("jaxlirpa/_|/numpy/|statistics.py", message), message
+
+
+def test_the_line_of_a_user_whose_folder_is_called_as_a_library(tmp_path: Path) -> None:
+    file = tmp_path / "jax" / "flax" / "mine.py"
+    file.parent.mkdir(parents=True)
+    file.write_text("def mine(x):\n    if x[0] > 0:\n        x = -x\n    return x\n")
+    with pytest.raises(ControlFlowError, match=rf"needed at {file}:2 \(mine\)"):
+        jaxlirpa.ibp(runpy.run_path(str(file))["mine"])(X, 0.1)
+
+
+class Stateful(nnx.Module):
+    def __init__(self) -> None:
+        self.norm = nnx.BatchNorm(3, rngs=nnx.Rngs(0))
+        self.dropout = nnx.Dropout(0.5, rngs=nnx.Rngs(0))
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.dropout(self.norm(x))
+
+
+def test_a_network_in_training_mode() -> None:
+    """It changes its state: to be refused, with the line and the way out."""
+    model, x = Stateful(), X[None].astype(jnp.float32)
+    line = Stateful.__call__.__code__.co_firstlineno + 1
+    for _ in range(2):  # BatchNorm and Dropout; then Dropout alone
+        message = refused(EffectError, model, x, 0.1)
+        assert "call model.eval()" in message and f"{__file__}:{line} (__call__)" in message
+        model.norm.use_running_average = True
+    model.eval()
+    lower, upper = jaxlirpa.ibp(model)(x, 0.1)
+    assert (lower <= model(x)).all() and (model(x) <= upper).all()
+
+
+def test_a_linen_network_in_training_mode() -> None:
+    model = linen.BatchNorm(use_running_average=False)
+    stats = {"batch_stats": {"mean": X, "var": 1 + X**2}, "params": {"scale": X, "bias": X}}
+    message = refused(EffectError, model.apply, stats, X[None], 0.1)
+    assert "use_running_average=True" in message
+
+
+def test_errors_of_jax_name_the_function() -> None:
+    with pytest.raises(TypeError, match=rf"function with_name at {__file__}.*not a valid JAX type"):
+        jaxlirpa.ibp(with_name)(X, 0.1)
+
+
+def with_name(x: jax.Array) -> Any:
+    return x, "name"
+
+
+def test_the_way_out_of_a_domain() -> None:
+    """`where` computes both branches: another one keeps the operand of the first inside."""
+
+    def guarded(x: jax.Array) -> jax.Array:
+        return jnp.where(x > 1, jnp.log(jnp.where(x > 1, x, 1)), 0)
+
+    message = refused(DomainError, lambda x: jnp.where(x > 1, jnp.log(x), 0), X, 0.6)
+    assert "jnp.where(ok, log(jnp.where(ok, x, 1)), 0)" in message
+    lower, upper = jaxlirpa.ibp(guarded)(X, 0.6)
+    np.testing.assert_allclose(lower, 0, atol=1e-12)
+    np.testing.assert_allclose(upper, jnp.log(jnp.maximum(X + 0.6, 1)), atol=1e-12)
+
+
+def test_the_way_out_of_repeated_indices() -> None:
+    """Whether indices that an outer `jit` traces are distinct only the user knows."""
+
+    def bound(i: jax.Array, **options: bool) -> Any:
+        return jaxlirpa.ibp(lambda x: x.at[i].set(2 * x[:2], **options))(X, 0.5)
+
+    i = jnp.array([0, 2])
+    with pytest.raises(UnsupportedPrimitiveError, match=r"x.at\[i\].set\(y, unique_indices=True\)"):
+        jax.jit(bound)(i)
+    lower, upper = jax.jit(functools.partial(bound, unique_indices=True))(i)
+    np.testing.assert_allclose(lower, [1, -2.5, -5])
+    np.testing.assert_allclose(upper, [3, -1.5, -3])
 
 
 def printing(x: jax.Array) -> jax.Array:

@@ -8,8 +8,12 @@ class of its own: only `.jaxpr` and `.consts` are used, never the type.
 from __future__ import annotations
 
 import dataclasses
+import functools
+import sys
+import sysconfig
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from types import CodeType
 from typing import Any, NamedTuple
 
@@ -33,15 +37,11 @@ CALLS = {
     "custom_vjp_call": "call_jaxpr",
     "custom_vmap_call": "call",
 }
-_LIBRARIES = (
-    "/jax/",
-    "/flax/",
-    "/equinox/",
-    "/haiku/",
-    "/jaxlirpa/_",
-    "/jaxlirpa/extend/",
-    "/functools.py",
-)
+# Packages none of whose lines is the one that a user wants to read.
+_LIBRARIES = ("jax", "jaxlib", "numpy", "scipy", "flax", "haiku", "equinox", "optax", "einops")
+_OWN = Path(__file__).parent.parent
+_STANDARD = (Path(sysconfig.get_path("stdlib")), Path(sysconfig.get_path("platstdlib")))
+_INSTALLED = ("site-packages", "dist-packages")
 
 
 class Variable(NamedTuple):
@@ -314,8 +314,23 @@ def _first(frames: Iterable[tuple[CodeType, int]]) -> str:
     return ""
 
 
+@functools.cache
 def _in_library(file: str) -> bool:
-    return any(part in file for part in _LIBRARIES)
+    """Whether a source is Python's own, one of the libraries', or of this package's inside."""
+    path = Path(file)
+    if path.is_relative_to(_OWN):
+        first = path.relative_to(_OWN).parts[0]
+        return first.startswith("_") or first == "extend"
+    if any(path.is_relative_to(folder) for folder in map(_folder, _LIBRARIES) if folder):
+        return True
+    ours = any(part in path.parts for part in _INSTALLED)
+    return not ours and any(path.is_relative_to(folder) for folder in _STANDARD)
+
+
+def _folder(package: str) -> Path | None:
+    """Where an imported package lies."""
+    file = getattr(sys.modules.get(package), "__file__", None)
+    return Path(file).parent if file else None
 
 
 def _source(info: Any) -> Source:

@@ -65,6 +65,22 @@ _CONCRETE_ERRORS = (
     jax.errors.TracerBoolConversionError,
     jax.errors.NonConcreteBooleanIndexError,
 )
+_TRAINING = (
+    "the function changes the state of a flax module, which is a side effect: BatchNorm or Dropout "
+    "is in training mode. Bound the network as it predicts: "
+)
+_MORE = (
+    " (To train with BatchNorm and Dropout, and certify meanwhile, see jaxlirpa.train.nnx and "
+    "jaxlirpa.train.linen.)"
+)
+# What to do about some errors of flax, by their names.
+_ADVICE: Mapping[str, str] = {
+    "TraceContextError": f"{_TRAINING}call model.eval() beforehand.{_MORE}",
+    "ModifyScopeVariableError": (
+        f"{_TRAINING}use_running_average=True and deterministic=True, or what the module calls it, "
+        f"as train=False.{_MORE}"
+    ),
+}
 # Entries of the largest constant that is made while an outer function is traced.
 _LARGEST_CONSTANT = 2**16
 _NOTHING: Mapping[str, Any] = {}
@@ -96,7 +112,7 @@ def trace(
     Raises:
         ControlFlowError: where Python needs the value of a perturbed argument, or a loop cannot be
             unrolled.
-        EffectError: where fn prints, calls back or has another side effect.
+        EffectError: where fn prints, calls back, changes a module or has another side effect.
     """
     try:
         traced, shape = program(fn, inputs)
@@ -104,13 +120,27 @@ def trace(
         raise ControlFlowError(
             "the function needs the concrete value of a perturbed argument (an `if`, a `while`, "
             "an index, `int()`, `float()` or a NumPy call), but only a set of values is known. "
-            "Use jax.numpy functions there, or pass that value unperturbed.\n"
-            f"  needed at {raised_at(error) or 'an unknown place'}\n{error}"
+            "Use jax.numpy functions there (jnp.where for an `if`), or pass that value "
+            "unperturbed; inside of jax.jit, as a static argument.\n"
+            f"  needed at {raised_at(error) or 'an unknown place'}\n{_said(error)}"
+        ) from error
+    except Exception as error:
+        advice = _ADVICE.get(type(error).__name__)
+        if advice is None:
+            raise
+        raise EffectError(
+            f"{advice}\n  at {raised_at(error) or 'an unknown place'}\n{_said(error)}"
         ) from error
     builder = Builder(vocabulary, rules or {}, names or {})
     arguments = [builder.input(aval, (about or {}).get(i, {})) for i, aval in enumerate(inputs)]
     outputs = builder.run(traced, arguments, caller())
     return Graph(tuple(builder.nodes), tuple(outputs), numbered(builder.labels)), shape
+
+
+def _said(error: BaseException) -> str:
+    """JAX's own message, but for what it says of lines that are not the user's."""
+    lines = str(error).splitlines()
+    return "\n".join(x for x in lines if x and not x.startswith("The error occurred while tracing"))
 
 
 def _no_input(*_: Array) -> tuple[Array, ...]:

@@ -26,9 +26,9 @@ class Arguments:
         leaves: known leaves as given; None in a set's place.
         slots: for each leaf that is a set, its position and the structure of its centre.
         sets: one set an array, in order.
-        structure: of the arguments, a set being a leaf.
-        names: of the arguments.
-        named: what is passed by keyword, all of it known.
+        structure: of the tuple of the arguments, a set being a leaf. What is passed by keyword is
+            one dictionary, behind the others; all of it is known.
+        names: of the arguments by position.
     """
 
     leaves: tuple[Any, ...]
@@ -36,21 +36,26 @@ class Arguments:
     sets: tuple[ArraySet, ...]
     structure: Any
     names: tuple[str, ...]
-    named: Mapping[str, Any]
+
+    @property
+    def named(self) -> dict[str, Any]:
+        """What is passed by keyword."""
+        rest = jax.tree.unflatten(self.structure, self.leaves)[len(self.names) :]
+        return rest[0] if rest else {}
 
     def fill(self, arrays: Sequence[PyTree], leaves: Sequence[Any] | None = None) -> tuple:
-        """The arguments with one object an array in the sets' places."""
+        """The arguments by position, with one object an array in the sets' places."""
         filled, supply = list(self.leaves if leaves is None else leaves), iter(arrays)
         for position, structure in self.slots:
             parts = [next(supply) for _ in range(structure.num_leaves)]
             filled[position] = structure.unflatten(parts)
-        return jax.tree.unflatten(self.structure, filled)
+        return jax.tree.unflatten(self.structure, filled)[: len(self.names)]
 
     def leaf_names(self) -> list[str]:
         """What to call every leaf: `params['w']`, say."""
         numbered = jax.tree.unflatten(self.structure, range(len(self.leaves)))
         paths = jax.tree_util.tree_leaves_with_path(numbered)
-        return [_name(path, self.names) for path, _ in paths]
+        return [_name(path, (*self.names, "")) for path, _ in paths]
 
 
 def arguments(
@@ -84,7 +89,8 @@ def arguments(
         *args, eps = args
     names = signature.names(fn, len(args))
     full = tuple(args) if given else _with_eps(args, names, eps, argnums)
-    leaves, structure = jax.tree_util.tree_flatten_with_path(full, is_leaf=is_set)
+    everything = (*full, named) if named else full
+    leaves, structure = jax.tree_util.tree_flatten_with_path(everything, is_leaf=is_set)
     split = {i: _split(x, path, names) for i, (path, x) in enumerate(leaves) if is_set(x)}
     sets = tuple(s for found, _ in split.values() for s in found)
     if not sets:
@@ -95,7 +101,6 @@ def arguments(
         sets=sets,
         structure=structure,
         names=tuple(names),
-        named=named,
     )
 
 

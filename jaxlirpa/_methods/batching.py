@@ -94,7 +94,7 @@ def _check_joint(call: Arguments, axes: list[int | None]) -> None:
 
 def _leaf_axes(call: Arguments, in_axes: PyTree) -> list[int | None]:
     """The axis, or None, of every leaf of the arguments (a set is one leaf)."""
-    numbered = jax.tree.unflatten(call.structure, range(len(call.leaves)))
+    numbered = jax.tree.unflatten(call.structure, range(len(call.leaves)))[: len(call.names)]
     prefix = (in_axes,) * len(numbered) if isinstance(in_axes, int) else in_axes
     if not isinstance(prefix, tuple | list) or len(prefix) != len(numbered):
         raise ArgumentError(

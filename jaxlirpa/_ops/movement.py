@@ -13,7 +13,10 @@ def _unique(graph: Graph, node: Node) -> str | None:
     del graph
     if node.params["unique_indices"]:
         return None
-    return "entries that are written twice end in no particular order; use `.at[].add`"
+    return (
+        "entries that are written twice end in no particular order. Where the indices are "
+        "distinct, say so: `x.at[i].set(y, unique_indices=True)`; to add up, use `x.at[i].add(y)`"
+    )
 
 
 RECORDS: dict[str, Record] = {
