@@ -3,26 +3,47 @@
 from importlib.metadata import PackageNotFoundError as _PackageNotFoundError
 from importlib.metadata import version as _version
 
-from jaxlirpa._errors import ArgumentError as ArgumentError
-from jaxlirpa._errors import ControlFlowError as ControlFlowError
-from jaxlirpa._errors import DomainError as DomainError
-from jaxlirpa._errors import EffectError as EffectError
-from jaxlirpa._errors import ExpensiveJointCallWarning as ExpensiveJointCallWarning
-from jaxlirpa._errors import ExtensionError as ExtensionError
-from jaxlirpa._errors import LirpaError as LirpaError
-from jaxlirpa._errors import SetError as SetError
-from jaxlirpa._errors import UnsupportedPrimitiveError as UnsupportedPrimitiveError
-from jaxlirpa._methods.alpha_crown import alpha_crown as alpha_crown
-from jaxlirpa._methods.crown import crown as crown
-from jaxlirpa._methods.crown import crown_ibp as crown_ibp
-from jaxlirpa._methods.forward import forward_crown as forward_crown
-from jaxlirpa._methods.ibp import ibp as ibp
-from jaxlirpa._methods.intermediate import intermediate_bounds as intermediate_bounds
-from jaxlirpa._typing import Bounds as Bounds
-from jaxlirpa._typing import LinearBounds as LinearBounds
-from jaxlirpa.sets import Box as Box
-from jaxlirpa.sets import JointBall as JointBall
-from jaxlirpa.sets import LpBall as LpBall
+from jaxlirpa._errors import (
+    ArgumentError,
+    ControlFlowError,
+    DomainError,
+    EffectError,
+    ExpensiveJointCallWarning,
+    ExtensionError,
+    LirpaError,
+    SetError,
+    UnsupportedPrimitiveError,
+)
+from jaxlirpa._methods.alpha_crown import alpha_crown
+from jaxlirpa._methods.crown import crown, crown_ibp
+from jaxlirpa._methods.forward import forward_crown
+from jaxlirpa._methods.ibp import ibp
+from jaxlirpa._methods.intermediate import intermediate_bounds
+from jaxlirpa._typing import Bounds, LinearBounds
+from jaxlirpa.sets import Box, JointBall, LpBall
+
+__all__ = [
+    "ArgumentError",
+    "Bounds",
+    "Box",
+    "ControlFlowError",
+    "DomainError",
+    "EffectError",
+    "ExpensiveJointCallWarning",
+    "ExtensionError",
+    "JointBall",
+    "LinearBounds",
+    "LirpaError",
+    "LpBall",
+    "SetError",
+    "UnsupportedPrimitiveError",
+    "alpha_crown",
+    "crown",
+    "crown_ibp",
+    "forward_crown",
+    "ibp",
+    "intermediate_bounds",
+]
 
 try:
     __version__ = _version("jaxlirpa")

@@ -40,7 +40,7 @@ class LinearBounds(NamedTuple):
 
     Attributes:
         lower_coefficients: shaped like the output, every leaf replaced by the tuple of the
-            arguments: `None` for what is not perturbed, else an array of shape
+            arguments by position: `None` for what is not perturbed, else an array of shape
             `output.shape + argument.shape`.
         lower_offset: shaped like the output.
         upper_coefficients: as `lower_coefficients`.

@@ -7,11 +7,12 @@ import doctest
 import inspect
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import jaxlirpa
-from jaxlirpa import landscape, sets, train
+from jaxlirpa import extend, landscape, sets, train
 
 PACKAGE = Path(jaxlirpa.__file__).parent
 SOURCES = sorted(PACKAGE.rglob("*.py"))
@@ -129,6 +130,12 @@ def test_files_and_functions_stay_short(path: Path) -> None:
 def test_public_names() -> None:
     public = {n for n in vars(jaxlirpa) if not n.startswith("_")}
     assert public - {"sets", "extend", "landscape", "train"} == NAMES
+
+
+@pytest.mark.parametrize("module", [jaxlirpa, extend, landscape, sets, train])
+def test_all_says_what_is_public(module: Any) -> None:
+    public = {n for n, x in vars(module).items() if n[0] != "_" and not inspect.ismodule(x)}
+    assert {*module.__all__} == public and [*module.__all__] == sorted(module.__all__)
 
 
 @pytest.mark.parametrize("name", sorted(NAMES))

@@ -71,7 +71,7 @@ def crown(
         rows_per_chunk: how many inner values are bounded at once, by a backward pass with as many
             rows: fewer take less memory. Default: a part of all, and what fits into some hundred
             megabytes.
-        argnums: the arguments that a final `eps` perturbs; default: the last one.
+        argnums: the arguments that `eps` perturbs, as of `ibp`; default: the last one.
         in_axes: as in `jax.vmap`: which axis of which argument numbers independent examples. The
             first axis of all limits in `intermediate` then does.
         out_axes: the axis of every output that numbers the examples.

@@ -33,7 +33,7 @@ def forward_crown(
 
     Args:
         fn: function of pytrees of arrays.
-        argnums: the arguments that a final `eps` perturbs; default: the last one.
+        argnums: the arguments that `eps` perturbs, as of `ibp`; default: the last one.
         in_axes: as in `jax.vmap`: which axis of which argument numbers independent examples.
         out_axes: the axis of every output that numbers the examples.
         linear: return `LinearBounds` instead of `Bounds`.

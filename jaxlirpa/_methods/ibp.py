@@ -33,14 +33,18 @@ def ibp(
 
     Args:
         fn: function of pytrees of arrays.
-        argnums: the arguments that a final `eps` perturbs; default: the last one.
+        argnums: the arguments that `eps` perturbs, by number; default: the last one. Of several,
+            each may have a radius of its own: `eps` is a tuple of these.
         in_axes: as in `jax.vmap`, one entry an argument: which axis of which argument numbers
             independent examples. `fn` is then called with batches of one.
         out_axes: the axis of every output that numbers the examples.
 
     Returns:
         A function of fn's arguments, any leaf of which may be a set (`Box`, `LpBall`), to `Bounds`
-        shaped like fn's output. Where no argument holds a set it takes one more, `eps`.
+        shaped like fn's output. Where no argument holds a set it takes one more, the radius `eps`,
+        last or by name (last only, where fn has an `eps` of its own). What fn has to be given may
+        be named and counts as if it were not. What has a default, or has no position, is known
+        exactly where it is named, and there for all examples: `ibp(fn)(x, eps=0.1, train=False)`.
 
     Raises:
         UnsupportedPrimitiveError, ControlFlowError, EffectError, ArgumentError, SetError: by the

@@ -44,7 +44,7 @@ def intermediate_bounds(
         rows_per_chunk: as of `crown`. With less than a value has entries, only those are bounded
             by backward passes that matter to the functions that read it, if there are such; the
             others have interval bounds. A large number bounds all.
-        argnums: the arguments that a final `eps` perturbs; default: the last one.
+        argnums: the arguments that `eps` perturbs, as of `ibp`; default: the last one.
         in_axes: as in `jax.vmap`: which axis of which argument numbers independent examples. All
             bounds have one more axis then, in front, that numbers the examples; what follows is
             the value's shape in a batch of one.

@@ -7,24 +7,37 @@ initialises, `linear` and `smoothed` are schedules. BatchNorm and dropout of fla
 docs/training.md.
 """
 
-from jaxlirpa._errors import MixedExamplesWarning as MixedExamplesWarning
-from jaxlirpa._errors import UntrainedBatchNormWarning as UntrainedBatchNormWarning
-from jaxlirpa.train.attack import pgd as pgd
-from jaxlirpa.train.boxes import clipped_box as clipped_box
-from jaxlirpa.train.expressive import cc_ibp as cc_ibp
-from jaxlirpa.train.expressive import exp_ibp as exp_ibp
-from jaxlirpa.train.expressive import mtl_ibp as mtl_ibp
-from jaxlirpa.train.initialise import ibp_normal as ibp_normal
-from jaxlirpa.train.losses import certified as certified
-from jaxlirpa.train.losses import cross_entropy as cross_entropy
-from jaxlirpa.train.losses import crown_ibp as crown_ibp
-from jaxlirpa.train.losses import fused as fused
-from jaxlirpa.train.losses import natural as natural
-from jaxlirpa.train.losses import verified as verified
-from jaxlirpa.train.margins import margins as margins
-from jaxlirpa.train.regularisers import Boxes as Boxes
-from jaxlirpa.train.regularisers import relu_balance as relu_balance
-from jaxlirpa.train.regularisers import tightness as tightness
-from jaxlirpa.train.schedules import linear as linear
-from jaxlirpa.train.schedules import smoothed as smoothed
-from jaxlirpa.train.small_boxes import small_box as small_box
+from jaxlirpa._errors import MixedExamplesWarning, UntrainedBatchNormWarning
+from jaxlirpa.train.attack import pgd
+from jaxlirpa.train.boxes import clipped_box
+from jaxlirpa.train.expressive import cc_ibp, exp_ibp, mtl_ibp
+from jaxlirpa.train.initialise import ibp_normal
+from jaxlirpa.train.losses import certified, cross_entropy, crown_ibp, fused, natural, verified
+from jaxlirpa.train.margins import margins
+from jaxlirpa.train.regularisers import Boxes, relu_balance, tightness
+from jaxlirpa.train.schedules import linear, smoothed
+from jaxlirpa.train.small_boxes import small_box
+
+__all__ = [
+    "Boxes",
+    "MixedExamplesWarning",
+    "UntrainedBatchNormWarning",
+    "cc_ibp",
+    "certified",
+    "clipped_box",
+    "cross_entropy",
+    "crown_ibp",
+    "exp_ibp",
+    "fused",
+    "ibp_normal",
+    "linear",
+    "margins",
+    "mtl_ibp",
+    "natural",
+    "pgd",
+    "relu_balance",
+    "small_box",
+    "smoothed",
+    "tightness",
+    "verified",
+]
