@@ -12,7 +12,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.ad_checkpoint import checkpoint_name
-from oracles import METHODS
 
 import jaxlirpa
 from jaxlirpa import ArgumentError, LpBall, SetError
@@ -20,7 +19,8 @@ from jaxlirpa import ArgumentError, LpBall, SetError
 W = jnp.array([[1.0, -2.0], [0.5, 1.0]])
 X = jnp.array([1.0, -0.5])
 TRANSFORMS: dict[str, Callable[..., Any]] = {
-    **METHODS,
+    **{t.__name__: t for t in (jaxlirpa.ibp, jaxlirpa.crown, jaxlirpa.crown_ibp)},
+    "forward_crown": jaxlirpa.forward_crown,
     "alpha_crown": functools.partial(jaxlirpa.alpha_crown, steps=1),
     "intermediate_bounds": jaxlirpa.intermediate_bounds,
 }
