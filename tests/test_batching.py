@@ -159,7 +159,7 @@ def test_jit_and_gradient() -> None:
         (affine, (None, None), (AFFINE, POINTS), "different sizes, or none"),
         (affine, (0, 0), (AFFINE, POINTS), "different sizes"),
         (affine, (None, 2), (AFFINE, POINTS), "maps axis 2"),
-        (affine, (None, 0, 0), (AFFINE, POINTS), "no prefix"),
+        (affine, (None, 0, 0), (AFFINE, POINTS), "an entry for each of the arguments"),
         (lambda x: x.sum(), 0, (POINTS,), "no axis of size one"),
         (lambda x: jnp.abs(x).T, 0, (POINTS,), "no axis of size one"),
     ],
