@@ -127,12 +127,13 @@ def test_worst_weights_that_gradients_find(name: str, kind: str) -> None:
     def loss(params: Any) -> jax.Array:
         return jax.nn.logsumexp(network(params, x)[0]) - network(params, x)[0, 0]
 
-    worst = landscape.attained(loss, key=jax.random.key(0), starts=2, steps=8)(perturbed)
+    search = landscape.attained(loss, key=jax.random.key(0), starts=2, steps=8)
+    worst = arithmetic.call(search, perturbed)
     width = float(worst.upper - worst.lower)
     assert width > 0
     crown = lirpa.crown(loss)(perturbed)
     assert crown.upper - crown.lower < 4 * width
-    methods = {**oracles.METHODS, "alpha_crown": jaxlirpa.alpha_crown}
+    methods = {**oracles.METHODS, "alpha_crown": lirpa.alpha_crown}
     for method in methods.values():
         lower, upper = method(loss)(perturbed)
         assert lower <= worst.lower
@@ -221,7 +222,7 @@ def test_one_row_for_a_whole_batch(neighbourhood: Any) -> None:
 def test_a_variance_that_the_radius_makes_negative() -> None:
     network, params, x = NETWORKS["convolution"]
     with pytest.raises(jaxlirpa.DomainError, match=r"rsqrt.*outside of its domain"):
-        lirpa.crown(network)(LpBall(params, 0.6), x)
+        jaxlirpa.crown(network)(LpBall(params, 0.6), x)
     lower, upper = arithmetic.jit(lirpa.crown_ibp(network))(LpBall(params, 0.6), x)
     assert not np.isfinite(lower).any()
     assert not np.isfinite(upper).any()
