@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
+
 from jaxlirpa._graph import loops
 from jaxlirpa._graph.trace import RESOLVED
 from jaxlirpa._ops import affine, elementwise, joint, movement, opaque, univariate
@@ -134,7 +136,10 @@ def _families() -> Iterator[str]:
 
 
 def _library() -> str:
-    names = sorted(f"`jax.nn.{named.function.__name__}`" for named in VOCABULARY.values())
+    names = sorted(
+        f"`jax.nn.{name}`" if hasattr(jax.nn, name) else f"`jax.numpy.{name.strip('_')}`"
+        for name in VOCABULARY
+    )
     return (
         f"{', '.join(names)}: by their trace, line by line. `jax.nn.softmax`, `log_softmax`, "
         "`logsumexp`, `gelu`, `standardize` and the rest of `jax.nn` are recognised by the "

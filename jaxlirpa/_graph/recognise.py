@@ -8,7 +8,7 @@ entered and bounded by its parts like any other function.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,28 +26,43 @@ class Named:
         primitive: the record that bounds it.
         operands: from the call's operands to that record's operands.
         evaluate: computes it from the record's operands.
+        params: the record's parameters.
+        entrywise: whether it is a function of its first operand, entry by entry and of its type;
+            the others are parameters then, of the same type.
+        kept: whether it is kept whole where the operands at these positions are perturbed; else
+            it is entered like any other function.
     """
 
     function: Callable[..., Array]
     primitive: str
     operands: Callable[..., tuple[Any, ...]]
     evaluate: Callable[..., Array]
+    params: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    entrywise: bool = True
+    kept: Callable[[Sequence[int]], bool] = lambda positions: True
 
 
-Vocabulary = Mapping[str, Named]
+Vocabulary = Mapping[str, Sequence[Named]]
 
 
-def recognise(equation: Equation, vocabulary: Vocabulary) -> Named | None:
-    """The library function that `equation` calls, or None."""
-    named = vocabulary.get(equation.name)
-    if equation.body is None or named is None or not _entry_by_entry(equation):
+def recognise(equation: Equation, perturbed: Sequence[int], vocabulary: Vocabulary) -> Named | None:
+    """The library function that `equation` calls, with some operands perturbed, or None."""
+    if equation.body is None:
         return None
+    candidates = vocabulary.get(equation.name, ())
+    return next((x for x in candidates if x.kept(perturbed) and _calls(equation, x)), None)
+
+
+def _calls(equation: Equation, named: Named) -> bool:
+    """Whether an equation calls that function."""
+    if named.entrywise and not _entry_by_entry(equation):
+        return False
     try:
         reference, _ = program(named.function, equation.operand_avals)
-    except TypeError:  # called with operands that the library's function does not take
-        return None
+    except (TypeError, ValueError):  # called with operands that the library's does not take
+        return False
     bodies = [call.body for call in reference.equations]
-    return named if len(bodies) == 1 and bodies[0] and same(bodies[0], equation.body) else None
+    return len(bodies) == 1 and bodies[0] is not None and same(bodies[0], equation.body)
 
 
 def _entry_by_entry(equation: Equation) -> bool:
@@ -80,5 +95,5 @@ def _same_equations(a: Equation, b: Equation) -> bool:
 
 def _same_atoms(a: Any, b: Any) -> bool:
     if isinstance(a, Constant) and isinstance(b, Constant):
-        return np.array_equal(np.asarray(a.value), np.asarray(b.value))
+        return np.array_equal(np.asarray(a.value), np.asarray(b.value), equal_nan=True)
     return type(a) is type(b) and bool(a == b)

@@ -315,7 +315,8 @@ class Builder:
         if equation.primitive == "name":
             self.label(equation.params["name"], operands, len(self.labels), marked=True)
             return operands
-        named = recognise(equation, self.vocabulary)
+        positions = [i for i, x in enumerate(operands) if isinstance(x, Ref)]
+        named = recognise(equation, positions, self.vocabulary)
         if named is not None:
             return self.keep(named, equation, operands, source)
         if equation.body is not None:
@@ -354,14 +355,14 @@ class Builder:
         self, named: Named, equation: Equation, operands: tuple[Value, ...], source: Source
     ) -> list[Value]:
         """Appends a recognised function as one node."""
-        dtype = equation.avals[0].dtype
+        dtype = equation.avals[0].dtype if named.entrywise else None
         kept = tuple(
             x if isinstance(x, Ref) else jnp.asarray(x, dtype) for x in named.operands(*operands)
         )
         return self.append(
             named.primitive,
             kept,
-            {},
+            named.params,
             lambda *values: (named.evaluate(*values),),
             equation.avals,
             source,

@@ -65,7 +65,7 @@ def record(name: str) -> Record:
 
 def vocabulary() -> Vocabulary:
     """All functions that are kept whole, by the name that they leave in a trace."""
-    own = {name: _named(name, function) for name, function in _FUNCTIONS.items()}
+    own = {name: (_named(name, function),) for name, function in _FUNCTIONS.items()}
     return {**VOCABULARY, **own}
 
 

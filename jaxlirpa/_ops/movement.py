@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import sys
 
-from jaxlirpa._graph.graph import Graph, Node
+from jaxlirpa._graph.graph import Graph, Node, Ref
+from jaxlirpa._graph.jaxpr import is_traced
 from jaxlirpa._ops import axes
 from jaxlirpa._ops.families import Move, Record
 
 
 def _unique(graph: Graph, node: Node) -> str | None:
+    """Entries that are known to be written once each are said so by a rule."""
     del graph
     if node.params["unique_indices"]:
         return None
+    twice = "entries that are written twice end in no particular order; to add up, use `.at[].add`"
+    indices = node.operands[1]
+    if isinstance(indices, Ref) or not is_traced(indices):
+        return twice
     return (
-        "entries that are written twice end in no particular order. Where the indices are "
-        "distinct, say so: `x.at[i].set(y, unique_indices=True)`; to add up, use `x.at[i].add(y)`"
+        f"{twice}. Its indices are traced: let them be NumPy arrays or, where they are distinct, "
+        "say so: `x.at[i].set(y, unique_indices=True)`"
     )
 
 

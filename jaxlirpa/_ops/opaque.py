@@ -55,24 +55,24 @@ def _comparison(
         x, y = operand_boxes(node.operands, boxes)
         if is_same(*node.operands):
             finite = is_finite(x)
-            x = y = Interval(*(jnp.where(finite, 0, limit).astype(limit.dtype) for limit in x))
+            x = y = Interval(*(jnp.where(finite, 1, limit).astype(limit.dtype) for limit in x))
         return (Interval(surely(x, y), ~never(x, y)),)
 
     return Opaque(image)
 
 
 # Limits of two values that are equal may miss each other by so many units in the last place.
-_MISS = 8
+MISS = 8
 
 
-def _less(x: Interval, y: Interval) -> Array:
+def less(x: Interval, y: Interval) -> Array:
     """By more than rounding: one value may have been bounded in two ways."""
     below, above = x.upper, y.lower
     if not is_floating(below):
         return below < above
     eps = jnp.finfo(below.dtype).eps
     sizes = (jnp.where(jnp.isinf(limit), 0, jnp.abs(limit)) for limit in (below, above))
-    return above - below > _MISS * eps * sum(sizes)
+    return above - below > MISS * eps * sum(sizes)
 
 
 def _less_or_equal(x: Interval, y: Interval) -> Array:
@@ -84,11 +84,30 @@ def _swapped(test: Callable[[Interval, Interval], Array]) -> Callable[[Interval,
 
 
 def _apart(x: Interval, y: Interval) -> Array:
-    return _less(x, y) | _less(y, x)
+    return less(x, y) | less(y, x)
 
 
 def _equal(x: Interval, y: Interval) -> Array:
     return (x.lower == y.upper) & (x.upper == y.lower)
+
+
+def _before(x: Interval, y: Interval) -> Array:
+    """In the total order, where values that are no number come first or last."""
+    return is_finite(x) & is_finite(y) & less(x, y)
+
+
+def _not_before(x: Interval, y: Interval) -> Array:
+    """Of two zeros the negative one comes first, and a limit does not tell them apart."""
+    equal = (x.lower == y.upper) & (x.lower != 0)
+    return is_finite(x) & is_finite(y) & ((x.lower > y.upper) | equal)
+
+
+def _identical(x: Interval, y: Interval) -> Array:
+    return _equal(x, y) & (x.lower != 0) & is_finite(x)
+
+
+def _different(x: Interval, y: Interval) -> Array:
+    return _before(x, y) | _before(y, x)
 
 
 def _is_finite(node: Node, boxes: Sequence[Interval]) -> tuple[Interval, ...]:
@@ -192,13 +211,16 @@ RECORDS: dict[str, Record] = {
     "atan2": Opaque(_angle),
     "choose_among": Opaque(_among),
     "eq": _comparison(_equal, _apart),
-    "ge": _comparison(_swapped(_less_or_equal), _less),
-    "gt": _comparison(_swapped(_less), _less_or_equal),
+    "eq_to": _comparison(_identical, _different),
+    "ge": _comparison(_swapped(_less_or_equal), less),
+    "gt": _comparison(_swapped(less), _less_or_equal),
     "is_finite": Opaque(_is_finite),
     "is_nonzero": Opaque(_is_nonzero),
-    "le": _comparison(_less_or_equal, _swapped(_less)),
+    "le": _comparison(_less_or_equal, _swapped(less)),
+    "le_to": _comparison(_swapped(_not_before), _swapped(_before)),
     "loop": Repeated(),
-    "lt": _comparison(_less, _swapped(_less_or_equal)),
+    "lt": _comparison(less, _swapped(_less_or_equal)),
+    "lt_to": _comparison(_before, _not_before),
     "ne": _comparison(_apart, _equal),
     "nextafter": Opaque(_rising),
     "not": _LOGIC(_falling),

@@ -8,7 +8,7 @@ import numpy as np
 
 from jaxlirpa._errors import DomainError, UnsupportedPrimitiveError
 from jaxlirpa._graph.graph import INPUT, Graph, Node, Ref
-from jaxlirpa._ops import affine, declared, elementwise, joint, movement, opaque, univariate
+from jaxlirpa._ops import affine, declared, elementwise, joint, movement, opaque, places, univariate
 from jaxlirpa._ops.families import Elementwise, Move, Opaque, Record, Within
 from jaxlirpa._ops.unsupported import COMPLEX, UNSUPPORTED
 from jaxlirpa._typing import Interval
@@ -19,6 +19,7 @@ RECORDS: dict[str, Record] = {
     **elementwise.RECORDS,
     **joint.RECORDS,
     **opaque.RECORDS,
+    **places.RECORDS,
     **univariate.RECORDS,
 }
 

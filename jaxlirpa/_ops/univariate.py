@@ -7,14 +7,17 @@ from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxlirpa._graph.graph import Node
 from jaxlirpa._ops import curves
 from jaxlirpa._ops.families import Elementwise, Record
 from jaxlirpa._relax.compiled import Compiled
+from jaxlirpa._relax.interpolated import Interpolated
 from jaxlirpa._relax.lines import Relaxation
 from jaxlirpa._relax.power import Power
 from jaxlirpa._relax.restricted import Inside, Restricted
+from jaxlirpa._relax.sinc import SINC
 from jaxlirpa._relax.steps import Staircase
 from jaxlirpa._typing import Array, Interval
 
@@ -122,6 +125,17 @@ def _wherever(condition: Array) -> Inside:
     return lambda box: condition & _EVERYWHERE(box)
 
 
+def _piecewise_linear(node: Node) -> Restricted:
+    """Interpolation in a known table."""
+    xs, ys = node.known
+    step = jnp.diff(xs)
+    least = np.spacing(jnp.finfo(xs.dtype).eps)  # to JAX shorter steps are jumps, to be written so
+    sorted_ = jnp.all((step == 0) | (step > least))
+    finite = jnp.all(jnp.isfinite(xs)) & jnp.all(jnp.isfinite(ys))
+    relaxation = Interpolated(lambda x: node(x)[0], xs, ys)
+    return Restricted(relaxation, _wherever(sorted_ & finite), 1.0)
+
+
 def _round(node: Node) -> Staircase:
     """A nondecreasing step function."""
     method = node.params["rounding_method"]
@@ -165,6 +179,9 @@ RECORDS: dict[str, Record] = {
     "logistic_second_derivative": _everywhere(curves.LOGISTIC_BEND),
     "mish": _everywhere(curves.MISH),
     "one_minus_square": _everywhere(curves.ONE_MINUS_SQUARE),
+    "piecewise_linear": _restricted(
+        _piecewise_linear, "a table of finite numbers in order", operands=(0,)
+    ),
     "pow": _restricted(
         _pow,
         "a positive base, or a whole known exponent (not negative where the base may be 0)",
@@ -177,6 +194,7 @@ RECORDS: dict[str, Record] = {
     "sign": _everywhere(Staircase(jnp.sign, jnp.zeros_like, single=True)),
     "silu": _everywhere(curves.SILU),
     "sin": _everywhere(curves.SIN),
+    "sinc": _everywhere(SINC),
     "sinh": _everywhere(curves.SINH),
     "soft_sign": _everywhere(curves.SOFT_SIGN),
     "softplus": _everywhere(curves.SOFTPLUS),

@@ -8,7 +8,6 @@ primitive turns that test red.
 from __future__ import annotations
 
 _NO_RULE = "there is no rule for it yet"
-_INDEX = "its result is an index that depends on a perturbed value"
 _INTEGER = "it acts on integers, and a perturbed value is a real number"
 _LINALG = "a matrix factorisation of a perturbed matrix is not bounded"
 COMPLEX = "complex numbers are not bounded"
@@ -22,10 +21,6 @@ _BY_REASON: dict[str, str] = {
         regularized_incomplete_beta select_and_scatter zeta
         hessenberg approx_top_k empty2 get swap stage linear_call custom_lin dce_sink
         """,
-    "it compares in an order of its own, in which NaN and zeros of either sign have places": """
-        eq_to le_to lt_to
-        """,
-    _INDEX: "argmax argmin",
     "a parity is known only where every truth value is": "reduce_xor",
     _INTEGER: """
         population_count clz shift_left shift_right_arithmetic

@@ -80,6 +80,14 @@ jnp.cbrt({x})
 jnp.sin({x})
 jnp.cos({x})
 jnp.sinc({x})
+jnp.sinc({p} * {x})
+jnp.interp({x}, np.array([-2, -1, 0.5, 0.5, 1], {x}.dtype), c({n}, 5).astype({x}.dtype))
+jnp.interp({x}, np.array([-1, 0, {p}], {x}.dtype), c({n}, 3), left={a}, right="extrapolate")
+jnp.searchsorted(np.array([-2, -1, 0.5, 1], {x}.dtype), {x}).astype({x}.dtype) * {x}
+jnp.digitize({x}, np.array([1, 0.5, -1], {x}.dtype), right=True).astype({x}.dtype)
+lax.lt_to_p.bind({x}, jnp.asarray({k})).astype({x}.dtype)
+jnp.select([{x} < {a}, {x} < {p}], [{x}, {k}], jnp.sin({x}))
+jnp.piecewise({x}, [{x} < -1, {x} > {p}], [lambda t: t * t, jnp.sin, {a}])
 jnp.tan(jnp.clip({x}, -1.4, 1.4))
 jnp.tan(jnp.sin({x}))
 jnp.arcsin(jnp.clip({x}, -1, 1))
@@ -279,6 +287,11 @@ SIGNATURES = {
         {x}.at[0].add({x}[1])
         {x}.at[np.array([0, 0])].add({x})
         {x}.at[:, 1].set({k}[:, 0])
+        {x}.at[:, np.array([2, 0])].set({x}[:, :2] * {a})
+        {x}.at[np.array([[True, False, True], [False, False, True]])].set(c({n}, 3))
+        {x}[:, np.array([True, True, True])] + jnp.argmax({x}, 1, keepdims=True)
+        {x}[jnp.argmin({x}, 0)[:2]] * {k}
+        jax.nn.one_hot(jnp.argmax({x}, 1), 3, dtype={x}.dtype) * {x}
         {x}.at[np.array([0, 0, 1])].multiply({k}[0])
         jnp.asarray({k}).at[np.array([0, 0])].max({x})
         lax.reduce({x}, {x}[0, 0], lax.min, (1,))[:, None] * {k}
@@ -369,6 +382,8 @@ SIGNATURES = {
         jax.nn.softmax({x})
         jnp.cumsum({x})
         jnp.sort({x})
+        {x} + jnp.searchsorted(jnp.sort({x}), c({n}, 3), side="right")
+        {x} * {x}[jnp.argmax({x})]
         {x} * jnp.sum({x})
         {x} - jnp.max({x})
         {x} / jnp.sqrt(jnp.sum(jnp.square({x})) + {p})

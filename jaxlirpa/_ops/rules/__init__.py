@@ -16,6 +16,7 @@ from jaxlirpa._ops.rules import (
     derivatives,
     extrema,
     gelu,
+    indexing,
     normalise,
     pooling,
     products,
@@ -24,6 +25,7 @@ from jaxlirpa._ops.rules import (
     selection,
     softmax,
     softplus,
+    tables,
 )
 
 # Those that recognise the most come first, those that always apply last.
@@ -41,6 +43,8 @@ _ORDER = (
     scatter,
     balls,
     products,
+    indexing,
+    tables,
 )
 _PAIRS = itertools.chain.from_iterable(module.RULES.items() for module in _ORDER)
 

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from jaxlirpa._graph.graph import Node, Ref, Value
 from jaxlirpa._graph.source import Source
@@ -106,6 +107,37 @@ def is_spread_of(
         and found.places.shape == tuple(shape)
         and bool(np.array_equal(found.places, reduced(shape, axes)))
     )
+
+
+def entry(build: Builder, value: Value, axis: int, place: int, source: Source) -> Value:
+    """A value at one place of an axis, which it lacks: what was put there, where that is seen."""
+    node = build.definition(value)
+    shape = build.aval(value).shape
+    if node is not None and node.primitive == "stack" and node.params["axis"] == axis:
+        return node.operands[place]
+    if node is not None and node.primitive == "concatenate" and node.params["dimension"] == axis:
+        for operand in node.operands:
+            length = build.aval(operand).shape[axis]
+            if place < length:
+                return entry(build, operand, axis, place, source)
+            place -= length
+    if node is not None and node.primitive == "slice":
+        starts, strides = node.params["start_indices"], node.params["strides"]
+        whole = build.aval(node.operands[0]).shape
+        if without(whole, axis) == without(shape, axis):
+            step = 1 if strides is None else strides[axis]
+            return entry(build, node.operands[0], axis, starts[axis] + step * place, source)
+    if node is not None and node.primitive == "broadcast_in_dim":
+        kept = [i for i in range(len(shape)) if i != axis]
+        inner = build.aval(node.operands[0]).shape
+        if list(node.params["broadcast_dimensions"]) == kept and inner == without(shape, axis):
+            return node.operands[0]
+    return build.apply(lambda x: lax.index_in_dim(x, place, axis, keepdims=False), source, value)[0]
+
+
+def without(shape: Sequence[int], axis: int) -> tuple[int, ...]:
+    """A shape that lacks one axis."""
+    return (*shape[:axis], *shape[axis + 1 :])
 
 
 def sole(node: Node | None, primitive: str) -> Ref | None:

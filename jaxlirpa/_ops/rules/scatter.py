@@ -1,8 +1,9 @@
-"""Updates that are multiplied into an array, or compared with its entries.
+"""Updates that are written into an array, multiplied into it, or compared with its entries.
 
-Where the indices are known, so is the entry that every update meets. Of the updates that meet one
-entry the first is put into the first layer, the second into the second and so on; then a layer is
-an array that is combined with the whole, entry by entry.
+Where the indices are known, so is the entry that every update meets. Updates that meet different
+entries may be written in any order. Of those that meet one entry the first is put into the first
+layer, the second into the second and so on; then a layer is an array that is combined with the
+whole, entry by entry.
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ _MOST = 2**24
 def _met(build: Builder, node: Node) -> np.ndarray | None:
     """For every update the flat index of the entry that it meets, or -1; None if not known."""
     x, indices, updates = node.operands
-    shape, reals = build.aval(x).shape, jnp.issubdtype(node.outputs[0].dtype, jnp.floating)
-    if isinstance(indices, Ref) or is_traced(indices) or not reals or np.prod(shape) >= _MOST:
+    shape = build.aval(x).shape
+    if isinstance(indices, Ref) or is_traced(indices) or np.prod(shape) >= _MOST:
         return None
     numbers, mode = node.params["dimension_numbers"], node.params["mode"]
 
@@ -59,7 +60,7 @@ def _layers(met: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
 def _beside(build: Builder, node: Node, neutral: float) -> tuple[list[Value], np.ndarray] | None:
     """The layers of updates, and the mask of where there is one; elsewhere they are neutral."""
     met, (aval,) = _met(build, node), node.outputs
-    if met is None:
+    if met is None or not jnp.issubdtype(aval.dtype, jnp.floating):
         return None
     which, mask = _layers(met, np.prod(aval.shape, dtype=int))
     mask = mask.reshape(len(mask), *aval.shape)
@@ -69,6 +70,22 @@ def _beside(build: Builder, node: Node, neutral: float) -> tuple[list[Value], np
         return [jnp.where(m, x, neutral) for m, x in zip(mask, found, strict=True)]
 
     return build.apply(layers, node.source, node.operands[2]), mask
+
+
+def _written(build: Builder, node: Node) -> Sequence[Value] | None:
+    """Entries that are written once each, though nobody has said so."""
+    params = node.params
+    if params["unique_indices"] or params.get("update_jaxpr") is not None:
+        return None
+    met = _met(build, node)
+    if met is None or len(np.unique(met[met >= 0])) < np.sum(met >= 0):
+        return None
+
+    def written(x: Array, indices: Array, updates: Array) -> Array:
+        numbers, mode = params["dimension_numbers"], params["mode"]
+        return lax.scatter(x, indices, updates, numbers, unique_indices=True, mode=mode)
+
+    return build.apply(written, node.source, *node.operands)
 
 
 def _multiplied(build: Builder, node: Node) -> Sequence[Value] | None:
@@ -112,6 +129,7 @@ def _smallest(build: Builder, node: Node) -> Sequence[Value] | None:
 
 
 RULES: dict[str, tuple[Rule, ...]] = {
+    "scatter": (_written,),
     "scatter-max": (_largest,),
     "scatter-min": (_smallest,),
     "scatter-mul": (_multiplied,),

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import jax.numpy as jnp
+from jax import lax
 
 from jaxlirpa._graph.graph import Node, Ref, Value, is_same
+from jaxlirpa._graph.source import Source
 from jaxlirpa._graph.trace import Builder, Rule
 from jaxlirpa._ops.families import operand_boxes
-from jaxlirpa._ops.rules.dataflow import within
+from jaxlirpa._ops.rules.dataflow import entry, scalar, sole, within
+from jaxlirpa._relax.integers import is_integer
 from jaxlirpa._typing import Array, Interval
 
 _RISING = {"gt": True, "ge": True, "lt": False, "le": False}
@@ -20,6 +23,11 @@ def _choice(build: Builder, node: Node) -> Sequence[Value] | None:
     predicate, *cases = node.operands
     if not isinstance(predicate, Ref):
         return None
+    if all(is_same(case, cases[0]) for case in cases):
+        return [cases[0]]
+    tests = _first_that_holds(build, predicate, len(cases), node.source)
+    if tests is not None:
+        return [_in_turn(build, tests, cases[0], cases, node.source)]
     (aval,) = node.outputs
     if build.aval(predicate).shape != aval.shape:
         (predicate,) = build.apply(
@@ -27,11 +35,13 @@ def _choice(build: Builder, node: Node) -> Sequence[Value] | None:
         )
     operands = (predicate, *cases)
     floating = jnp.issubdtype(aval.dtype, jnp.floating)
-    if build.aval(predicate).dtype != bool or not floating:
+    if not floating:
         name = "choose_among"
         return build.append(name, operands, {}, node.bind, node.outputs, node.source)
-    if all(is_same(case, cases[0]) for case in cases):
-        return [cases[0]]
+    if build.aval(predicate).dtype != bool:
+        last = len(cases) - 1
+        tests = _up_to(build, predicate, last, node.source)
+        return [_in_turn(build, tests, cases[last], cases, node.source)]
     (value,) = build.append("choose", operands, {}, node.bind, node.outputs, node.source)
     guard = _guard(build, operands)
     if guard is None:
@@ -42,6 +52,68 @@ def _choice(build: Builder, node: Node) -> Sequence[Value] | None:
         return _guarded(operand_boxes(operands, boxes), *guard)
 
     return within(build, value, others, image, node.source)
+
+
+def _up_to(build: Builder, number: Ref, last: int, source: Source) -> list[tuple[int, Value]]:
+    """Whether a number is at most 0, at most 1 and so on."""
+
+    def tests(number: Array) -> list[Array]:
+        return [number <= i for i in range(last)]
+
+    return list(enumerate(build.apply(tests, source, number)))
+
+
+def _first_that_holds(
+    build: Builder, selector: Ref, count: int, source: Source
+) -> list[tuple[int, Value]] | None:
+    """The tests in their order, where a selector is the place of the first one that holds, or 0.
+
+    `jnp.select` takes that place by `argmax` of truth values. `jnp.piecewise` takes the place of
+    the last one, by `argmax` of how many of them hold so far.
+    """
+    node = build.definition(selector)
+    while node is not None and _keeps(build, node, count):
+        node = build.definition(node.perturbed[0])
+    if node is None or node.primitive != "argmax":
+        return None
+    (tests,), (axis,) = node.perturbed, node.params["axes"]
+    order = range(count)
+    counted = build.definition(tests)
+    if counted is not None and counted.primitive == "cumsum":
+        if counted.params["axis"] != axis or counted.params["reverse"]:
+            return None
+        truths = sole(build.definition(counted.perturbed[0]), "truncate")
+        if truths is None or jnp.iinfo(counted.outputs[0].dtype).max < count:
+            return None
+        tests, order = truths, order[::-1]
+    aval = build.aval(tests)
+    if aval.dtype != bool or aval.shape[axis] != count:
+        return None
+    return [(i, entry(build, tests, axis, i, source)) for i in order]
+
+
+def _keeps(build: Builder, node: Node, count: int) -> bool:
+    """Whether a node leaves all places of so many as they are."""
+    if node.primitive == "clamp" and node.positions == (1,):
+        low, high = map(scalar, node.known)
+        return low is not None and high is not None and low <= 0 and high >= count - 1
+    integers = node.primitive == "truncate" and is_integer(build.aval(node.perturbed[0]))
+    return integers and jnp.iinfo(node.outputs[0].dtype).max >= count - 1
+
+
+def _in_turn(
+    build: Builder,
+    tests: Sequence[tuple[int, Value]],
+    otherwise: Value,
+    cases: Sequence[Value],
+    source: Source,
+) -> Value:
+    """The case of the first test that holds: one choice a test, each with bounds of its own."""
+    result = otherwise
+    for number, test in reversed(tests):
+        if scalar(test) != 0:
+            (result,) = build.apply(lax.select_n, source, test, result, cases[number])
+    return result
 
 
 def _guard(build: Builder, operands: Sequence[Value]) -> tuple[int, bool, Array] | None:
