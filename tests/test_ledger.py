@@ -25,6 +25,7 @@ OURS = {
     "entry",
     "gelu",
     "gelu_tanh",
+    "guarded_reciprocal",
     "hard_silu",
     "inner_product",
     "is_nonzero",

@@ -142,6 +142,8 @@ def _round(node: Node) -> Staircase:
     return Staircase(lambda x: jax.lax.round(x, method), lambda a: a + 0.5)
 
 
+# Of what is known not to be zero, though its box may contain it.
+_GUARDED = Compiled(Restricted(curves.integer_power(-1), _without_zero, 1.0))
 _NOT_BELOW_ZERO = "values that are not negative"
 _WITHOUT_ZERO = "values that are all positive or all negative"
 
@@ -169,6 +171,7 @@ RECORDS: dict[str, Record] = {
     "gelu": _everywhere(curves.GELU),
     "gelu_tanh": _everywhere(curves.GELU_TANH),
     "hard_silu": _everywhere(curves.HARD_SILU),
+    "guarded_reciprocal": Elementwise(lambda node: _GUARDED),
     "integer_pow": _restricted(_integer_pow, _WITHOUT_ZERO),
     "lgamma": _on(curves.LGAMMA, _FROM_ZERO, 1.0, _NOT_BELOW_ZERO),
     "log": _on(curves.LOG, _FROM_ZERO, 1.0, _NOT_BELOW_ZERO),

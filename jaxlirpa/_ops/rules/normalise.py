@@ -16,7 +16,7 @@ from jaxlirpa._ops.rules.dataflow import is_spread_of, same, scalar, sole, sprea
 from jaxlirpa._typing import Array
 
 
-class _Mean(NamedTuple):
+class Mean(NamedTuple):
     """`scale * sum(x)` over some axes."""
 
     x: Ref
@@ -24,21 +24,21 @@ class _Mean(NamedTuple):
     scale: float
 
 
-def _mean(build: Builder, value: Any) -> _Mean | None:
+def as_mean(build: Builder, value: Any) -> Mean | None:
     """Recognises a scaled sum, also behind reshapes that keep the order of its entries."""
     scale = 1.0
-    node = build.definition(_reshaped(build, value))
+    node = build.definition(reshaped(build, value))
     if node is not None and node.primitive in ("div", "mul") and len(node.perturbed) == 1:
         factor = scalar(node.known[0])
         if not factor:
             return None
         scale = 1 / factor if node.primitive == "div" else factor
-        node = build.definition(_reshaped(build, node.perturbed[0]))
+        node = build.definition(reshaped(build, node.perturbed[0]))
     x = sole(node, "reduce_sum")
-    return None if x is None or node is None else _Mean(x, tuple(node.params["axes"]), scale)
+    return None if x is None or node is None else Mean(x, tuple(node.params["axes"]), scale)
 
 
-def _reshaped(build: Builder, value: Any) -> Ref | None:
+def reshaped(build: Builder, value: Any) -> Ref | None:
     """The value that has the same entries in the same order, before all reshapes."""
     found = spread(build, value)
     if found is None:
@@ -52,9 +52,9 @@ def _variance(build: Builder, node: Node) -> Sequence[Value] | None:
     """`mean(x^2) - mean(x)^2`, as the mean of the squared deviations, which cannot be negative."""
     if len(node.perturbed) < 2:
         return None
-    squares = _mean(build, node.perturbed[0])
+    squares = as_mean(build, node.perturbed[0])
     square = sole(build.definition(node.perturbed[1]), "square")
-    mean = _mean(build, square) if square is not None else None
+    mean = as_mean(build, square) if square is not None else None
     if squares is None or mean is None:
         return None
     x = sole(build.definition(squares.x), "square")
@@ -93,7 +93,7 @@ def _normalised(build: Builder, node: Node) -> Sequence[Value] | None:
                 continue
             floor, inner = added, total.perturbed[0]
         inner = _without_relu(build, inner)
-        squares = _mean(build, inner)
+        squares = as_mean(build, inner)
         if squares is None or squares.scale <= 0:
             continue
         if not same(build, sole(build.definition(squares.x), "square"), d):
@@ -114,11 +114,11 @@ def _normalised(build: Builder, node: Node) -> Sequence[Value] | None:
 
 def _without_relu(build: Builder, value: Ref) -> Ref:
     """The operand of `max(0, v)` for a mean of squares `v`, which is no less."""
-    node = build.definition(_reshaped(build, value))
+    node = build.definition(reshaped(build, value))
     operand = sole(node, "max")
     if operand is None or node is None or scalar(node.known[0]) != 0:
         return value
-    mean = _mean(build, operand)
+    mean = as_mean(build, operand)
     return operand if mean and sole(build.definition(mean.x), "square") else value
 
 
@@ -129,7 +129,7 @@ def _is_centred(build: Builder, d: Ref, axes: tuple[int, ...]) -> bool:
         return False
     x, mean = node.perturbed
     found = spread(build, mean)
-    whole = _mean(build, found.root) if found else None
+    whole = as_mean(build, found.root) if found else None
     if found is None or whole is None or whole.x != x or whole.axes != axes:
         return False
     count = math.prod(build.aval(x).shape[i] for i in axes)

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from jaxlirpa._graph.graph import Node, Ref, Value
 from jaxlirpa._graph.trace import Builder, Rule
-from jaxlirpa._ops.rules.dataflow import as_rows, placed, placement, sole
+from jaxlirpa._ops.rules.dataflow import as_rows, placed, placement, sole, spread
 from jaxlirpa._ops.rules.matrices import Patches, inner_products, matrices
 from jaxlirpa._typing import Array, is_floating
+
+# Matrix products of more multiplications are not looked at, entry by entry, while tracing.
+_MOST = 2**22
 
 
 def _product(build: Builder, node: Node) -> Sequence[Value] | None:
@@ -89,7 +94,25 @@ def _dot(build: Builder, node: Node) -> Sequence[Value] | None:
         return build.apply(product, node.source, *node.operands)
     x, y = build.apply(lambda x, y: (rows(x), columns(y)), node.source, *node.operands)
     found = inner_products(build, "inner_product", (x, y), node.source)
+    alike = _alike(build, x, y)
+    if alike is not None and alike.any():
+
+        def with_squares(found: Array, x: Array) -> Array:
+            squares = jnp.broadcast_to(jnp.sum(lax.square(x), -1), found.shape)
+            return jnp.where(alike, squares, found)
+
+        (found,) = build.apply(with_squares, node.source, found, x)
     return build.apply(lambda x: x.reshape(aval.shape), node.source, found)
+
+
+def _alike(build: Builder, x: Value, y: Value) -> np.ndarray | None:
+    """Where an inner product is one of entries with themselves, as on the diagonal of `X X^T`."""
+    shape = jnp.broadcast_shapes(*(build.aval(v).shape for v in (x, y)))
+    assert isinstance(x, Ref) and isinstance(y, Ref)
+    if placement(build, x)[0] != placement(build, y)[0] or math.prod(shape) > _MOST:
+        return None
+    s, t = spread(build, x), spread(build, y)
+    return None if s is None or t is None else (s.places == t.places).all(-1)
 
 
 def _convolution(build: Builder, node: Node) -> Sequence[Value] | None:
