@@ -600,14 +600,19 @@ NONLINEAR = [
     case("argmax", lambda x: [jnp.argmax(x, axis) for axis in (None, 0, 1)], (2, 3)),
     case("argmin", lambda x: lax.argmin(jnp.round(x).astype(np.uint8), 1, np.int8), (2, 3)),
     case("argmax of truths", lambda x: jnp.argmax(x > 0, 0) - jnp.argmin(x > 0.3, 0), (4, 3)),
-    case("at the largest", lambda x, y: y[:, jnp.argmax(x)] + jnp.asarray(c(3))[jnp.argmin(x)], (3,), (2, 3)),
+    case(
+        "at the largest",
+        lambda x, y: y[:, jnp.argmax(x)] + jnp.asarray(c(3))[jnp.argmin(x)],
+        (3,),
+        (2, 3),
+    ),
     case("at integers", lambda x: x[jnp.round(x).astype(int)], (4,)),
     case(
         "at integers, or filled",
         lambda x: jnp.take(x, jnp.floor(2 * x).astype(int), 1, mode="fill", fill_value=9.0),
         (2, 2),
     ),
-    case("take_along_axis", lambda x: jnp.take_along_axis(x, (x[:, :1] > 0).astype(int), 1), (2, 3)),
+    case("taken along", lambda x: jnp.take_along_axis(x, (x[:, :1] > 0).astype(int), 1), (2, 3)),
     case(
         "slice at places",
         lambda x, y: lax.dynamic_slice(x, (jnp.argmax(y), 1, jnp.argmin(y)), (2, 1, 1)),

@@ -47,22 +47,21 @@ Vocabulary = Mapping[str, Sequence[Named]]
 
 def recognise(equation: Equation, perturbed: Sequence[int], vocabulary: Vocabulary) -> Named | None:
     """The library function that `equation` calls, with some operands perturbed, or None."""
-    if equation.body is None:
-        return None
     candidates = vocabulary.get(equation.name, ())
     return next((x for x in candidates if x.kept(perturbed) and _calls(equation, x)), None)
 
 
 def _calls(equation: Equation, named: Named) -> bool:
     """Whether an equation calls that function."""
-    if named.entrywise and not _entry_by_entry(equation):
+    body = equation.body
+    if body is None or (named.entrywise and not _entry_by_entry(equation)):
         return False
     try:
         reference, _ = program(named.function, equation.operand_avals)
     except (TypeError, ValueError):  # called with operands that the library's does not take
         return False
     bodies = [call.body for call in reference.equations]
-    return len(bodies) == 1 and bodies[0] is not None and same(bodies[0], equation.body)
+    return len(bodies) == 1 and bodies[0] is not None and same(bodies[0], body)
 
 
 def _entry_by_entry(equation: Equation) -> bool:

@@ -59,8 +59,8 @@ def _interpolation(mapped: int, left: str | None, right: str | None, *, periodic
         if len(others) != [left, right].count("given") + periodic:
             raise TypeError("the function takes another number of operands")
         rest = iter(others)
-        ends = (next(rest) if end == "given" else end for end in (left, right))
-        return jnp.interp(x, xs, ys, *ends, next(rest, None))
+        first, last = (next(rest) if end == "given" else end for end in (left, right))
+        return jnp.interp(x, xs, ys, first, last, next(rest, None))
 
     def reference(x: Array, *table: Array) -> Array:
         function = interpolated

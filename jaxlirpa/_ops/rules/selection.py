@@ -54,7 +54,7 @@ def _choice(build: Builder, node: Node) -> Sequence[Value] | None:
     return within(build, value, others, image, node.source)
 
 
-def _up_to(build: Builder, number: Ref, last: int, source: Source) -> list[tuple[int, Value]]:
+def _up_to(build: Builder, number: Value, last: int, source: Source) -> list[tuple[int, Value]]:
     """Whether a number is at most 0, at most 1 and so on."""
 
     def tests(number: Array) -> list[Array]:

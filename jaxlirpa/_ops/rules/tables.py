@@ -36,13 +36,13 @@ def _with_knots(build: Builder, node: Node) -> Sequence[Value] | None:
 
     xs, ys, *others = node.known
     knots = build.apply(table, node.source, xs, ys, *others)
-    (x,) = build.apply(argument, node.source, x, *others)
+    (at,) = build.apply(argument, node.source, x, *others)
 
     def bind(x: Array, xs: Array, ys: Array) -> tuple[Array, ...]:
-        ends = (None if end == "given" else end for end in (left, right))
-        return (jnp.interp(x, xs, ys, *ends),)
+        first, last = (None if end == "given" else end for end in (left, right))
+        return (jnp.interp(x, xs, ys, first, last),)
 
-    return build.append("piecewise_linear", (x, *knots), {}, bind, node.outputs, node.source)
+    return build.append("piecewise_linear", (at, *knots), {}, bind, node.outputs, node.source)
 
 
 def _over_a_period(xs: Array, ys: Array, period: Array) -> tuple[Array, Array]:
