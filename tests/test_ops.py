@@ -362,7 +362,7 @@ def variables(layer: nn.Module, x: np.ndarray, **options: Any) -> Any:
 
     def drawn(leaf: Any) -> np.ndarray:
         value = c(*leaf.shape, 7)[..., 0]
-        return (value if len(leaf.shape) > 1 else 0.5 + np.abs(value)).astype(leaf.dtype)
+        return value if len(leaf.shape) > 1 else 0.5 + np.abs(value)
 
     return jax.tree.map(drawn, shapes)
 

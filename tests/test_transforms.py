@@ -332,7 +332,7 @@ def test_the_precision_of_the_input_is_kept(method: Any, dtype: Any) -> None:
     for ball in (LpBall(x, EPS), LpBall(x, np.float64(EPS), ord=2), Box(x - 1, x)):
         for leaf in method(network)(params, ball):
             assert leaf.dtype == dtype
-    if method is not jaxlirpa.ibp:
+    if method is not METHODS["ibp"]:
         found = method(network, linear=True)(params, LpBall(x, EPS))
         assert {leaf.dtype for leaf in jax.tree.leaves(found)} == {jnp.dtype(dtype)}
 
