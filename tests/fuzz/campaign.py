@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import pathlib
 import tempfile
+import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import compiling
 import jax
@@ -15,8 +17,11 @@ import oracles
 
 import jaxlirpa
 from fuzz.check import Case, Violation, random_case, violations
-from fuzz.programs import OPERATIONS, Operation
+from fuzz.programs import OPERATIONS, Operation, hashed
 from fuzz.shrink import shrunk
+
+# Seeds after which what was traced is dropped.
+_TRACED = 16
 
 
 @dataclasses.dataclass
@@ -77,10 +82,26 @@ def configure() -> None:
 
 
 def in_turn(seed: int) -> tuple[str, ...]:
-    """Two methods: every operation, which comes back after a round of seeds, meets all in time."""
-    return tuple(oracles.in_turn(seed + seed // len(OPERATIONS)))
+    """Two methods: every operation, which comes back with other seeds, meets all in time."""
+    return tuple(oracles.in_turn(hashed(seed, "methods")))
 
 
-def batch(seeds: Sequence[int], dtype: str) -> list[Outcome]:
-    """The outcomes of some seeds, in a process of its own."""
-    return [run(seed, np.dtype(dtype), methods=in_turn(seed)) for seed in seeds]
+def seeds(seconds: float, least: int) -> Iterator[int]:
+    """Seeds from 0 until as many seconds of processor are spent, but not fewer than the least.
+
+    A slow machine so fails nothing and proves no less, and a fast one sees more.
+    """
+    start = time.process_time()
+    for seed in itertools.count():
+        if seed >= least and time.process_time() - start >= seconds:
+            return
+        yield seed
+
+
+def check(seed: int, dtypes: Sequence[str]) -> tuple[list[Outcome], float]:
+    """The outcomes of a seed, and the seconds of processor that they took."""
+    start = time.process_time()
+    outcomes = [run(seed, np.dtype(dtype), methods=in_turn(seed)) for dtype in dtypes]
+    if seed % _TRACED == 0:
+        jax.clear_caches()
+    return outcomes, time.process_time() - start

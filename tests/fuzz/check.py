@@ -1,11 +1,16 @@
-"""Bounds of every node of a program over many sets at once, held against sampled members."""
+"""Bounds of every node of a program over many sets at once, held against sampled members.
+
+Nothing is compiled: values, gradients and bounds are each traced once and computed in NumPy.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import arithmetic
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -21,8 +26,6 @@ from jaxlirpa._typing import is_floating
 # Sets of one program, sampled members of a set, and climbs from each of them.
 SETS, POINTS, CLIMBS = 16, 16, 2
 _TRIALS = 16
-# Visits the operations in an order that mixes all kinds.
-_STRIDE = 379
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,8 +73,11 @@ class Case:
 
     def graph(self) -> Graph:
         """The same, with every live value as an output."""
-        graph = self.traced()
-        return graph.returning(oracles.live_refs(graph))
+        return _whole(self.traced())
+
+
+def _whole(graph: Graph) -> Graph:
+    return graph.returning(oracles.live_refs(graph))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,19 +110,11 @@ class Violation:
         )
 
 
-def wanted(seed: int, operations: Sequence[Operation] = OPERATIONS) -> int:
-    """The number of the operation that the program of a seed is to have, among others.
-
-    After as many seeds as there are operations, all of them were met.
-    """
-    return seed * _STRIDE % len(operations)
-
-
 def random_case(seed: int, dtype: np.dtype, operations: Sequence[Operation] = OPERATIONS) -> Case:
     """The case of a seed."""
     rng = np.random.default_rng(seed)
     length = int(rng.integers(1, 4))
-    program = random_program(rng, length, operations, wanted(seed, operations))
+    program = random_program(seed, rng, length, operations)
     batches = {x.number: random_batch(rng, SETS, SHAPES[x.kind], dtype) for x in program.inputs}
     return Case(program, batches, dtype, seed)
 
@@ -124,26 +122,21 @@ def random_case(seed: int, dtype: np.dtype, operations: Sequence[Operation] = OP
 # ---- members and bounds --------------------------------------------------------------------
 
 
-def _values(graph: Graph, points: Sequence[np.ndarray]) -> list[jax.Array]:
-    """The values of all nodes at `[sets, points, *shape]` of every input."""
+def _at(fn: Callable[..., Any], points: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """A function of several results at `[sets, points, *shape]` of every argument."""
+    lead = points[0].shape[:2]
+    results = oracles.each(fn, [x.reshape(-1, *x.shape[2:]) for x in points])
+    return [np.reshape(x, (*lead, *np.shape(x)[1:])) for x in results]
+
+
+def _values(graph: Graph) -> Callable[..., list[jax.Array]]:
+    """The values of all outputs of a graph, as a function."""
 
     def run(*arrays: jax.Array) -> list[jax.Array]:
         found = graph.evaluate(arrays)
         return [found[ref] for ref in graph.targets]
 
-    return jax.vmap(jax.vmap(run))(*points)
-
-
-def _each(fn: Callable[..., Any]) -> Callable[..., Any]:
-    """`jax.vmap`, or a loop over the examples where JAX cannot map an operation."""
-
-    def mapped(*points: np.ndarray) -> Any:
-        try:
-            return jax.vmap(fn)(*points)
-        except NotImplementedError:
-            return jax.lax.map(lambda x: fn(*x), points)
-
-    return mapped
+    return run
 
 
 def _climbed(
@@ -154,22 +147,27 @@ def _climbed(
     Every point has an entry of a node for itself; its gradient says where the step goes.
     """
     real = graph.returning([r for r in graph.targets if _is_climbed(graph.aval(r))])
-    values, pull = jax.vjp(lambda *x: _values(real, x), *map(jnp.asarray, points))
-    chosen = rng.integers(len(values), size=points[0].shape[:2])
+    lead = points[0].shape[:2]
+    chosen = rng.integers(len(real.targets), size=lead)
     weights = []
-    for number, value in enumerate(values):
-        flat = np.zeros((*value.shape[:2], int(np.prod(value.shape[2:]))), value.dtype)
-        entry = rng.integers(flat.shape[2], size=flat.shape[:2])
-        sign = np.where(rng.uniform(size=entry.shape) < 0.5, -1, 1)
-        wanted = np.where(chosen == number, sign, 0)
-        np.put_along_axis(flat, entry[..., None], wanted[..., None].astype(value.dtype), 2)
-        weights.append(jnp.asarray(flat.reshape(value.shape)))
+    for number, aval in enumerate(map(real.aval, real.targets)):
+        flat = np.zeros((*lead, math.prod(aval.shape)), aval.dtype)
+        entry = rng.integers(flat.shape[2], size=lead)
+        sign = np.where(rng.uniform(size=lead) < 0.5, -1, 1)
+        wanted = np.where(chosen == number, sign, 0).astype(aval.dtype)
+        np.put_along_axis(flat, entry[..., None], wanted[..., None], 2)
+        weights.append(flat.reshape(*lead, *aval.shape))
+
+    def gradients(*arrays: jax.Array) -> Sequence[jax.Array]:
+        _, pull = jax.vjp(_values(real), *arrays[: len(points)])
+        return pull(list(arrays[len(points) :]))
+
     found = []
-    share = rng.choice([1, 1, 0.5, 0.1], points[0].shape[:2])
-    for batch, x, gradient in zip(case.inputs, points, pull(weights), strict=True):
-        direction = np.nan_to_num(np.asarray(gradient))
-        goal = farthest(batch, direction, rng)
-        found.append(between(batch, x, goal, share.reshape(*share.shape, *[1] * (x.ndim - 2))))
+    share = rng.choice([1, 1, 0.5, 0.1], lead)
+    directions = _at(gradients, [*points, *weights])
+    for batch, x, direction in zip(case.inputs, points, directions, strict=True):
+        goal = farthest(batch, np.nan_to_num(direction), rng)
+        found.append(between(batch, x, goal, share.reshape(*lead, *[1] * (x.ndim - 2))))
     return found
 
 
@@ -177,7 +175,9 @@ def _is_climbed(aval: jax.ShapeDtypeStruct) -> bool:
     return is_floating(aval) and 0 not in aval.shape
 
 
-def values_at(case: Case, points: Sequence[np.ndarray]) -> dict[Ref | int, np.ndarray]:
+def values_at(
+    case: Case, traced: Graph, points: Sequence[np.ndarray]
+) -> dict[Ref | int, np.ndarray]:
     """The values of all nodes at `[sets, points, *shape]` of every input.
 
     The program itself is run as well, whatever the graph makes of it: its values stand behind
@@ -185,13 +185,13 @@ def values_at(case: Case, points: Sequence[np.ndarray]) -> dict[Ref | int, np.nd
     is a constant. Where what is written overflows and the graph does not, there is no such value:
     bounds are those of the function of real numbers. Where it is not defined, there is none either.
     """
-    graph, traced = case.graph(), case.traced()
-    values = _values(graph, points)
+    graph = _whole(traced)
+    values = _at(_values(graph), points)
     found: dict[Ref | int, np.ndarray] = dict(
         zip(graph.targets, map(np.array, values), strict=True)
     )
     undefined = _forget_undefined(graph, found)
-    results = _each(_each(case.program.function(case.dtype)))(*points)
+    results = _at(case.program.function(case.dtype), points)
     for number, (out, result) in enumerate(zip(traced.outputs, results, strict=True)):
         if isinstance(out, Ref):  # of which there may be several
             value = found[out][:, : result.shape[1]]
@@ -255,7 +255,7 @@ def sampled(graph: Graph, case: Case) -> list[np.ndarray]:
 def bounded(graph: Graph, case: Case, method: str) -> list[tuple[np.ndarray, np.ndarray]]:
     """The bounds of all nodes over every set."""
     solve = jax.vmap(oracles.METHODS[method](graph))
-    lower, upper = solve(*case.inputs)
+    lower, upper = arithmetic.call(solve, *case.inputs)
     return [(np.asarray(a), np.asarray(b)) for a, b in zip(lower, upper, strict=True)]
 
 
@@ -281,10 +281,11 @@ def _excess(values: np.ndarray, lower: np.ndarray, upper: np.ndarray) -> np.ndar
 
 def violations(case: Case, methods: Sequence[str] = tuple(oracles.METHODS)) -> list[Violation]:
     """Where a bound does not hold: the worst entry of the first such node, by method."""
-    graph = case.graph()
+    traced = case.traced()
+    graph = _whole(traced)
     points = sampled(graph, case)
-    values = values_at(case, points)
-    _check_constants(case, values)
+    values = values_at(case, traced, points)
+    _check_constants(traced, values)
     found = []
     for method in methods:
         bounds = bounded(graph, case, method)
@@ -309,9 +310,9 @@ def violations(case: Case, methods: Sequence[str] = tuple(oracles.METHODS)) -> l
     return found
 
 
-def _check_constants(case: Case, values: Mapping[Ref | int, np.ndarray]) -> None:
+def _check_constants(traced: Graph, values: Mapping[Ref | int, np.ndarray]) -> None:
     """Asserts that what is constant in the graph is so."""
-    for number, out in enumerate(case.traced().outputs):
+    for number, out in enumerate(traced.outputs):
         if not isinstance(out, Ref):
             limit = np.broadcast_to(out, (len(values[number]), *np.shape(out)))
             outside = (_excess(values[number], limit, limit) > 0) & np.isfinite(values[number])
@@ -332,23 +333,24 @@ def _rounded(case: Case, violation: Violation, points: Sequence[np.ndarray]) -> 
         return False
     if not np.isfinite(violation.value) and case.dtype == np.float64:
         return False  # else what overflowed may be a number in double precision
-    double = case.within(np.dtype(np.float64))
-    graph, precise = case.graph(), double.graph()
-    if [n.primitive for n in graph.nodes] != [n.primitive for n in precise.nodes]:
-        precise, double = graph, case
-    # All sets are computed again, of which one is wanted: other shapes would be compiled anew.
     chosen, *entry = violation.place
-    position = graph.targets.index(violation.ref)
+    case, points = case.only(chosen), [x[chosen : chosen + 1] for x in points]
+    double = case.within(np.dtype(np.float64))
+    traced, precise = case.traced(), double.traced()
+    if [n.primitive for n in traced.nodes] != [n.primitive for n in precise.nodes]:
+        precise, double = traced, case
+    position = _whole(traced).targets.index(violation.ref)
     pairs = zip(double.inputs, points, strict=True)
     points64 = [put_back(batch, x.astype(double.dtype)) for batch, x in pairs]
-    truth = values_at(double, points64)[precise.targets[position]]
-    truth = truth[(chosen, slice(None), *entry)].astype(float)
+    truth = values_at(double, precise, points64)[_whole(precise).targets[position]]
+    truth = truth[(0, slice(None), *entry)].astype(float)
 
-    def explained(graph: Graph, case: Case, points: Sequence[np.ndarray]) -> bool:
+    def explained(traced: Graph, case: Case, points: Sequence[np.ndarray]) -> bool:
+        graph = _whole(traced)
         bounds = bounded(graph, case, violation.method)
-        lower, upper = (float(x[violation.place]) for x in bounds[position])
+        lower, upper = (float(x[(0, *entry)]) for x in bounds[position])
         sizes = {
-            ref: np.fmax(*(np.nan_to_num(np.abs(x[chosen]), posinf=0) for x in box))
+            ref: np.fmax(*(np.nan_to_num(np.abs(x[0]), posinf=0) for x in box))
             for ref, box in zip(graph.targets, bounds, strict=True)
             if is_floating(graph.aval(ref))
         }
@@ -356,17 +358,17 @@ def _rounded(case: Case, violation: Violation, points: Sequence[np.ndarray]) -> 
         if outside <= 0:
             return True
         written = case.written()
-        outputs = zip(case.traced().outputs, written.outputs, strict=True)
+        outputs = zip(traced.outputs, written.outputs, strict=True)
         computed = [(written, own) for out, own in outputs if out == graph.targets[position]]
         return any(
-            outside <= spread_by_rounding(way, ref, own, violation.place, points, case.seed)
+            outside <= spread_by_rounding(way, ref, own, (0, *entry), points, case.seed)
             for way, ref, own in [
-                (graph, violation.ref, sizes),
+                (graph, graph.targets[position], sizes),
                 *((way, ref, {}) for way, ref in computed if isinstance(ref, Ref)),
             ]
         )
 
-    return explained(graph, case, points) and explained(precise, double, points64)
+    return explained(traced, case, points) and explained(precise, double, points64)
 
 
 def spread_by_rounding(
@@ -387,30 +389,31 @@ def spread_by_rounding(
     """
     rng = np.random.default_rng(seed)
 
-    def off(x: jax.Array | np.ndarray, units: int, size: np.ndarray | float = 0.0) -> jax.Array:
+    def off(x: np.ndarray, units: int, size: np.ndarray | float = 0.0) -> np.ndarray:
         info, sign = np.finfo(x.dtype), rng.choice([-1, 0, 1], x.shape)
         step = units * float(info.eps) * np.maximum(np.abs(x), size) + float(info.tiny)
-        return jnp.asarray(x + (sign * step).astype(x.dtype))
+        return x + (sign * step).astype(x.dtype)
 
     chosen, *entry = place
-    graph = graph.returning([ref])
-    base = np.asarray(_values(graph, points)[0])[(chosen, slice(None), *entry)]
-    inputs = [off(np.broadcast_to(x[chosen], (_TRIALS, *x.shape[1:])), 4) for x in points]
-    (found,) = _moved(graph, inputs, sizes, off)
-    moved = np.asarray(found)[(slice(None), slice(None), *entry)]
-    return float(np.nanmax(np.abs(moved.astype(float) - base.astype(float))))
+    graph, points = graph.returning([ref]), [x[chosen : chosen + 1] for x in points]
+    base = _at(_values(graph), points)[0][(0, slice(None), *entry)]
+    with np.errstate(all="ignore"):
+        inputs = [off(np.broadcast_to(x, (_TRIALS, *x.shape[1:])), 4) for x in points]
+        (found,) = _moved(graph, inputs, sizes, off)
+        moved = found[(slice(None), slice(None), *entry)]
+        return float(np.nanmax(np.abs(moved.astype(float) - base.astype(float))))
 
 
 def _moved(
     graph: Graph,
-    inputs: Sequence[jax.Array],
+    inputs: Sequence[np.ndarray],
     sizes: Mapping[Ref, np.ndarray],
-    off: Callable[..., jax.Array],
-) -> list[jax.Array]:
+    off: Callable[..., np.ndarray],
+) -> list[np.ndarray]:
     """The outputs of a graph all of whose values are off."""
     values, uses = dict(zip(graph.inputs, inputs, strict=True)), graph.uses()
 
-    def rounded(ref: Ref, x: jax.Array) -> jax.Array:
+    def rounded(ref: Ref, x: np.ndarray) -> np.ndarray:
         return off(x, oracles.ULPS, sizes.get(ref, 0.0)) if is_floating(x) else x
 
     for index in graph.live():
@@ -423,7 +426,7 @@ def _moved(
         elif steps := _steps(graph, node):
             results = _moved(steps, operands, {}, off)
         else:
-            results = list(_each(_each(node.__call__))(*operands))
+            results = _at(node.__call__, operands)
         for k, y in enumerate(results):
             values[Ref(index, k)] = rounded(Ref(index, k), y)
     return [values[ref] for ref in graph.targets]

@@ -4,11 +4,16 @@ A program is its text, so that a counter-example can be read and pasted. Its val
 kinds with one shape each, and every operation maps kinds to a kind; what is defined on a part of
 the numbers only is given arguments that stay inside by construction. A constant is
 `c(seed, *shape)`, numbers of either sign that both precisions represent.
+
+Operations are chosen by hashes of their text, never by their place in the table: a new template
+changes the programs that it is chosen for, and all other seeds keep their meaning.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
+import hashlib
 import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -22,6 +27,12 @@ SHAPES = {"s": (), "v": (3,), "m": (2, 3), "i": (1, 4, 3, 2)}
 """Scalars, vectors, matrices and images, by kind."""
 
 FILE = "<program>"
+
+
+def hashed(*key: Any) -> int:
+    """A number that looks random, and is the same in every process."""
+    digest = hashlib.blake2b("\n".join(map(str, key)).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +49,11 @@ class Operation:
     operands: str
     result: str
     template: str
+
+    @functools.cached_property
+    def number(self) -> int:
+        """By which it is chosen, a hash of all that it is."""
+        return hashed(self.operands, self.result, self.template)
 
 
 # For every kind.
@@ -511,8 +527,29 @@ def _operations() -> Iterator[Operation]:
 
 
 OPERATIONS = tuple(_operations())
-MATRICES = tuple(x for x in OPERATIONS if set(x.operands + x.result) == {"m"})
-"""Operations between matrices only: their programs share most of what is compiled."""
+
+# ---- choices -------------------------------------------------------------------------------
+
+HANDS = 128
+"""Into as many hands the operations are dealt, a few each."""
+
+
+def drawn(operations: Sequence[Operation], *key: Any) -> Operation:
+    """One of the operations: that of the smallest hash, in which the key is mixed."""
+    return min(operations, key=lambda x: hashed(*key, x.number))
+
+
+def wanted(seed: int, operations: Sequence[Operation] = OPERATIONS) -> Operation:
+    """The operation that the program of a seed is to have, among others.
+
+    Every operation belongs to a hand, by its hash. Seeds take the hands in turn, and of each hand
+    its operations in turn: all are met after as many rounds as the largest hand has operations. A
+    new operation changes its own hand only.
+    """
+    hand = [x for x in operations if x.number % HANDS == seed % HANDS]
+    if not hand:
+        return drawn(operations, seed)
+    return sorted(hand, key=lambda x: x.number)[seed // HANDS % len(hand)]
 
 
 # ---- programs ------------------------------------------------------------------------------
@@ -585,39 +622,26 @@ def pool(x: Any) -> Any:
 
 
 def random_program(
-    rng: np.random.Generator,
-    length: int,
-    operations: Sequence[Operation] = OPERATIONS,
-    wanted: int | None = None,
+    seed: int, rng: np.random.Generator, length: int, operations: Sequence[Operation] = OPERATIONS
 ) -> Program:
     """A program of some lines.
 
     Args:
-        rng: random numbers.
+        seed: of the choice of its operations, one of which is the wanted one.
+        rng: random numbers, for all else.
         length: how many lines.
         operations: to choose from.
-        wanted: the number of an operation that must be among them.
     """
-    first = operations[rng.integers(len(operations)) if wanted is None else wanted]
+    first = wanted(seed, operations)
     kinds = [*first.operands, *(first.operands[:1] if rng.uniform() < 0.3 else "")]
     lines = [Line(i, kind) for i, kind in enumerate(kinds)]
     place = int(rng.integers(length))
     for i in range(length):
-        operation = first if i == place else _possible(rng, lines, operations)
-        lines.append(_line(rng, operation, lines))
+        there = {line.kind for line in lines}
+        possible = [x for x in operations if there.issuperset(x.operands)]
+        lines.append(_line(rng, first if i == place else drawn(possible, seed, i), lines))
     read = {n for line in lines for n in line.reads}
     return Program(tuple(x for x in lines if x.text or x.number in read))
-
-
-def _possible(
-    rng: np.random.Generator, lines: Sequence[Line], operations: Sequence[Operation]
-) -> Operation:
-    """An operation whose operands there are."""
-    kinds = {line.kind for line in lines}
-    while True:
-        operation = operations[rng.integers(len(operations))]
-        if set(operation.operands) <= kinds:
-            return operation
 
 
 def _line(rng: np.random.Generator, operation: Operation, lines: Sequence[Line]) -> Line:
