@@ -28,6 +28,10 @@ SETS, POINTS, CLIMBS = 16, 16, 2
 _TRIALS = 16
 
 
+Pair = tuple[np.ndarray, np.ndarray]
+"""The lower and upper bounds of a value."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Case:
     """A program and sets of its inputs.
@@ -252,7 +256,7 @@ def sampled(graph: Graph, case: Case) -> list[np.ndarray]:
     return [np.concatenate(parts, 1) for parts in zip(*rounds, strict=True)]
 
 
-def bounded(graph: Graph, case: Case, method: str) -> list[tuple[np.ndarray, np.ndarray]]:
+def bounded(graph: Graph, case: Case, method: str) -> list[Pair]:
     """The bounds of all nodes over every set."""
     solve = jax.vmap(oracles.METHODS[method](graph))
     lower, upper = arithmetic.call(solve, *case.inputs)
@@ -304,7 +308,7 @@ def violations(case: Case, methods: Sequence[str] = tuple(oracles.METHODS)) -> l
                     lower[entry].item(),
                     upper[entry].item(),
                 )
-                rounded = _rounded(case, violation, points)
+                rounded = _rounded(case, traced, violation, bounds, points)
                 found.append(dataclasses.replace(violation, rounded=rounded))
                 break
     return found
@@ -319,7 +323,13 @@ def _check_constants(traced: Graph, values: Mapping[Ref | int, np.ndarray]) -> N
             assert not outside.any(), f"output {number} is not constantly {out}"
 
 
-def _rounded(case: Case, violation: Violation, points: Sequence[np.ndarray]) -> bool:
+def _rounded(
+    case: Case,
+    traced: Graph,
+    violation: Violation,
+    bounds: Sequence[Pair],
+    points: Sequence[np.ndarray],
+) -> bool:
     """Whether a violation is rounding, and nothing else.
 
     The true values are those in double precision. They may be outside of the bounds by no more
@@ -334,20 +344,24 @@ def _rounded(case: Case, violation: Violation, points: Sequence[np.ndarray]) -> 
     if not np.isfinite(violation.value) and case.dtype == np.float64:
         return False  # else what overflowed may be a number in double precision
     chosen, *entry = violation.place
-    case, points = case.only(chosen), [x[chosen : chosen + 1] for x in points]
-    double = case.within(np.dtype(np.float64))
-    traced, precise = case.traced(), double.traced()
-    if [n.primitive for n in traced.nodes] != [n.primitive for n in precise.nodes]:
-        precise, double = traced, case
+    one = slice(chosen, chosen + 1)
+    case, points = case.only(chosen), [x[one] for x in points]
+    double, precise = case, traced
+    if case.dtype != np.float64:
+        double = case.within(np.dtype(np.float64))
+        precise = double.traced()
+        if [n.primitive for n in traced.nodes] != [n.primitive for n in precise.nodes]:
+            double, precise = case, traced
     position = _whole(traced).targets.index(violation.ref)
     pairs = zip(double.inputs, points, strict=True)
     points64 = [put_back(batch, x.astype(double.dtype)) for batch, x in pairs]
     truth = values_at(double, precise, points64)[_whole(precise).targets[position]]
     truth = truth[(0, slice(None), *entry)].astype(float)
 
-    def explained(traced: Graph, case: Case, points: Sequence[np.ndarray]) -> bool:
+    def explained(
+        traced: Graph, case: Case, bounds: Sequence[Pair], points: Sequence[np.ndarray]
+    ) -> bool:
         graph = _whole(traced)
-        bounds = bounded(graph, case, violation.method)
         lower, upper = (float(x[(0, *entry)]) for x in bounds[position])
         sizes = {
             ref: np.fmax(*(np.nan_to_num(np.abs(x[0]), posinf=0) for x in box))
@@ -368,7 +382,12 @@ def _rounded(case: Case, violation: Violation, points: Sequence[np.ndarray]) -> 
             ]
         )
 
-    return explained(traced, case, points) and explained(precise, double, points64)
+    own = [(lower[one], upper[one]) for lower, upper in bounds]
+    if not explained(traced, case, own, points):
+        return False
+    if double is case:
+        return True
+    return explained(precise, double, bounded(_whole(precise), double, violation.method), points64)
 
 
 def spread_by_rounding(
