@@ -17,7 +17,7 @@ from collections.abc import Iterator
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
 # Seeds after which a process ends, and gives back what it has collected.
-_SEEDS = 300
+_SEEDS = 100
 # What a day has at least for itself.
 _A_DAY = 10**5
 
