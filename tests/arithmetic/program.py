@@ -62,7 +62,7 @@ def _run(jaxpr: Jaxpr, consts: Sequence[Any], args: Sequence[Any]) -> Values:
     return [read(x) for x in jaxpr.outvars]
 
 
-@functools.lru_cache(4096)
+@functools.lru_cache(1024)
 def _live(jaxpr: Jaxpr) -> list[Any]:
     """The equations that some result depends on."""
     wanted = {id(x) for x in jaxpr.outvars}
