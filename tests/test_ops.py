@@ -127,6 +127,7 @@ PRODUCTS = [
     case("outer", lambda x: jnp.outer(c(2), x), (3,)),
     case("kron", lambda x: jnp.kron(x, c(2, 2)), (2, 2)),
     case("tensordot", lambda x: jnp.tensordot(c(2, 3, 2), x, ((1, 0), (0, 1))), (3, 2)),
+    case("tensordot turned", lambda x: jnp.tensordot(c(2, 3, 2), x, ((1, 2), (1, 0))), (2, 3)),
     case("einsum ab,bc", lambda x: jnp.einsum("ab,bc->ca", x, c(3, 2)), (2, 3)),
     case("einsum right", lambda x: jnp.einsum("ab,bc->ac", c(2, 3), x), (3, 2)),
     case("einsum batch", lambda x: jnp.einsum("nab,nb->na", c(2, 3, 2), x), (2, 2)),
@@ -202,6 +203,7 @@ MOVEMENT = [
     case("mask", lambda x: x[MASK] - x.at[:, MASK[0]].set(1.0).sum(), (2, 3)),
     case("at add", lambda x, y: x.at[np.array([1, 1, 0])].add(y), (3,), (3,)),
     case("at add into", lambda y: jnp.zeros(3).at[np.array([1, 1, 0])].add(y), (3,)),
+    case("at subtract", lambda x, y: x.at[np.array([1, 1, 0])].subtract(y), (3,), (3,)),
     case("segment_sum", lambda x: jax.ops.segment_sum(x, np.array([0, 0, 1]), 2), (3,)),
     case("pad constant", lambda x: jnp.pad(x, ((1, 0), (0, 2)), constant_values=3.0), (2, 2)),
     case("pad edge", lambda x: jnp.pad(x, 2, mode="edge"), (3,)),
@@ -451,6 +453,11 @@ def hidden(activation: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return lambda x: activation(x @ c(3, 4) - 0.2) @ c(4, 2)
 
 
+def normalised(d: Any) -> Any:
+    """A vector divided by its norm."""
+    return d * lax.rsqrt(jnp.mean(d**2) + 1e-3)
+
+
 W = c(3, 4)
 ORDERS = lax.lt_to_p, lax.le_to_p, lax.eq_to_p
 KNOTS = np.array([-1.0, -0.2, 0.3, 0.3, 1.0])
@@ -588,6 +595,13 @@ NONLINEAR = [
     case("atan2 above", lambda y, x: jnp.arctan2(jnp.exp(y), x), (4,), (4,)),
     case("atan2 anywhere", lambda y, x: jnp.arctan2(y, x), (12,), (12,)),
     case("atan2 of a constant", lambda x: jnp.arctan2(c(8), x) - jnp.arctan2(x, c(8)), (8,)),
+    case("products of negatives", lambda x, y: ((-x) * (-y), (-x) * (2 * y)), (3,), (3,)),
+    case("no variance", lambda x: (x**2).sum() / 2 - (x.sum() / 2) ** 2, (3,)),
+    case("normalised, not centred", lambda x: normalised(x - x.sum() / 4), (2,)),
+    case("normalised", lambda x: normalised(x - x.sum() / 3), (3,)),
+    case("truth values", lambda x: (~(x > 0), (x > 0) ^ (x < 1), (x > 1) | (x < 0)), (9,)),
+    case("rounded", lambda x: x.astype(jnp.bfloat16).astype(x.dtype) - x, (9,)),
+    case("rounded digits", lambda x: lax.reduce_precision(x, 5, 10) - x, (9,)),
     case("at multiply", lambda x, y: x.at[np.array([2, 0, 2, 2])].mul(y), (4,), (4,)),
     case("at multiply known", lambda x: x.at[1:, np.array([0, 0])].mul(c(2, 2)), (3, 2)),
     case("at multiply into", lambda y: jnp.asarray(c(3)).at[np.array([-1, 7])].mul(y), (2,)),

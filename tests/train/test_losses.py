@@ -435,3 +435,9 @@ def test_gradients_are_finite_at_the_edges(loss: Any) -> None:
     gradient = arithmetic.jit(mean)
     for eps in (0.0, 1e-12, 50.0):
         assert all(np.all(np.isfinite(g)) for g in jax.tree.leaves(gradient(own.params, eps)))
+
+
+def test_what_is_not_surely_ahead_is_not_verified():
+    upper = jnp.array([[3.0, -1, -2], [-1, 0, -1], [-1, -1, jnp.nan], [-jnp.inf, 0, jnp.inf]])
+    found = train.verified(upper, jnp.array([0, 2, 1, 1]))
+    np.testing.assert_array_equal(found, [True, False, False, False])
