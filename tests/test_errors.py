@@ -530,6 +530,14 @@ def test_overflow_in_float32(method: Any) -> None:
             assert np.all(values - room <= np.asarray(upper, np.float64)), (name, index)
 
 
+@every_method
+def test_what_overflows_promises_nothing(method: Any) -> None:
+    """Numbers that are too large are computed as infinity, and are not infinite."""
+    box = Box(jnp.asarray(3e38, jnp.float32), jnp.asarray(3.1e38, jnp.float32))
+    for limits in zip(*method(lambda x: (4 * x, 4 * x - x, -4 * x, x - 4 * x))(box), strict=True):
+        np.testing.assert_array_equal(limits, (-np.inf, np.inf))
+
+
 def test_no_message_is_empty_of_advice() -> None:
     """Every error is a LirpaError and a usual Python error as well."""
     for error, base in [
