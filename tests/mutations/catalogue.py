@@ -430,8 +430,8 @@ GRAPHS = [
         "_graph/control.py",
         "if loop.reverse else range(loop.length):",
         "if loop.reverse else range(max(1, loop.length - 1)):",
-        "test_control.py::test_loops_are_sound[recurrent]",
-        "test_control.py::test_a_loop_is_written_out[recurrent]",
+        "test_control.py::test_a_loop_is_written_out[layers]",
+        "test_control.py::test_loops_are_sound[layers]",
     ),
     mutation(
         "what a reversed scan wrote is in the order of trips",
