@@ -445,8 +445,8 @@ GRAPHS = [
         "_graph/control.py",
         "return builder.apply(lax.select_n, source, which, *cases)[0]",
         "return builder.apply(lax.select_n, source, which, *cases[::-1])[0]",
-        "test_control.py::test_a_traced_branch_is_selected[ibp]",
-        "test_control.py::test_selected_branches_are_sound",
+        "test_control.py::test_bounds_of_a_perturbed_predicate",
+        "test_control.py::test_only_what_is_perturbed_is_selected_in_the_graph",
     ),
     mutation(
         "a loop that is whole runs forwards",
