@@ -43,6 +43,7 @@ class Node:
         bind: evaluates the node on the values of all operands, as a tuple of outputs.
         outputs: shape and dtype of each output.
         source: the user's line and scopes, for messages and names.
+        unknown: why nobody knows what it computes, whatever the primitive's name; else empty.
     """
 
     primitive: str
@@ -51,6 +52,7 @@ class Node:
     bind: Callable[..., tuple[Array, ...]]
     outputs: tuple[Shaped, ...]
     source: Source
+    unknown: str = ""
 
     @property
     def positions(self) -> tuple[int, ...]:

@@ -18,10 +18,12 @@ from types import CodeType
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import Literal, Primitive
 from jax.extend.core import primitives as jax_primitives
 
+from jaxlirpa._graph.parameters import unread
 from jaxlirpa._graph.source import Source
 from jaxlirpa._typing import Array, PyTree, Shaped
 
@@ -37,6 +39,10 @@ CALLS = {
     "custom_vjp_call": "call_jaxpr",
     "custom_vmap_call": "call",
 }
+# Primitives of JAX that not every release makes public.
+_NOT_PUBLIC = frozenset(
+    {"call", "closed_call", "custom_vmap_call", "eval_jaxpr", "pvary", "reshard"}
+)
 # Packages none of whose lines is the one that a user wants to read.
 _LIBRARIES = ("jax", "jaxlib", "numpy", "scipy", "flax", "haiku", "equinox", "optax", "einops")
 _OWN = Path(__file__).parent.parent
@@ -125,6 +131,7 @@ class Equation:
         bind: evaluates the equation, as a tuple of outputs.
         effects: names of its side effects.
         source: the user's line, and the scopes within the program.
+        unknown: why nobody knows what it computes, whatever the primitive's name; else empty.
     """
 
     primitive: str
@@ -140,6 +147,7 @@ class Equation:
     bind: Callable[..., tuple[Array, ...]]
     effects: tuple[str, ...]
     source: Source
+    unknown: str
 
     @property
     def programs(self) -> tuple[Program, ...]:
@@ -201,22 +209,52 @@ def _program(closed: Any) -> Program:
 
 
 def sole_primitive(jaxpr: Any) -> str | None:
-    """The primitive that a jaxpr applies to its inputs, in any order, if that is all it does."""
+    """The primitive that a jaxpr applies to its inputs, if that is all it does.
+
+    They may come in any order, but for a difference.
+    """
     code = _program(jaxpr)
-    if len(code.equations) != 1:
+    if len(code.equations) != 1 or code.equations[0].unknown:
         return None
     (equation,) = code.equations
     if not all(isinstance(a, Variable) for a in (*equation.operands, *code.outputs)):
         return None
     alone = {*equation.operands} == {*code.inputs} and equation.outputs == code.outputs
-    return equation.primitive if alone else None
+    swapped = equation.primitive == "sub" and equation.operands != code.inputs
+    return equation.primitive if alone and not swapped else None
+
+
+def function_of_first(jaxpr: Any, consts: Sequence[Any]) -> Callable[[Array], Array] | None:
+    """The function that a jaxpr of several inputs is of the first, if it reads no other."""
+    if consts:
+        return None
+    code = _program(jaxpr)
+    first, *others = code.inputs
+    atoms = [*code.outputs, *(a for equation in code.equations for a in equation.operands)]
+    if any(isinstance(atom, Variable) and atom in others for atom in atoms):
+        return None
+
+    def function(x: Array) -> Array:
+        values: dict[Variable, Any] = {first: x, **dict(code.constants)}
+
+        def read(atom: Variable | Constant) -> Array:
+            return jnp.asarray(atom.value) if isinstance(atom, Constant) else values[atom]
+
+        for equation in code.equations:
+            results = equation.bind(*map(read, equation.operands))
+            values.update(zip(equation.outputs, results, strict=True))
+        (result,) = map(read, code.outputs)
+        return result
+
+    return function
 
 
 def _equation(
     eqn: Any, atom: Callable[[Any], Variable | Constant], variable: Callable[[Any], Variable]
 ) -> Equation:
-    primitive, params = eqn.primitive.name, _precise(eqn.params)
-    body = params.get(CALLS[primitive]) if primitive in CALLS else None
+    primitive, params = eqn.primitive.name, _as_computed(eqn.primitive.name, eqn.params)
+    unknown = _unknown(eqn.primitive, params)
+    body = params.get(CALLS[primitive]) if primitive in CALLS and not unknown else None
     return Equation(
         primitive=primitive,
         identity=eqn.primitive,
@@ -226,12 +264,25 @@ def _equation(
         avals=tuple(_shaped(v.aval) for v in eqn.outvars),
         params=params,
         body=None if body is None else _program(body),
-        control=_control(primitive, params),
+        control=None if unknown else _control(primitive, params),
         name=str(params.get("name", "")),
         bind=_binder(eqn.primitive, params),
         effects=tuple(sorted(type(e).__name__ for e in eqn.effects)),
         source=_source(eqn.source_info),
+        unknown=unknown,
     )
+
+
+def _unknown(primitive: Any, params: Mapping[str, Any]) -> str:
+    """Why a primitive is none of JAX's that records and rules may stand for; else empty."""
+    name = primitive.name
+    own = public_primitives().get(name)
+    if own is None and name not in _NOT_PUBLIC:
+        return "it is not known to jaxlirpa"
+    if own is not None and own is not primitive:
+        return "it is not JAX's own primitive of that name"
+    parameter = unread(name, params)
+    return f"its parameter `{parameter}` is not known to jaxlirpa" if parameter else ""
 
 
 def _control(primitive: str, params: Mapping[str, Any]) -> Scan | While | Branches | None:
@@ -255,7 +306,8 @@ def scan_counts(params: Mapping[str, Any]) -> tuple[int, int]:
     return constants, carries
 
 
-def public_primitives() -> dict[str, Any]:
+@functools.cache
+def public_primitives() -> Mapping[str, Any]:
     """The primitives that JAX makes public, by name."""
     modules = (jax.lax, jax.lax.linalg, jax_primitives)
     found = (getattr(module, name) for module in modules for name in dir(module))
@@ -281,11 +333,19 @@ def _shaped(aval: Any) -> Shaped:
     return jax.ShapeDtypeStruct(aval.shape, aval.dtype, weak_type=weak)
 
 
-def _precise(params: Mapping[str, Any]) -> dict[str, Any]:
-    """The parameters with every product at the highest precision, whatever its author asked."""
-    if "precision" not in params:
-        return dict(params)
-    return {**params, "precision": (jax.lax.Precision.HIGHEST, jax.lax.Precision.HIGHEST)}
+def _as_computed(primitive: str, params: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters with every product at the highest precision, whatever its author asked.
+
+    And where indices are promised to be in bounds, with what is computed where they are not; what
+    JAX does instead in derivatives and transposes would not fit to that.
+    """
+    found = dict(params)
+    if "precision" in params:
+        found["precision"] = (jax.lax.Precision.HIGHEST, jax.lax.Precision.HIGHEST)
+    mode = jax.lax.GatherScatterMode
+    if params.get("mode") is mode.PROMISE_IN_BOUNDS:
+        found["mode"] = mode.CLIP if primitive == "gather" else mode.FILL_OR_DROP
+    return found
 
 
 def _binder(primitive: Any, params: dict[str, Any]) -> Callable[..., tuple[Array, ...]]:

@@ -81,7 +81,7 @@ def same(a: Program, b: Program) -> bool:
 
 
 def _same_equations(a: Equation, b: Equation) -> bool:
-    if (a.primitive, a.outputs, a.avals) != (b.primitive, b.outputs, b.avals):
+    if (a.identity, a.outputs, a.avals) != (b.identity, b.outputs, b.avals):
         return False
     if len(a.operands) != len(b.operands):
         return False

@@ -310,6 +310,8 @@ class Builder:
             raise _effect(equation, source)
         if not any(isinstance(x, Ref) for x in operands):
             return _evaluate(equation, operands)
+        if equation.unknown and equation.identity not in self.names:
+            return self.unknown(equation, operands, source)
         if equation.primitive in _IDENTITIES:
             return operands
         if equation.primitive == "name":
@@ -335,6 +337,13 @@ class Builder:
             equation.avals,
             source,
         )
+
+    def unknown(
+        self, equation: Equation, operands: tuple[Value, ...], source: Source
+    ) -> list[Value]:
+        """Appends what nobody knows, as it is: it is refused where an output depends on it."""
+        parts = equation.primitive, operands, equation.params, equation.bind, equation.avals
+        return self.kept(Node(*parts, source, equation.unknown))
 
     def spread(self, operand: Value, shape: tuple[int, ...], aval: Shaped, source: Source) -> Value:
         """A perturbed scalar as an array, so that its coefficients have the shape of the output."""

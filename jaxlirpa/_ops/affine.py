@@ -5,6 +5,7 @@ from __future__ import annotations
 import jax.numpy as jnp
 
 from jaxlirpa._graph.graph import Graph, Node
+from jaxlirpa._graph.jaxpr import sole_primitive
 from jaxlirpa._ops import axes
 from jaxlirpa._ops.families import Affine, Bilinear, Record
 
@@ -20,6 +21,13 @@ def _narrowing(graph: Graph, node: Node) -> str | None:
     if jnp.finfo(target).nmant < jnp.finfo(source).nmant:
         return f"converting {source} to {target} rounds; compute in one precision throughout"
     return None
+
+
+def _another(graph: Graph, node: Node) -> str | None:
+    """Updates may be combined with entries by any function."""
+    del graph
+    own = sole_primitive(node.params["update_jaxpr"]) == node.primitive.removeprefix("scatter-")
+    return None if own else "the function in its parameters is not its own"
 
 
 RECORDS: dict[str, Record] = {
@@ -38,7 +46,11 @@ RECORDS: dict[str, Record] = {
     "neg": Affine((-1,), mixes=False),
     "reduce_sum": Affine((+1,), mixes=True, along=axes.reduced),
     "reduce_window_sum": Affine((+1,), mixes=True, along=axes.pooled),
-    "scatter-add": Affine((+1, 0, +1), mixes=True, along=axes.scattered, operands=(0, 2)),
-    "scatter-sub": Affine((+1, 0, -1), mixes=True, along=axes.scattered, operands=(0, 2)),
+    "scatter-add": Affine(
+        (+1, 0, +1), mixes=True, along=axes.scattered, operands=(0, 2), objection=_another
+    ),
+    "scatter-sub": Affine(
+        (+1, 0, -1), mixes=True, along=axes.scattered, operands=(0, 2), objection=_another
+    ),
     "sub": Affine((+1, -1), mixes=False),
 }

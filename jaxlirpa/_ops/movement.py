@@ -10,9 +10,14 @@ from jaxlirpa._ops import axes
 from jaxlirpa._ops.families import Move, Record
 
 
-def _unique(graph: Graph, node: Node) -> str | None:
-    """Entries that are known to be written once each are said so by a rule."""
+def _overwrites(graph: Graph, node: Node) -> str | None:
+    """What a rule has not seen to: it says of known entries that they are written once each."""
     del graph
+    if node.params["update_jaxpr"] is not None:
+        return (
+            "a function is applied only at indices that are known while the outer function is "
+            "traced; write `x.at[i].set(f(x[i]))`"
+        )
     if node.params["unique_indices"]:
         return None
     twice = "entries that are written twice end in no particular order; to add up, use `.at[].add`"
@@ -34,7 +39,7 @@ RECORDS: dict[str, Record] = {
     "pad": Move(repeats=True, along=axes.padded),
     "reshape": Move(along=axes.reshaped, operands=(0,)),
     "rev": Move(along=axes.unless_in("dimensions")),
-    "scatter": Move(along=axes.scattered, operands=(0, 2), objection=_unique),
+    "scatter": Move(along=axes.scattered, operands=(0, 2), objection=_overwrites),
     "select_n": Move(along=axes.stays, operands=range(1, sys.maxsize)),
     "slice": Move(along=axes.stays),
     "split": Move(along=axes.unless_in("axis")),

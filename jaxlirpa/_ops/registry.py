@@ -42,7 +42,9 @@ def check(graph: Graph) -> None:
 def _objection(graph: Graph, node: Node) -> str | None:
     """Why a node cannot be bounded, or None."""
     if node.primitive not in RECORDS and not declared.is_declared(node.primitive):
-        return UNSUPPORTED.get(node.primitive, "it is not known to jaxlirpa")
+        return UNSUPPORTED.get(node.primitive, node.unknown or "there is no rule for it yet")
+    if node.unknown:
+        return node.unknown
     if any(jnp.issubdtype(aval.dtype, jnp.complexfloating) for aval in node.outputs):
         return COMPLEX
     found = record(node)

@@ -42,7 +42,8 @@ _BY_REASON: dict[str, str] = {
     _CALLBACK: "pure_callback io_callback debug_callback debug_print",
     "its divisor is perturbed, or it acts on integers": "rem",
     "its function is none of add, mul, max, min, and, or of one array": "reduce reduce_window",
-    "its values must be real numbers, and its indices known while the function is traced": """
+    "its values must be real numbers, its function its own, and its indices known while the "
+    "function is traced": """
         scatter-max scatter-min scatter-mul
         """,
     "a window that lies in the padding alone has no largest entry": """

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+from jax import lax
 
 from arithmetic.arrays import along, least, most
 
@@ -117,11 +118,17 @@ def _overwrite(out: Array, places: tuple[Array, ...], update: Array) -> None:
     out[places] = update
 
 
+def _dropping(mode: Any) -> Any:
+    """What becomes of updates that are promised to be inside, and are not: they are dropped."""
+    modes = lax.GatherScatterMode
+    return modes.FILL_OR_DROP if mode is modes.PROMISE_IN_BOUNDS else mode
+
+
 def _scatter(fn: Callable[..., None]) -> Rule:
     def rule(args: list[Array], params: Any, aval: Any) -> Any:
         x, indices, update = args
         body = params["update_jaxpr"]
-        if fn is _overwrite and body is not None and body.eqns:
+        if fn is _overwrite and body is not None:
             return NotImplemented  # a function is applied instead
         numbers = params["dimension_numbers"]
         gone = {*numbers.inserted_window_dims, *numbers.operand_batching_dims}
@@ -131,7 +138,7 @@ def _scatter(fn: Callable[..., None]) -> Rule:
             *(x.shape, [update.shape[window[i]] if i in window else 1 for i in range(x.ndim)]),
             *(indices, numbers.scatter_dims_to_operand_dims),
             (numbers.operand_batching_dims, numbers.scatter_indices_batching_dims),
-            *(window, update.ndim, params["mode"]),
+            *(window, update.ndim, _dropping(params["mode"])),
         )
         out = x.copy()
         inside = np.broadcast_to(inside, update.shape)

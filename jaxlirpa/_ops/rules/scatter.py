@@ -1,4 +1,4 @@
-"""Updates that are written into an array, multiplied into it, or compared with its entries.
+"""Updates that are written into an array, combined with its entries, or apply a function.
 
 Where the indices are known, so is the entry that every update meets. Updates that meet different
 entries may be written in any order. Of those that meet one entry the first is put into the first
@@ -9,6 +9,7 @@ whole, entry by entry.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -16,10 +17,12 @@ import numpy as np
 from jax import lax
 
 from jaxlirpa._graph.graph import Node, Ref, Value
-from jaxlirpa._graph.jaxpr import is_traced
+from jaxlirpa._graph.jaxpr import function_of_first, is_traced, sole_primitive
 from jaxlirpa._graph.trace import Builder, Rule
 from jaxlirpa._ops.rules.extrema import largest
 from jaxlirpa._typing import Array
+
+Index: TypeAlias = tuple[slice | np.ndarray, ...]
 
 # The entries of larger arrays cannot all be numbered in single precision.
 _MOST = 2**24
@@ -88,9 +91,14 @@ def _written(build: Builder, node: Node) -> Sequence[Value] | None:
     return build.apply(written, node.source, *node.operands)
 
 
+def _is_own(node: Node) -> bool:
+    """Whether the function that a node combines two values by is that of its name."""
+    return sole_primitive(node.params["update_jaxpr"]) == node.primitive.removeprefix("scatter-")
+
+
 def _multiplied(build: Builder, node: Node) -> Sequence[Value] | None:
     """The product of every entry and the updates that meet it, at known indices."""
-    found = _beside(build, node, 1.0)
+    found = _beside(build, node, 1.0) if _is_own(node) else None
     if found is None:
         return None
     result = node.operands[0]
@@ -101,6 +109,10 @@ def _multiplied(build: Builder, node: Node) -> Sequence[Value] | None:
 
 def _largest(build: Builder, node: Node) -> Sequence[Value] | None:
     """The largest of every entry and the updates that meet it, at known indices."""
+    return _largest_beside(build, node) if _is_own(node) else None
+
+
+def _largest_beside(build: Builder, node: Node) -> Sequence[Value] | None:
     found = _beside(build, node, 0.0)
     if found is None:
         return None
@@ -120,16 +132,46 @@ def _largest(build: Builder, node: Node) -> Sequence[Value] | None:
 
 def _smallest(build: Builder, node: Node) -> Sequence[Value] | None:
     """As the largest, of what is negated."""
+    if not _is_own(node):
+        return None
     x, indices, updates = node.operands
     x, updates = (build.apply(jnp.negative, node.source, v)[0] for v in (x, updates))
     operands = (x, indices, updates)
     negated = Node("scatter-max", operands, node.params, node.bind, node.outputs, node.source)
-    found = _largest(build, negated)
+    found = _largest_beside(build, negated)
     return None if found is None else build.apply(jnp.negative, node.source, *found)
 
 
+def _applied(build: Builder, node: Node) -> Sequence[Value] | None:
+    """A function of the entries at known indices, applied as often as they are repeated."""
+    jaxpr, consts, (aval,) = (
+        *(node.params[f"update_{x}"] for x in ("jaxpr", "consts")),
+        node.outputs,
+    )
+    function = None if jaxpr is None else function_of_first(jaxpr, consts)
+    met = None if function is None else _met(build, node)
+    if function is None or met is None:
+        return None
+    result = node.operands[0]
+    for mask in _layers(met, np.prod(aval.shape, dtype=int))[1]:
+        place = _index(mask.reshape(aval.shape))
+
+        def apply(x: Array, place: Index = place) -> Array:
+            return x.at[place].set(jnp.vectorize(function)(x[place]), unique_indices=True)
+
+        (result,) = build.apply(apply, node.source, result)
+    return [result]
+
+
+def _index(mask: np.ndarray) -> Index:
+    """An index of where a mask is true: along axes where nothing changes, a whole slice."""
+    whole = [bool((mask == mask.take([0], axis)).all()) for axis in range(mask.ndim)]
+    places = iter(np.nonzero(np.atleast_1d(mask[tuple(0 if w else slice(None) for w in whole)])))
+    return tuple(slice(None) if w else next(places) for w in whole)
+
+
 RULES: dict[str, tuple[Rule, ...]] = {
-    "scatter": (_written,),
+    "scatter": (_applied, _written),
     "scatter-max": (_largest,),
     "scatter-min": (_smallest,),
     "scatter-mul": (_multiplied,),
