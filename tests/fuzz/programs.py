@@ -309,6 +309,17 @@ SIGNATURES = {
         {x}[jnp.argmin({x}, 0)[:2]] * {k}
         jax.nn.one_hot(jnp.argmax({x}, 1), 3, dtype={x}.dtype) * {x}
         {x}.at[np.array([0, 0, 1])].multiply({k}[0])
+        {x}.at[np.array([1, 7])].get(mode="clip")
+        {x}.at[:, np.array([2, 9, 0])].get(mode="fill", fill_value={a})
+        {x}.at[:, 2].divide({p})
+        {x}.at[np.array([1, 1])].divide({p} + jnp.abs({k}))
+        {x}.at[0].power(2.0)
+        {x}.at[1, np.array([0, 2])].power(3)
+        {x}.at[0].apply(jnp.sin)
+        {x}.at[:, ::2].apply(lambda t: jnp.tanh(t) - {a} * t)
+        {x}.at[np.array([1, 0, 1]), np.array([0, 2, 0])].apply(lambda t: {p} - t / 2)
+        {x}.at[{k} > 0].apply(jnp.square)
+        {x}.at[np.array([1, 8])].apply(jax.nn.relu, mode="drop")
         jnp.asarray({k}).at[np.array([0, 0])].max({x})
         lax.reduce({x}, {x}[0, 0], lax.min, (1,))[:, None] * {k}
         lax.reduce({x}, {x}.dtype.type(1), lambda p, q: q * p, (0,)) + {x}
@@ -365,6 +376,8 @@ SIGNATURES = {
         jax.nn.logsumexp(jnp.stack([{x}, {y}]), 0)
         {x}.at[:, :2].add({y}[:, 1:])
         {x}.at[1].set({y}[0])
+        {x}.at[0].divide({p} + jnp.square({y}[1]))
+        {x}.at[np.array([0, 1, 0])].apply(jax.nn.softplus) * {y}
         {x}.at[np.array([1, 0, 1])].multiply(jnp.stack([*{y}, {y}[0] + {x}[1]]))
         {x}.at[np.array([1, 1])].max({y})
         {x}.at[:, np.array([2, 7])].min({y}[:, :2])
@@ -386,6 +399,7 @@ SIGNATURES = {
         jnp.linalg.norm({x}, axis=0)
         c({n}, 2) @ {x}
         {x}[1]
+        {x}.at[1].get()
         {x}.T[:, 0] * {x}[1]
         jnp.sum(jax.nn.softmax({x}) * {x}, 0)
         jnp.any({x} > {a}, 0).astype({x}.dtype)
