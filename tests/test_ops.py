@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -25,15 +24,6 @@ from jaxlirpa._relax.piecewise import Clip
 
 Shape = tuple[int, ...]
 Methods = Callable[[int], dict[str, oracles.Transform]]
-_finished = itertools.count(1)
-
-
-@pytest.fixture(autouse=True)
-def bounded_memory() -> Iterator[None]:
-    """Drops compiled operations now and then, which in sum take gigabytes."""
-    yield
-    if next(_finished) % 50 == 0:
-        jax.clear_caches()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -235,7 +235,6 @@ REFUSED: dict[str, tuple[Callable[[Any], Any], str]] = {
     ),
     "sort": (lambda x: lax.sort((x, -x), num_keys=2), "sorting several arrays"),
     "approx_top_k": (lambda x: lax.approx_max_k(x, 2)[0], "no rule"),
-    "argmax": (lambda x: lax.argmax(x, 0, np.int32), "an index"),
     "custom_linear_solve": (
         lambda x: lax.custom_linear_solve(lambda v: 2 * v, x, lambda _, b: b / 2),
         "factorisation",

@@ -16,6 +16,7 @@ _WINDOWS = "window_dimensions window_strides padding base_dilation window_dilati
 # Dots stand for whatever says how something is compiled or where it lives: anything but functions.
 _PRIMITIVES: Mapping[str, str] = {
     "axes": "reduce_and reduce_max reduce_min reduce_or reduce_prod reduce_sum",
+    "axes index_dtype": "argmax argmin",
     "axis": "stack unstack",
     "axis is_stable k": "top_k",
     "axis reverse": "cumlogsumexp cummax cummin cumprod cumsum",

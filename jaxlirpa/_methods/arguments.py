@@ -82,9 +82,9 @@ def arguments(
     eps = None if signature.has_own_radius(fn) else named.pop(signature.RADIUS, None)
     _check_names(fn, args, named)
     given = any(map(is_set, jax.tree.leaves(args, is_leaf=is_set)))
+    _check_count(fn, args, named, given, eps, argnums)
     if given and argnums is not None:
         raise ArgumentError("argnums says what eps perturbs, but an argument already is a set.")
-    _check_count(fn, args, named, given, eps, argnums)
     if not given and eps is None:
         *args, eps = args
     names = signature.names(fn, len(args))

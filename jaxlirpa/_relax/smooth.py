@@ -81,6 +81,8 @@ class Smooth:
             Slope and offset; the slope is zero and the offset minus infinity where there is none.
         """
         far = functools.reduce(maximum, [jnp.abs(p.x) for p in points])
+        # Below the normal numbers a slope has few digits, if any: its error is not relative.
+        slope = jnp.where(jnp.abs(slope) < jnp.finfo(far.dtype).tiny, 0, slope)
         # A point too high for the line to reach may as well be a little lower. What could still
         # overflow is sorted out beforehand, by products alone: a sum of products may be rounded
         # differently wherever the compiler repeats it, and so decide differently.

@@ -6,7 +6,7 @@ back; `python -m tests.fuzz` goes where no test has been.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -45,13 +45,6 @@ def check(
         outcome = run(seed, dtype, methods=methods(seed))
         assert outcome.verdict in ("held", "rounded"), outcome.report
     record_property("programs", seed + 1)
-
-
-@pytest.fixture(autouse=True)
-def bounded_memory() -> Iterator[None]:
-    """Drops what was traced, which in sum takes gigabytes."""
-    yield
-    jax.clear_caches()
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)

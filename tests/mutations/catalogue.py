@@ -196,8 +196,8 @@ RECORDS = [
     mutation(
         "an update that is subtracted is added",
         "_ops/affine.py",
-        '"scatter-sub": Affine((+1, 0, -1)',
-        '"scatter-sub": Affine((+1, 0, +1)',
+        "(+1, 0, -1), mixes=True, along=axes.scattered",
+        "(+1, 0, +1), mixes=True, along=axes.scattered",
         "test_ops.py::test_affine[at subtract-in turn]",
     ),
     mutation(
@@ -421,8 +421,8 @@ GRAPHS = [
     mutation(
         "a name alone makes a function",
         "_graph/recognise.py",
-        "bodies[0] and same(bodies[0], equation.body) else None",
-        "bodies[0] else None",
+        "bodies[0] is not None and same(bodies[0], body)",
+        "bodies[0] is not None",
         "test_recognise.py::test_an_impostor_is_entered",
     ),
     mutation(
