@@ -19,6 +19,7 @@ from jaxlirpa._methods.crown import crown, crown_ibp
 from jaxlirpa._methods.forward import forward_crown
 from jaxlirpa._methods.ibp import ibp
 from jaxlirpa._methods.intermediate import intermediate_bounds
+from jaxlirpa._methods.saved import IntermediateBounds
 from jaxlirpa._typing import Bounds, LinearBounds
 from jaxlirpa.sets import Box, JointBall, LpBall
 
@@ -31,6 +32,7 @@ __all__ = [
     "EffectError",
     "ExpensiveJointCallWarning",
     "ExtensionError",
+    "IntermediateBounds",
     "JointBall",
     "LinearBounds",
     "LirpaError",

@@ -56,7 +56,7 @@ def batch(method: Callable[..., Any], weights: Any, x: jax.Array) -> Any:
 def rows(mesh: Mesh, weights: Any, x: jax.Array) -> Any:
     """CROWN of a single example, the rows of every layer on all devices."""
     inner = jaxlirpa.intermediate_bounds(network, rows_per_chunk=128)(weights, x, 0.1)
-    inner = jax.lax.with_sharding_constraint(inner, NamedSharding(mesh, ROWS))
+    inner = jax.lax.with_sharding_constraint({**inner}, NamedSharding(mesh, ROWS))
     return jaxlirpa.crown(network, intermediate=inner)(weights, x, 0.1)
 
 

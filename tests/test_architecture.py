@@ -47,6 +47,7 @@ NAMES = {
     "EffectError",
     "ExpensiveJointCallWarning",
     "ExtensionError",
+    "IntermediateBounds",
     "JointBall",
     "LinearBounds",
     "LirpaError",

@@ -96,7 +96,7 @@ def same(a: Any, b: Any, tolerance: float = 1e-11) -> None:
 
 
 @functools.cache
-def saved(name: str, eps: float = EPS) -> dict[str, Bounds]:
+def saved(name: str, eps: float = EPS) -> jaxlirpa.IntermediateBounds:
     fn, x = CASES[name]
     return arithmetic.jit(lirpa.intermediate_bounds(fn))(x, eps)
 
@@ -410,7 +410,7 @@ def test_bounds_of_the_users_own() -> None:
     same(lirpa.crown(mlp, intermediate=ibp)(X, EPS), lirpa.crown_ibp(mlp)(X, EPS))
     name = list(ibp)[1]
     zeros = np.zeros(ibp[name].lower.shape)
-    mine = lirpa.crown(mlp, intermediate={**ibp, name: (zeros, zeros)})(X, EPS)
+    mine = lirpa.crown(mlp, intermediate=ibp | {name: (zeros, zeros)})(X, EPS)
     lower, upper = lirpa.crown_ibp(mlp)(X, EPS)
     assert np.sum(mine.upper - mine.lower) < np.sum(upper - lower)
     for limits in ((zeros - np.inf, zeros + np.inf), (zeros * np.nan,) * 2, (zeros + 1, zeros)):
@@ -435,7 +435,7 @@ def test_derivatives() -> None:
     def loss(bounds: dict[str, Bounds]) -> jax.Array:
         return jnp.sum(lirpa.crown(mlp, intermediate=bounds)(X, EPS + 0.1).upper ** 2)
 
-    check_grads(jax.jit(loss), (saved("mlp"),), order=1, modes=["rev"], atol=1e-5, rtol=1e-5)
+    check_grads(jax.jit(loss), ({**saved("mlp")},), order=1, modes=["rev"], atol=1e-5, rtol=1e-5)
 
 
 def test_a_wider_value_than_a_chunk() -> None:
@@ -470,7 +470,7 @@ def test_what_does_not_fit_is_refused() -> None:
 def test_what_cannot_be_is_refused() -> None:
     """Bounds that were found around another point, where intervals prove that."""
     with pytest.raises(jaxlirpa.ArgumentError, match=r"'mlp:\d+/dot_general'.*cannot hold"):
-        jaxlirpa.crown(mlp, intermediate=saved("mlp"))(X + 10, EPS)
+        jaxlirpa.crown(mlp, intermediate={**saved("mlp")})(X + 10, EPS)
 
 
 def test_what_is_no_strategy_is_refused() -> None:

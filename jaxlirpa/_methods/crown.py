@@ -52,17 +52,18 @@ def crown(
       makes a row for every entry.
     * `ibp`: intervals, the cheapest; the result is CROWN-IBP. `forward_crown`: forward bounds.
       Any other transform, with options by `functools.partial`.
-    * A mapping of names to pairs of limits, as `intermediate_bounds` returns it: values in it
-      are not bounded anew, the others are as by None. Dictionaries can be joined:
-      `{**intermediate_bounds(fn, intermediate=ibp)(x, eps), "mine": (lower, upper)}`.
+    * A mapping of names to pairs of limits: values in it are not bounded anew, the others are as
+      by None. `intermediate_bounds` returns one, which limits of your own can join:
+      `intermediate_bounds(fn, intermediate=ibp)(x, eps) | {"mine": (lower, upper)}`.
 
-    Given limits are taken at their word (and intersected with intervals): the result is sound only
-    if each holds for all values that its name has in this call. Those of an earlier call do
-    if they were found for a set that contains the present one, with the same weights, and by a
-    function in which the same is computed under that name; as it is if both functions call one
-    network and compute nothing in the scopes, or the lines, that are the network's. So one call
-    of `intermediate_bounds` serves all specifications, and all smaller radii. Limits may be traced
-    by `jax.jit`, mapped and differentiated.
+    A dictionary is taken at its word (and intersected with intervals): the result is sound only
+    if each pair holds for all values that its name has in this call. What an earlier call of
+    `intermediate_bounds` returned is used only where the sets are inside those of that call, and
+    the known arguments the same, see `IntermediateBounds`. It is left to you that the same is
+    computed under a name; as it is if both functions call one network and compute nothing in the
+    scopes, or the lines, that are the network's. So one call of `intermediate_bounds` serves all
+    specifications, and all smaller radii. Limits may be traced by `jax.jit`, mapped and
+    differentiated.
 
     Args:
         fn: function of pytrees of arrays.

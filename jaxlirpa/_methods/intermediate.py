@@ -11,8 +11,9 @@ from jaxlirpa._methods.crown import cost
 from jaxlirpa._methods.given import Named, check_possible, named, resolved, strategy
 from jaxlirpa._methods.inner import Transform, bound_inside
 from jaxlirpa._methods.options import checked, whole_number
+from jaxlirpa._methods.saved import IntermediateBounds, remembered
 from jaxlirpa._methods.transform import call_of, named_sets, trace_call, warn_if_expensive
-from jaxlirpa._typing import Bounds, PyTree
+from jaxlirpa._typing import PyTree
 
 
 @checked
@@ -23,13 +24,14 @@ def intermediate_bounds(
     rows_per_chunk: int | None = None,
     argnums: int | tuple[int, ...] | None = None,
     in_axes: PyTree = None,
-) -> Callable[..., dict[str, Bounds]]:
+) -> Callable[..., IntermediateBounds]:
     """Bounds the values inside a function, by name.
 
     These are the values that nonlinear functions read, with the bounds on which `crown` relaxes
     those functions, and the values that `fn` marks by `jax.ad_checkpoint.checkpoint_name(x, name)`.
     Handed back, as `crown(fn, intermediate=bounds)`, they spare the backward passes in which they
-    were found; see `crown` for when that is sound.
+    were found. They know for which sets they were, and are used inside of these only; see
+    `IntermediateBounds`.
 
     A marked value has the name that it was given. Any other is called after the scope that
     computes it and its primitive, as in a profile: `MLP/Dense_0/add`. Scopes are those of
@@ -50,9 +52,9 @@ def intermediate_bounds(
             the value's shape in a batch of one.
 
     Returns:
-        A function of fn's arguments, see `jaxlirpa.ibp`, to a dictionary of `Bounds`, in order of
-        computation and marked values last (JAX's transformations sort it, so does `in_axes`). What
-        is inside of a loop that is not unrolled is not there.
+        A function of fn's arguments, see `jaxlirpa.ibp`, to `IntermediateBounds`: a mapping of
+        names to `Bounds`, in order of computation and marked values last (JAX's transformations
+        sort it, so does `in_axes`). What is inside of a loop that is not unrolled is not there.
 
     Raises:
         As `jaxlirpa.ibp`.
@@ -82,7 +84,7 @@ def intermediate_bounds(
     whole_number("rows_per_chunk", rows_per_chunk, 1)
     by_transform, known = strategy(intermediate)
 
-    def joint(call: Arguments, given: Named | None) -> dict[str, Bounds]:
+    def joint(call: Arguments, given: Named | None) -> IntermediateBounds:
         graph, _ = trace_call(fn, call)
         marked = tuple(dict.fromkeys(graph.names.marked.values()))
         graph = graph.returning(dict.fromkeys((*graph.targets, *marked)))
@@ -99,6 +101,6 @@ def intermediate_bounds(
             wanted=marked,
         )
         check_possible(graph, boxes, inner)
-        return named(graph, inner)
+        return remembered(named(graph, inner), call)
 
     return call_of(fn, joint, argnums=argnums, in_axes=in_axes, out_axes=None, given=known)

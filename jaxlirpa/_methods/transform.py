@@ -13,13 +13,14 @@ from typing import Any, TypeAlias
 import jax
 import jax.numpy as jnp
 
-from jaxlirpa._errors import ExpensiveJointCallWarning
+from jaxlirpa._errors import ArgumentError, ExpensiveJointCallWarning
 from jaxlirpa._graph.graph import Graph, Ref
 from jaxlirpa._graph.trace import trace
 from jaxlirpa._methods import signature
 from jaxlirpa._methods.arguments import Arguments, arguments
 from jaxlirpa._methods.batching import map_examples
 from jaxlirpa._methods.independence import examples, mixing
+from jaxlirpa._methods.saved import IntermediateBounds, admitted
 from jaxlirpa._methods.solution import AffineRows, Method, Solution
 from jaxlirpa._ops import declared
 from jaxlirpa._ops.registry import check
@@ -58,6 +59,11 @@ def transform(
         return method if given is None else functools.partial(method, given=given)
 
     if isinstance(fn, Graph):
+        if isinstance(given, IntermediateBounds):
+            raise ArgumentError(
+                "bounds that know their sets are handed to the outermost transform, which sees the "
+                "arguments: crown(fn, intermediate=bounds)."
+            )
         return lambda *sets: _bounds(_solve(fn, sets, told(given)))
 
     def joint(call: Arguments, given: PyTree) -> Bounds | LinearBounds:
@@ -96,9 +102,10 @@ def call_of(
 
     def bounded(*args: Any, **named: Any) -> Any:
         call = arguments(fn, args, argnums, named)
+        own = admitted(call, given, in_axes)
         if in_axes is None:
-            return joint(call, given)
-        return map_examples(joint, call, in_axes, out_axes, given)
+            return joint(call, own)
+        return map_examples(joint, call, in_axes, out_axes, own)
 
     return _presented(bounded, fn)
 

@@ -1,0 +1,220 @@
+"""Bounds of inner values that know for which arguments they hold."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Iterator, Mapping
+from typing import Any, NoReturn
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxlirpa._errors import ArgumentError
+from jaxlirpa._graph.jaxpr import is_traced
+from jaxlirpa._methods.arguments import Arguments
+from jaxlirpa._methods.batching import map_examples
+from jaxlirpa._typing import Array, Bounds, PyTree, is_floating
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
+class IntermediateBounds(Mapping[str, Bounds]):
+    """Bounds of the values inside a function, with the arguments that they hold for.
+
+    This is what `intermediate_bounds` returns. It is read like a dictionary of `Bounds` by name.
+    Handed back as `intermediate`, it is compared with the arguments of the new call:
+
+    * every set must be inside the one that its argument was in when the bounds were found. An
+      argument that was perturbed may now be known, if it was a member.
+    * every other argument must be what it was. Arrays are compared by a checksum of 24 bits.
+
+    Where that does not hold, the call ends in an `ArgumentError`; or, where JAX traces the
+    comparison (in `jit`, `vmap` and derivatives), the bounds are not used, and intervals take their
+    place. Limits are compared as they are, without a tolerance: the same set, or one that is
+    smaller by rounding, is inside; one that is larger by the last bit is not. What the function
+    closes over is not seen: it must be the same, as must be what is computed under a name. Nor is
+    an argument compared that one of the two functions does not have, unless it is perturbed.
+
+    `bounds | {"mine": (lower, upper)}` are these and others, which are taken at their word, for the
+    same arguments. `{**bounds}` is a plain dictionary: all that it has is taken at its word.
+
+    It is a pytree, goes through JAX's transformations, and can be pickled. Its leaves can be put
+    back in files: `jax.tree.structure(jax.eval_shape(intermediate_bounds(fn), *args))` is what
+    they are leaves of.
+
+    Attributes:
+        bounds: by name.
+        hulls: the smallest boxes around the sets, leaf by leaf: `1['w']` is leaf `['w']` of the
+            second argument.
+        known: checksums of all other leaves that are numbers or arrays.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, jaxlirpa
+        >>> fn = lambda x: jax.nn.relu(jax.nn.relu(x + 1) - 1)
+        >>> bounds = jaxlirpa.intermediate_bounds(fn)(jnp.array(0.0), 0.5)
+        >>> print(*jaxlirpa.crown(fn, intermediate=bounds)(jnp.array(0.25), 0.0))
+        0.25 0.25
+        >>> try:
+        ...     jaxlirpa.crown(fn, intermediate=bounds)(jnp.array(0.25), 0.5)
+        ... except jaxlirpa.ArgumentError:
+        ...     print("0.75 is not inside")
+        0.75 is not inside
+    """
+
+    bounds: dict[str, Bounds]
+    hulls: dict[str, Bounds]
+    known: dict[str, Array]
+
+    def __getitem__(self, name: str) -> Bounds:
+        return self.bounds[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.bounds)
+
+    def __len__(self) -> int:
+        return len(self.bounds)
+
+    def __or__(self, own: Mapping[str, Any]) -> IntermediateBounds:
+        """These and bounds of one's own, for the same arguments."""
+        if isinstance(own, IntermediateBounds) or not isinstance(own, Mapping):
+            return NotImplemented
+        return dataclasses.replace(self, bounds={**self.bounds, **own})
+
+
+def remembered(bounds: dict[str, Bounds], call: Arguments) -> IntermediateBounds:
+    """Bounds that were found in a call, with what they hold for."""
+    lower, upper = (_leaves(limits) for limits in _limits(call, known=False))
+    hulls = {name: Bounds(lower[name], upper[name]) for name in lower}
+    return IntermediateBounds(bounds, hulls, _checksums(_known(call)))
+
+
+def admitted(call: Arguments, given: Mapping[str, Any] | None, in_axes: PyTree) -> Any:
+    """The given bounds as far as they hold for a call: a dictionary, or None.
+
+    Raises:
+        ArgumentError: where bounds do not hold that say for what they do; where that is traced,
+            they are replaced by those that say nothing.
+    """
+    if not isinstance(given, IntermediateBounds):
+        return given
+    if in_axes is None:
+        beyond = _beyond(call, given)
+    else:
+        beyond = map_examples(_beyond, call, in_axes, None, given)
+    for name, by in beyond.items():
+        if not is_traced(by) and np.any(np.asarray(by) != 0):
+            if name in given.known:
+                _refuse(f"they were found with another value of argument {name}")
+            _refuse(
+                f"argument {name} goes beyond the set that they were found for, by {np.max(by):.3g}"
+            )
+    useless = functools.reduce(jnp.logical_or, (by != 0 for by in beyond.values()))
+    if not is_traced(useless):
+        return given.bounds
+    return {name: _unless(useless, limits) for name, limits in given.items()}
+
+
+def _unless(useless: Array, limits: Any) -> Any:
+    """Limits that say nothing where they are of no use; what does not fit is refused later."""
+    if not isinstance(limits, tuple | list) or len(limits) != 2:
+        return limits
+    sides = [
+        jnp.where(useless.reshape(*useless.shape, *[1] * (x.ndim - useless.ndim)), nothing, x)
+        if is_floating(x) and x.ndim >= useless.ndim
+        else x
+        for x, nothing in zip(map(jnp.asarray, limits), (-jnp.inf, jnp.inf), strict=True)
+    ]
+    return Bounds(*sides)
+
+
+def _beyond(call: Arguments, saved: IntermediateBounds) -> dict[str, Array]:
+    """How far each argument is beyond what bounds hold for; zero where they do hold."""
+    lower, upper = (_leaves(limits) for limits in _limits(call, known=True))
+    for name in _leaves(_limits(call, known=False)[0]):
+        if name not in saved.hulls:
+            _refuse(f"argument {name} is perturbed, and was not when they were found")
+    found = {}
+    for name, hull in saved.hulls.items():
+        if name not in lower:
+            _refuse(f"argument {name} was perturbed when they were found, and is not there")
+        shape, present = jnp.shape(hull.lower), jnp.shape(lower[name])
+        if shape != present:
+            _refuse(f"argument {name} has shape {present}, and had {shape} when they were found")
+        found[name] = _outside(hull, Bounds(lower[name], upper[name]))
+    now = _known(call)
+    checksums = _checksums({name: now[name] for name in now.keys() & saved.known.keys()})
+    for name, checksum in checksums.items():
+        found[name] = jnp.where(saved.known[name] == checksum, 0, jnp.inf)
+    return found
+
+
+def _outside(hull: Bounds, box: Bounds) -> Array:
+    """By how much a box is at most beyond another one."""
+    (low, high), (lower, upper) = jax.lax.stop_gradient((hull, box))
+    inside = (low <= lower) & (upper <= high)
+    tiny = jnp.finfo(jnp.result_type(lower)).tiny
+    by = jnp.maximum(jnp.maximum(low - lower, upper - high), tiny)
+    return jnp.max(jnp.where(inside, 0, by), initial=0)
+
+
+def _refuse(what: str) -> NoReturn:
+    raise ArgumentError(
+        f"the bounds given as intermediate do not hold for this call: {what}. Find them by "
+        "jaxlirpa.intermediate_bounds on sets that contain those of all later calls, with the same "
+        "known arguments; or hand in a plain dictionary, {**bounds}, which is taken at its word."
+    )
+
+
+def _limits(call: Arguments, known: bool) -> tuple[PyTree, PyTree]:
+    """The arguments with the lower limits of the sets, and with the upper ones."""
+    hulls = [s.hull() for s in call.sets]
+    leaves = call.leaves if known else [None] * len(call.leaves)
+    lower, upper = (call.fill([hull[side] for hull in hulls], leaves) for side in (0, 1))
+    return lower, upper
+
+
+def _known(call: Arguments) -> dict[str, Any]:
+    """What is not perturbed, if it is a number or an array of some."""
+    leaves = _leaves(jax.tree.unflatten(call.structure, call.leaves))
+    return {name: leaf for name, leaf in leaves.items() if _is_numeric(leaf)}
+
+
+def _is_numeric(leaf: Any) -> bool:
+    if isinstance(leaf, bool | int | float | complex):
+        return True
+    dtype = getattr(leaf, "dtype", None)
+    kinds = (jnp.number, jnp.bool_, jax.dtypes.prng_key)
+    return dtype is not None and any(jnp.issubdtype(dtype, kind) for kind in kinds)
+
+
+def _leaves(arguments: PyTree) -> dict[str, Any]:
+    """The leaves by the number of the argument and where they are in it."""
+    found = jax.tree_util.tree_leaves_with_path(arguments)
+    return {f"{path[0].idx}{jax.tree_util.keystr(path[1:])}": leaf for path, leaf in found}
+
+
+@jax.jit
+def _checksums(leaves: dict[str, Any]) -> dict[str, Array]:
+    """24 bits of each leaf, as real numbers, which can be differentiated (to zero)."""
+    return {name: _checksum(leaf) for name, leaf in leaves.items()}
+
+
+def _checksum(x: Array) -> Array:
+    """Of the entries and their places, mixed as MurmurHash3 mixes the bits of its result."""
+    x = jax.lax.stop_gradient(x)
+    if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+        x = jax.random.key_data(x)
+    if jnp.issubdtype(x.dtype, jnp.complexfloating):
+        x = jnp.stack([x.real, x.imag])
+    if is_floating(x):
+        x = x.astype(jnp.float32) if x.dtype.itemsize < 4 else x
+        bits = jax.lax.bitcast_convert_type(x, jnp.uint32).reshape(-1)
+    else:
+        bits = x.astype(jnp.uint32).reshape(-1)
+    mixed = bits + jnp.arange(bits.size, dtype=jnp.uint32) * np.uint32(0x9E3779B9)
+    mixed = (mixed ^ (mixed >> 16)) * np.uint32(0x85EBCA6B)
+    mixed = (mixed ^ (mixed >> 13)) * np.uint32(0xC2B2AE35)
+    total = jnp.sum(mixed ^ (mixed >> 16), dtype=jnp.uint32)
+    return (total >> 8).astype(jnp.float32)
