@@ -53,6 +53,13 @@ def batch(method: Callable[..., Any], weights: Any, x: jax.Array) -> Any:
     return method(network)(weights, x, 0.1)
 
 
+def manual(method: Callable[..., Any], mesh: Mesh, weights: Any, x: jax.Array) -> Any:
+    """The same, where every device computes its part by itself."""
+    part = functools.partial(batch, method)
+    specs = {"in_specs": (COPIES, EXAMPLES), "out_specs": EXAMPLES}
+    return jax.shard_map(part, mesh=mesh, **specs)(weights, x)
+
+
 def rows(mesh: Mesh, weights: Any, x: jax.Array) -> Any:
     """CROWN of a single example, the rows of every layer on all devices."""
     inner = jaxlirpa.intermediate_bounds(network, rows_per_chunk=128)(weights, x, 0.1)
@@ -95,6 +102,7 @@ def main() -> None:
     assert mesh.size == 8
     for method in METHODS.values():
         check(lambda mesh, w, x, m=method: batch(m, w, x), mesh, X, EXAMPLES, EXAMPLES)
+        check(functools.partial(manual, method), mesh, X, EXAMPLES, EXAMPLES)
     check(rows, mesh, X[:1], COPIES, ROWS)
     print("equal")
 

@@ -39,7 +39,7 @@ from jaxlirpa._relax.planes import Plane, Planes
 from jaxlirpa._relax.planes import around as planes_around
 from jaxlirpa._special.convolution import transpose
 from jaxlirpa._special.dense import behind_dense
-from jaxlirpa._typing import Array, matrix, summed_product, sums
+from jaxlirpa._typing import Array, matrix, summed_product, sums, vary
 
 Relaxed = TypeVar("Relaxed")
 
@@ -102,7 +102,8 @@ class BackwardLinear:
             coefficients = jax.nn.one_hot(every, self.graph.size(target), dtype=offset.dtype)
         elif rows is not None:
             coefficients = coefficients[rows, 0]
-        side = Side(placed(coefficients, shape, axis), offset)
+        coefficients = vary(placed(coefficients, shape, axis), self.graph.axes)
+        side = Side(coefficients, offset)
         return value, Functional(side, side)
 
     def lost(

@@ -24,7 +24,7 @@ from jaxlirpa._ops.families import Affine, Bilinear, Elementwise
 from jaxlirpa._ops.registry import record
 from jaxlirpa._relax.lines import Lines, around
 from jaxlirpa._special.convolution import transpose_inside, turnable
-from jaxlirpa._typing import Array, Interval
+from jaxlirpa._typing import Array, Interval, shaped
 from jaxlirpa.sets import ArraySet
 
 HIGHEST = jax.lax.Precision.HIGHEST
@@ -147,8 +147,8 @@ class WindowedLinear:
                 keep = inside.reshape(-1, 1, *local.geometry.size, 1)
                 values = values * keep.astype(values.dtype)
             flat = values.reshape(-1, *out, values.shape[-1])
-            operand = jax.ShapeDtypeStruct(
-                (flat.shape[0], *geometry.size[1:], channels), flat.dtype
+            operand = shaped(
+                (flat.shape[0], *geometry.size[1:], channels), flat.dtype, self.graph.axes
             )
             if turnable(node):
                 pulled = transpose_inside(node, operand)(flat)

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 
 from jaxlirpa._graph.source import Source
-from jaxlirpa._typing import Array, Shaped
+from jaxlirpa._typing import Array, Shaped, varying
 
 INPUT = "input"
 
@@ -118,6 +118,11 @@ class Graph:
     def inputs(self) -> tuple[Ref, ...]:
         """The perturbed inputs, in order."""
         return tuple(Ref(i, 0) for i, n in enumerate(self.nodes) if n.primitive == INPUT)
+
+    @property
+    def axes(self) -> frozenset[str]:
+        """The axes of a mesh over which values may differ; see `jaxlirpa._typing.varying`."""
+        return varying(self.aval(self.inputs[0])) if self.inputs else frozenset()
 
     @property
     def targets(self) -> tuple[Ref, ...]:

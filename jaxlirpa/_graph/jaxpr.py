@@ -25,7 +25,7 @@ from jax.extend.core import primitives as jax_primitives
 
 from jaxlirpa._graph.parameters import unread
 from jaxlirpa._graph.source import Source
-from jaxlirpa._typing import Array, PyTree, Shaped
+from jaxlirpa._typing import Array, PyTree, Shaped, shaped, vary, varying
 
 # Where a primitive that merely calls a function keeps that function's jaxpr. Functions with
 # derivative rules of their own are entered by their primal: rules are no values.
@@ -39,6 +39,8 @@ CALLS = {
     "custom_vjp_call": "call_jaxpr",
     "custom_vmap_call": "call",
 }
+# What names an axis of a mesh has this one, which is no side effect.
+_OF_AXES = "NamedAxisEffect"
 # Primitives of JAX that not every release makes public.
 _NOT_PUBLIC = frozenset(
     {"call", "closed_call", "custom_vmap_call", "eval_jaxpr", "pvary", "reshard"}
@@ -130,6 +132,7 @@ class Equation:
         name: the called function's own name, for calls.
         bind: evaluates the equation, as a tuple of outputs.
         effects: names of its side effects.
+        collective: whether it depends on the device, or on what others have.
         source: the user's line, and the scopes within the program.
         unknown: why nobody knows what it computes, whatever the primitive's name; else empty.
     """
@@ -146,6 +149,7 @@ class Equation:
     name: str
     bind: Callable[..., tuple[Array, ...]]
     effects: tuple[str, ...]
+    collective: bool
     source: Source
     unknown: str
 
@@ -189,6 +193,12 @@ def program(fn: Callable[..., PyTree], arguments: Sequence[Shaped]) -> tuple[Pro
     with jax.default_matmul_precision("highest"):
         closed, shape = jax.make_jaxpr(fn, return_shape=True)(*arguments)
     return _program(closed), shape
+
+
+def axes_of(code: Program) -> frozenset[str]:
+    """The axes of a mesh over which what a program reads or computes may differ."""
+    computed = (varying(aval) for e in code.equations for aval in e.avals)
+    return frozenset().union(*computed, *(varying(value) for _, value in code.constants))
 
 
 def _program(closed: Any) -> Program:
@@ -266,13 +276,16 @@ def _equation(
         body=None if body is None else _program(body),
         control=None if unknown else _control(primitive, params),
         name=str(params.get("name", "")),
-        bind=_binder(eqn.primitive, params),
-        effects=tuple(sorted(type(e).__name__ for e in eqn.effects)),
+        bind=_binder(eqn, params),
+        effects=tuple(sorted(_effects(eqn) - {_OF_AXES})),
+        collective=_OF_AXES in _effects(eqn),
         source=_source(eqn.source_info),
         unknown=unknown,
     )
 
 
+# What names an axis of a mesh has this one, which is no side effect.
+_OF_AXES = "NamedAxisEffect"
 def _unknown(primitive: Any, params: Mapping[str, Any]) -> str:
     """Why a primitive is none of JAX's that records and rules may stand for; else empty."""
     name = primitive.name
@@ -330,7 +343,12 @@ def _literal(a: Any) -> np.ndarray:
 
 def _shaped(aval: Any) -> Shaped:
     weak = bool(getattr(aval, "weak_type", False))
-    return jax.ShapeDtypeStruct(aval.shape, aval.dtype, weak_type=weak)
+    return shaped(aval.shape, aval.dtype, _axes(aval), weak)
+
+
+def _axes(aval: Any) -> frozenset[str]:
+    kind = getattr(aval, "manual_axis_type", None)
+    return frozenset() if kind is None else kind.varying
 
 
 def _as_computed(primitive: str, params: Mapping[str, Any]) -> dict[str, Any]:
@@ -348,8 +366,21 @@ def _as_computed(primitive: str, params: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _binder(primitive: Any, params: dict[str, Any]) -> Callable[..., tuple[Array, ...]]:
+def _binder(eqn: Any, params: dict[str, Any]) -> Callable[..., tuple[Array, ...]]:
+    """What evaluates an equation.
+
+    Inside `jax.shard_map` the operands of a primitive have to vary over the same axes. What a loop,
+    a called function or a collective reads has the type with which it was traced.
+    """
+    primitive = eqn.primitive
+    traced = [_axes(v.aval) for v in eqn.invars]
+    inside = any(hasattr(x, "eqns") or hasattr(x, "jaxpr") for x in jax.tree.leaves(params))
+    typed = inside or _OF_AXES in _effects(eqn)
+
     def bind(*values: Array) -> tuple[Array, ...]:
+        common = frozenset().union(*map(varying, values))
+        wanted = traced if typed else [common] * len(values)
+        values = tuple(map(vary, values, wanted))
         results = primitive.bind(*values, **primitive.get_bind_params(params))
         return tuple(results) if primitive.multiple_results else (results,)
 

@@ -18,7 +18,7 @@ from jaxlirpa._errors import ControlFlowError
 from jaxlirpa._graph.graph import Graph, Node, Ref, Value
 from jaxlirpa._graph.jaxpr import Program, Scan, While
 from jaxlirpa._graph.source import Source
-from jaxlirpa._typing import Array, PyTree, Shaped
+from jaxlirpa._typing import Array, PyTree, Shaped, shaped, vary, varying
 
 State: TypeAlias = PyTree
 """What is known of a perturbed value, as arrays; or a known array."""
@@ -165,7 +165,8 @@ class Loop:
     @staticmethod
     def _typed(state: State, aval: Shaped) -> State:
         """A state whose arrays have the type that they have in every trip."""
-        return jax.tree.map(lambda x: lax.convert_element_type(x, aval.dtype), state)
+        axes = varying(aval)
+        return jax.tree.map(lambda x: vary(lax.convert_element_type(x, aval.dtype), axes), state)
 
 
 def unknown_trips(source: Source) -> ControlFlowError:
@@ -197,7 +198,7 @@ def whole(
     inputs = list(avals[first:])
     if isinstance(control, Scan):
         start = control.constants + control.carries
-        inputs[start:] = [jax.ShapeDtypeStruct(x.shape[1:], x.dtype) for x in inputs[start:]]
+        inputs[start:] = [shaped(x.shape[1:], x.dtype, varying(x)) for x in inputs[start:]]
     perturbed = [isinstance(x, Ref) for x in operands[first:]]
     while True:
         loop = Loop(control, tuple(inputs), tuple(perturbed), builder, source)

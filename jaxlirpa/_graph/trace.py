@@ -7,6 +7,7 @@ one node, and rules rewrite nodes that are bounded better in another form.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
@@ -24,6 +25,7 @@ from jaxlirpa._graph.jaxpr import (
     Equation,
     Program,
     Variable,
+    axes_of,
     caller,
     is_traced,
     program,
@@ -32,7 +34,7 @@ from jaxlirpa._graph.jaxpr import (
 from jaxlirpa._graph.naming import Label, numbered
 from jaxlirpa._graph.recognise import Named, Vocabulary, recognise
 from jaxlirpa._graph.source import Source
-from jaxlirpa._typing import Array, PyTree, Shaped
+from jaxlirpa._typing import Array, PyTree, Shaped, shaped, varying
 
 # Identities on values. `stop_gradient` is one, though its derivative is zero.
 _IDENTITIES = frozenset(
@@ -114,8 +116,13 @@ def trace(
             unrolled.
         EffectError: where fn prints, calls back, changes a module or has another side effect.
     """
+    axes = frozenset().union(*map(varying, inputs))
     try:
         traced, shape = program(fn, inputs)
+        while not axes_of(traced) <= axes:
+            axes |= axes_of(traced)
+            inputs = [shaped(aval.shape, aval.dtype, axes) for aval in inputs]
+            traced, shape = program(fn, inputs)
     except _CONCRETE_ERRORS as error:
         raise ControlFlowError(
             "the function needs the concrete value of a perturbed argument (an `if`, a `while`, "
@@ -131,7 +138,7 @@ def trace(
         raise EffectError(
             f"{advice}\n  at {raised_at(error) or 'an unknown place'}\n{_said(error)}"
         ) from error
-    builder = Builder(vocabulary, rules or {}, names or {})
+    builder = Builder(vocabulary, rules or {}, names or {}, axes)
     arguments = [builder.input(aval, (about or {}).get(i, {})) for i, aval in enumerate(inputs)]
     outputs = builder.run(traced, arguments, caller())
     return Graph(tuple(builder.nodes), tuple(outputs), numbered(builder.labels)), shape
@@ -170,7 +177,8 @@ def _evaluate(equation: Equation, operands: Sequence[Any]) -> tuple[Array, ...]:
         sum(math.prod(aval.shape) for aval in avals)
         for avals in (equation.avals, equation.operand_avals)
     )
-    if any(map(is_traced, operands)) or made > max(given, _LARGEST_CONSTANT):
+    far = equation.collective or any(map(is_traced, operands))
+    if far or made > max(given, _LARGEST_CONSTANT):
         return equation.bind(*operands)
     with jax.ensure_compile_time_eval():
         return equation.bind(*operands)
@@ -183,10 +191,17 @@ class Builder:
     values to use instead of its outputs, or None to leave it as it is.
     """
 
-    def __init__(self, vocabulary: Vocabulary, rules: Rules, names: Mapping[Any, str]):
+    def __init__(
+        self,
+        vocabulary: Vocabulary,
+        rules: Rules,
+        names: Mapping[Any, str],
+        axes: frozenset[str] = frozenset(),
+    ):
         self.vocabulary = vocabulary
         self.rules = rules
         self.names = names
+        self.axes = axes
         self.nodes: list[Node] = []
         self.labels: list[Label] = []
         self.known: dict[Any, int] = {}
@@ -201,7 +216,7 @@ class Builder:
         """Shape and dtype of a value."""
         if isinstance(value, Ref):
             return self.nodes[value.node].outputs[value.output]
-        return jax.ShapeDtypeStruct(np.shape(value), jnp.result_type(value))
+        return shaped(np.shape(value), jnp.result_type(value), varying(value))
 
     def apply(self, fn: Callable[..., PyTree], source: Source, *values: Value) -> list[Value]:
         """Appends the nodes of `fn` on some values; returns the leaves of its result."""
@@ -237,7 +252,8 @@ class Builder:
         """The outputs of a node that no rule is asked about."""
         index = self.known.setdefault(_key(node), len(self.nodes))
         if index == len(self.nodes):
-            self.nodes.append(node)
+            outputs = tuple(shaped(a.shape, a.dtype, self.axes) for a in node.outputs)
+            self.nodes.append(dataclasses.replace(node, outputs=outputs) if self.axes else node)
         return [Ref(index, k) for k in range(len(node.outputs))]
 
     def label(
@@ -281,7 +297,7 @@ class Builder:
 
     def empty(self) -> Builder:
         """Another one, of the same kind, without nodes."""
-        return Builder(self.vocabulary, self.rules, self.names)
+        return Builder(self.vocabulary, self.rules, self.names, self.axes)
 
     def input(self, aval: Shaped, params: Mapping[str, Any] = _NOTHING) -> Ref:
         """Appends an input."""
@@ -308,6 +324,8 @@ class Builder:
         """The values of one equation's outputs."""
         if equation.effects:
             raise _effect(equation, source)
+        if equation.primitive == "pvary":
+            return operands  # constants stay what they are, and follow others where they meet
         if not any(isinstance(x, Ref) for x in operands):
             return _evaluate(equation, operands)
         if equation.unknown and equation.identity not in self.names:

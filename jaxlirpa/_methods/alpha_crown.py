@@ -26,7 +26,16 @@ from jaxlirpa._methods.relaxed import Relaxed
 from jaxlirpa._methods.solution import Solution, enclose
 from jaxlirpa._methods.transform import transform
 from jaxlirpa._relax.family import Family
-from jaxlirpa._typing import Array, Bounds, Interval, LinearBounds, PyTree, intersect
+from jaxlirpa._typing import (
+    Array,
+    Bounds,
+    Interval,
+    LinearBounds,
+    PyTree,
+    intersect,
+    vary,
+    varying,
+)
 
 
 @checked
@@ -136,7 +145,8 @@ def _search(
     start = {i: [f.start for f in own] for i, own in families.items()}
     alike = 1 if shared else relaxed.graph.size(target) if rows is None else len(rows)
     along = {i: [_along(relaxed.graph, i, x) for x in start[i]] for i in start}
-    start = jax.tree.map(lambda x: jnp.broadcast_to(x, (alike, *x.shape)), start)
+    axes = relaxed.graph.axes  # every device searches for its own
+    start = jax.tree.map(lambda x: vary(jnp.broadcast_to(x, (alike, *x.shape)), axes), start)
 
     def at(families: Mapping[int, Sequence[Family[Any]]], position: Sided[PyTree]) -> Solution:
         """The bounds by the relaxations at a position."""
@@ -249,8 +259,10 @@ def _descend(
 
     _, limits = jax.eval_shape(width, start)
     worst = Interval(
-        jnp.full(limits.lower.shape, -jnp.inf, limits.lower.dtype),
-        jnp.full(limits.upper.shape, jnp.inf, limits.upper.dtype),
+        *(
+            vary(jnp.full(limit.shape, value, limit.dtype), varying(limit))
+            for limit, value in zip(limits, (-jnp.inf, jnp.inf), strict=True)
+        )
     )
     first = start, optimizer.init(start), _Best(worst, start)
     (_, _, best), _ = jax.lax.scan(step, first, length=steps)

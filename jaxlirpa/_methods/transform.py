@@ -25,7 +25,17 @@ from jaxlirpa._methods.solution import AffineRows, Method, Solution
 from jaxlirpa._ops import declared
 from jaxlirpa._ops.registry import check
 from jaxlirpa._ops.rules import RULES
-from jaxlirpa._typing import Bounds, Interval, LinearBounds, PyTree, inner, vacuous_where_nan
+from jaxlirpa._typing import (
+    Bounds,
+    Interval,
+    LinearBounds,
+    PyTree,
+    inner,
+    shaped,
+    vacuous_where_nan,
+    vary,
+    varying,
+)
 from jaxlirpa.sets import ArraySet, LpBall
 
 Cost: TypeAlias = Callable[[Graph, Mapping[Ref, ArraySet]], int]
@@ -142,7 +152,8 @@ def trace_call(fn: Callable[..., PyTree], call: Arguments) -> tuple[Graph, PyTre
         return fn(*call.fill(arrays), **call.named)
 
     perturbed = signature.standing_for(perturbed, fn, inspect.signature(perturbed))
-    avals = [s.aval for s in call.sets]
+    axes = frozenset().union(*map(varying, jax.tree.leaves(list(call.sets))))
+    avals = [shaped(s.aval.shape, s.aval.dtype, axes) for s in call.sets]
     balls = {i: {"ball": s} for i, s in enumerate(call.sets) if _is_one_ball(s)}
     vocabulary, primitives = declared.vocabulary(), declared.PRIMITIVES
     graph, shape = trace(perturbed, avals, vocabulary, RULES, primitives, balls)
@@ -156,7 +167,9 @@ def _is_one_ball(s: ArraySet) -> bool:
 
 
 def named_sets(graph: Graph, sets: Sequence[ArraySet]) -> dict[Ref, ArraySet]:
-    """The sets by the inputs that they are of."""
+    """The sets by the inputs that they are of, varying as the values that are computed of them."""
+    if graph.axes:
+        sets = jax.tree.map(functools.partial(vary, axes=graph.axes), list(sets))
     return dict(zip(graph.inputs, sets, strict=True))
 
 

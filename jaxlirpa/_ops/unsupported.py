@@ -11,7 +11,10 @@ _NO_RULE = "there is no rule for it yet"
 _INTEGER = "it acts on integers, and a perturbed value is a real number"
 _LINALG = "a matrix factorisation of a perturbed matrix is not bounded"
 COMPLEX = "complex numbers are not bounded"
-_DEVICES = "communication between devices is not bounded: bound the function on one device"
+_DEVICES = (
+    "communication between devices is not bounded: bound what each of them computes before it, or "
+    "the function on one device"
+)
 _RANDOM = "random bits of a perturbed key have no bounds"
 _CALLBACK = "it calls back to Python, where nothing can be bounded"
 
@@ -33,7 +36,8 @@ _BY_REASON: dict[str, str] = {
         """,
     COMPLEX: "complex conj imag real",
     _DEVICES: """
-        all_gather all_to_all axis_index pmax pmin ppermute psum ragged_all_to_all
+        all_gather all_gather_invariant all_to_all axis_index pmax pmin ppermute psum psum_invariant
+        ragged_all_to_all reduce_scatter
         """,
     _RANDOM: """
         rng_bit_generator rng_uniform random_bits random_fold_in random_gamma random_seed

@@ -23,7 +23,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxlirpa._graph.graph import Node
-from jaxlirpa._typing import Array, Shaped
+from jaxlirpa._typing import Array, Shaped, vary, varying
 
 
 def turnable(node: Node) -> bool:
@@ -43,7 +43,9 @@ def turnable(node: Node) -> bool:
 def transpose(node: Node, avals: Sequence[Shaped]) -> Callable[..., tuple[Array, ...]]:
     """The transpose of an affine node's linear part, as of `jax.linear_transpose`."""
     if not turnable(node):
-        return jax.linear_transpose(node, *avals)
+        pull_back = jax.linear_transpose(node, *avals)
+        types = tuple(map(varying, node.outputs))
+        return lambda cotangents: pull_back(tuple(map(vary, cotangents, types)))
     (aval,), (kernel,) = avals, node.known
     numbers = node.params["dimension_numbers"]
     order = (numbers.out_spec[0], *numbers.out_spec[2:], numbers.out_spec[1])
