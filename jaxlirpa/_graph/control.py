@@ -1,4 +1,4 @@
-"""Loops and branches, turned into straight lines while a function is traced.
+"""Loops, branches and shards, turned into straight lines while a function is traced.
 
 A loop is unrolled, trip by trip, so that every trip has bounds of its own; one that is too long
 for that becomes one node (`loops.py`). A branch that is known to be taken is entered. What no
@@ -18,8 +18,9 @@ from jax import lax
 from jaxlirpa._errors import ControlFlowError
 from jaxlirpa._graph import loops
 from jaxlirpa._graph.graph import Graph, Node, Ref, Value, is_same
-from jaxlirpa._graph.jaxpr import Branches, Equation, Scan, While
+from jaxlirpa._graph.jaxpr import Branches, Equation, Scan, Sharded, While
 from jaxlirpa._graph.loops import unknown_trips, whole
+from jaxlirpa._graph.shards import on_all_devices
 from jaxlirpa._graph.source import Source
 from jaxlirpa._typing import Array, PyTree, Shaped
 
@@ -43,6 +44,11 @@ class Builder(loops.Builder, Protocol):
     def apply(self, fn: Callable[..., PyTree], source: Source, *values: Value) -> list[Value]:
         """Appends a function's nodes."""
 
+    def step(
+        self, equation: Equation, operands: tuple[Value, ...], source: Source
+    ) -> Sequence[Value]:
+        """The values of one equation's outputs."""
+
     def append(
         self,
         primitive: str,
@@ -64,7 +70,7 @@ class Builder(loops.Builder, Protocol):
 def enter(
     builder: Builder,
     equation: Equation,
-    control: Scan | While | Branches,
+    control: Scan | While | Branches | Sharded,
     operands: Sequence[Value],
     source: Source,
 ) -> list[Value]:
@@ -78,6 +84,8 @@ def enter(
         return _scan(builder, equation, control, operands, source)
     if isinstance(control, While):
         return _while(builder, equation, control, operands, source)
+    if isinstance(control, Sharded):
+        return on_all_devices(builder, control, operands, source)
     return _branch(builder, equation, control, operands, source)
 
 

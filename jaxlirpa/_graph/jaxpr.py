@@ -15,13 +15,14 @@ import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import CodeType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import Literal, Primitive
 from jax.extend.core import primitives as jax_primitives
+from jax.sharding import PartitionSpec, get_abstract_mesh
 
 from jaxlirpa._graph.parameters import unread
 from jaxlirpa._graph.source import Source
@@ -39,6 +40,8 @@ CALLS = {
     "custom_vjp_call": "call_jaxpr",
     "custom_vmap_call": "call",
 }
+# Identities on values, which say over which axes of a mesh they vary: no program has them.
+_CASTS = {"pvary"}
 # What names an axis of a mesh has this one, which is no side effect.
 _OF_AXES = "NamedAxisEffect"
 # Primitives of JAX that not every release makes public.
@@ -117,6 +120,33 @@ class Branches:
     programs: tuple[Program, ...]
 
 
+Places: TypeAlias = tuple[tuple[int, tuple[str, ...]], ...]
+"""The axes of an array that is in parts, each with those of the mesh that number the parts."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Sharded:
+    """A function of the parts of arrays that the devices of a mesh have.
+
+    Attributes:
+        body: what every device computes.
+        mesh: how many devices there are along each axis.
+        inputs, outputs: where the parts of every operand and output are.
+        checked: whether JAX has proved that copies are the same.
+    """
+
+    body: Program
+    mesh: Mapping[str, int]
+    inputs: tuple[Places, ...]
+    outputs: tuple[Places, ...]
+    checked: bool
+
+    @property
+    def programs(self) -> tuple[Program, ...]:
+        """The programs inside."""
+        return (self.body,)
+
+
 @dataclasses.dataclass(frozen=True)
 class Equation:
     """One line of a program.
@@ -133,6 +163,8 @@ class Equation:
         bind: evaluates the equation, as a tuple of outputs.
         effects: names of its side effects.
         collective: whether it depends on the device, or on what others have.
+        elsewhere: whether it was traced for a mesh that is not around the program, and so cannot
+            be evaluated if there is a program inside.
         source: the user's line, and the scopes within the program.
         unknown: why nobody knows what it computes, whatever the primitive's name; else empty.
     """
@@ -145,11 +177,12 @@ class Equation:
     avals: tuple[Shaped, ...]
     params: Mapping[str, Any]
     body: Program | None
-    control: Scan | While | Branches | None
+    control: Scan | While | Branches | Sharded | None
     name: str
     bind: Callable[..., tuple[Array, ...]]
     effects: tuple[str, ...]
     collective: bool
+    elsewhere: bool
     source: Source
     unknown: str
 
@@ -204,18 +237,26 @@ def axes_of(code: Program) -> frozenset[str]:
 def _program(closed: Any) -> Program:
     jaxpr = getattr(closed, "jaxpr", closed)
     numbers: dict[Any, Variable] = {}
+    casts: dict[Any, Variable | Constant] = {}
 
     def variable(var: Any) -> Variable:
         return numbers.setdefault(var, Variable(len(numbers)))
 
     def atom(a: Any) -> Variable | Constant:
-        return Constant(_literal(a)) if isinstance(a, Literal) else variable(a)
+        if isinstance(a, Literal):
+            return Constant(_literal(a))
+        return casts[a] if a in casts else variable(a)
 
     inputs = tuple(variable(v) for v in jaxpr.invars)
     consts = zip(jaxpr.constvars, getattr(closed, "consts", ()), strict=True)
     constants = tuple((variable(v), value) for v, value in consts)
-    equations = tuple(_equation(e, atom, variable) for e in jaxpr.eqns)
-    return Program(inputs, constants, equations, tuple(atom(v) for v in jaxpr.outvars))
+    equations = []
+    for eqn in jaxpr.eqns:
+        if eqn.primitive.name in _CASTS:
+            casts[eqn.outvars[0]] = atom(eqn.invars[0])
+        else:
+            equations.append(_equation(eqn, atom, variable))
+    return Program(inputs, constants, tuple(equations), tuple(atom(v) for v in jaxpr.outvars))
 
 
 def sole_primitive(jaxpr: Any) -> str | None:
@@ -278,14 +319,17 @@ def _equation(
         name=str(params.get("name", "")),
         bind=_binder(eqn, params),
         effects=tuple(sorted(_effects(eqn) - {_OF_AXES})),
-        collective=_OF_AXES in _effects(eqn),
+        collective=_is_collective(eqn),
+        elsewhere=any(_beyond(v.aval) for v in (*eqn.invars, *eqn.outvars)),
         source=_source(eqn.source_info),
         unknown=unknown,
     )
 
 
-# What names an axis of a mesh has this one, which is no side effect.
-_OF_AXES = "NamedAxisEffect"
+def _effects(eqn: Any) -> set[str]:
+    return {type(e).__name__ for e in eqn.effects}
+
+
 def _unknown(primitive: Any, params: Mapping[str, Any]) -> str:
     """Why a primitive is none of JAX's that records and rules may stand for; else empty."""
     name = primitive.name
@@ -298,7 +342,11 @@ def _unknown(primitive: Any, params: Mapping[str, Any]) -> str:
     return f"its parameter `{parameter}` is not known to jaxlirpa" if parameter else ""
 
 
-def _control(primitive: str, params: Mapping[str, Any]) -> Scan | While | Branches | None:
+def _is_collective(eqn: Any) -> bool:
+    return _OF_AXES in _effects(eqn) or "axis_name" in eqn.params
+
+
+def _control(primitive: str, params: Mapping[str, Any]) -> Scan | While | Branches | Sharded | None:
     if primitive == "scan":
         body, length, reverse = (params[key] for key in ("jaxpr", "length", "reverse"))
         unrolled = params["unroll"] >= length
@@ -308,7 +356,23 @@ def _control(primitive: str, params: Mapping[str, Any]) -> Scan | While | Branch
         return While(condition, body, params["cond_nconsts"], params["body_nconsts"])
     if primitive == "cond":
         return Branches(tuple(map(_program, params["branches"])))
+    if primitive == "shard_map":
+        inputs, outputs = (tuple(map(_parts, params[key])) for key in ("in_specs", "out_specs"))
+        if None in (*inputs, *outputs):
+            return None
+        own = params["newly_manual_axes"]
+        mesh = {name: size for name, size in params["mesh"].shape.items() if name in own}
+        body = _program(params["jaxpr"])
+        return Sharded(body, mesh, inputs, outputs, params["check_vma"])  # type: ignore[arg-type]
     return None
+
+
+def _parts(spec: Any) -> Places | None:
+    """Where the parts are that a `PartitionSpec` names; None for what it may say besides."""
+    if not isinstance(spec, PartitionSpec) or spec.unreduced or spec.reduced:
+        return None
+    named = tuple((i, (x,) if isinstance(x, str) else x) for i, x in enumerate(spec) if x)
+    return named if all(isinstance(x, tuple) for _, x in named) else None
 
 
 def scan_counts(params: Mapping[str, Any]) -> tuple[int, int]:
@@ -347,6 +411,16 @@ def _shaped(aval: Any) -> Shaped:
 
 
 def _axes(aval: Any) -> frozenset[str]:
+    """The axes over which a value may vary, of those of the mesh that is around the program."""
+    return _varying(aval) & frozenset(get_abstract_mesh().manual_axes)
+
+
+def _beyond(aval: Any) -> bool:
+    """Whether a value varies over axes of another mesh."""
+    return not _varying(aval) <= frozenset(get_abstract_mesh().manual_axes)
+
+
+def _varying(aval: Any) -> frozenset[str]:
     kind = getattr(aval, "manual_axis_type", None)
     return frozenset() if kind is None else kind.varying
 
@@ -373,18 +447,23 @@ def _binder(eqn: Any, params: dict[str, Any]) -> Callable[..., tuple[Array, ...]
     a called function or a collective reads has the type with which it was traced.
     """
     primitive = eqn.primitive
-    traced = [_axes(v.aval) for v in eqn.invars]
-    inside = any(hasattr(x, "eqns") or hasattr(x, "jaxpr") for x in jax.tree.leaves(params))
-    typed = inside or _OF_AXES in _effects(eqn)
 
     def bind(*values: Array) -> tuple[Array, ...]:
-        common = frozenset().union(*map(varying, values))
-        wanted = traced if typed else [common] * len(values)
-        values = tuple(map(vary, values, wanted))
         results = primitive.bind(*values, **primitive.get_bind_params(params))
         return tuple(results) if primitive.multiple_results else (results,)
 
-    return bind
+    if not get_abstract_mesh().manual_axes:
+        return bind
+    traced = [_axes(v.aval) for v in eqn.invars]
+    inside = any(hasattr(x, "eqns") or hasattr(x, "jaxpr") for x in jax.tree.leaves(params))
+    typed = inside or _is_collective(eqn)
+
+    def alike(*values: Array) -> tuple[Array, ...]:
+        common = frozenset().union(*map(varying, values))
+        wanted = traced if typed else [common] * len(values)
+        return bind(*map(vary, values, wanted))
+
+    return alike
 
 
 def caller() -> Source:

@@ -54,6 +54,7 @@ RESOLVED: Mapping[str, str] = {
     "name": "the identity on values: its name is kept",
     "scan": f"unrolled, up to {MOST_TRIPS} trips; beyond, one node whose trips intervals bound",
     "while": "the same, as long as the number of trips depends on no perturbed value",
+    "shard_map": "what every device computes, side by side",
     "cond": "the one branch that is known to be taken; else all of them, joined by select_n",
 }
 """The primitives that no graph contains, and what becomes of them."""
@@ -324,9 +325,8 @@ class Builder:
         """The values of one equation's outputs."""
         if equation.effects:
             raise _effect(equation, source)
-        if equation.primitive == "pvary":
-            return operands  # constants stay what they are, and follow others where they meet
-        if not any(isinstance(x, Ref) for x in operands):
+        known = not any(isinstance(x, Ref) for x in operands)
+        if known and not (equation.elsewhere and equation.programs):
             return _evaluate(equation, operands)
         if equation.unknown and equation.identity not in self.names:
             return self.unknown(equation, operands, source)
@@ -336,7 +336,7 @@ class Builder:
             self.label(equation.params["name"], operands, len(self.labels), marked=True)
             return operands
         positions = [i for i, x in enumerate(operands) if isinstance(x, Ref)]
-        named = recognise(equation, positions, self.vocabulary)
+        named = None if known else recognise(equation, positions, self.vocabulary)
         if named is not None:
             return self.keep(named, equation, operands, source)
         if equation.body is not None:
