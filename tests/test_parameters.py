@@ -18,6 +18,7 @@ import jaxlirpa
 from jaxlirpa import Box, LpBall, UnsupportedPrimitiveError, extend
 from jaxlirpa._graph.jaxpr import public_primitives
 from jaxlirpa._graph.parameters import PARAMETERS, unread
+from jaxlirpa._graph.shards import COLLECTIVES
 from jaxlirpa._graph.trace import RESOLVED
 from jaxlirpa._ops.registry import RECORDS
 from jaxlirpa._ops.rules import RULES
@@ -271,7 +272,7 @@ def test_no_primitive_has_functions_that_nobody_reads(hidden: Any):
 
 
 def test_parameters_are_declared_of_primitives_that_there_are():
-    assert PARAMETERS.keys() <= set(KNOWN)
+    assert PARAMETERS.keys() <= {*KNOWN, *COLLECTIVES, "shard_map"}
 
 
 def test_a_parameter_that_says_nothing_does_no_harm():
@@ -349,7 +350,8 @@ def test_a_foreign_primitive_in_a_reduction():
 
 def test_the_ledger_has_a_reason_for_what_is_refused():
     """Not that its parameters are unknown."""
-    assert not UNSUPPORTED.keys() & PARAMETERS.keys() - RULES.keys()
+    read = RULES.keys() | COLLECTIVES.keys()
+    assert not UNSUPPORTED.keys() & PARAMETERS.keys() - read
 
 
 def test_declared_primitives_may_have_any_parameter():

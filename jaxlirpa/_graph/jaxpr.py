@@ -46,7 +46,10 @@ _CASTS = {"pvary"}
 _OF_AXES = "NamedAxisEffect"
 # Primitives of JAX that not every release makes public.
 _NOT_PUBLIC = frozenset(
-    {"call", "closed_call", "custom_vmap_call", "eval_jaxpr", "pvary", "reshard"}
+    {
+        *("call", "closed_call", "custom_vmap_call", "eval_jaxpr", "pvary", "reshard"),
+        *("shard_map", "psum_invariant", "all_gather_invariant"),
+    }
 )
 # Packages none of whose lines is the one that a user wants to read.
 _LIBRARIES = ("jax", "jaxlib", "numpy", "scipy", "flax", "haiku", "equinox", "optax", "einops")

@@ -15,14 +15,19 @@ _WINDOWS = "window_dimensions window_strides padding base_dilation window_dilati
 
 # Dots stand for whatever says how something is compiled or where it lives: anything but functions.
 _PRIMITIVES: Mapping[str, str] = {
-    "axes": "reduce_and reduce_max reduce_min reduce_or reduce_prod reduce_sum",
+    "all_gather_dimension axis_index_groups axis_name axis_size tiled": "all_gather"
+    " all_gather_invariant",
+    "axes": "psum_invariant reduce_and reduce_max reduce_min reduce_or reduce_prod reduce_sum",
+    "axes axis_index_groups": "pmax pmin psum",
     "axes index_dtype": "argmax argmin",
+    "axis_name": "axis_index",
     "axis": "stack unstack",
     "axis is_stable k": "top_k",
     "axis reverse": "cumlogsumexp cummax cummin cumprod cumsum",
     "axis sizes": "split",
     "body_jaxpr body_nconsts cond_jaxpr cond_nconsts": "while",
     "branches branches_platforms": "cond",
+    "check_vma in_specs jaxpr manual_axes mesh newly_manual_axes out_specs": "shard_map",
     "broadcast_dimensions shape": "broadcast_in_dim",
     "computation dimensions jaxpr": "reduce",
     "dimension": "concatenate",

@@ -190,7 +190,7 @@ def _collective(
     params = equation.params
     names = params.get("axes", params.get("axis_name"))
     axes = (names,) if isinstance(names, str) else tuple(names or ())
-    if equation.primitive not in _COLLECTIVES or not axes or params.get("axis_index_groups"):
+    if equation.primitive not in COLLECTIVES or not axes or params.get("axis_index_groups"):
         raise _refusal(equation, source, "this collective is not bounded")
     if not all(axis in devices[0] for axis in axes):
         raise _refusal(equation, source, f"it is along {axes}, of the mesh around the function")
@@ -201,7 +201,7 @@ def _collective(
         with jax.ensure_compile_time_eval():
             return [[jnp.asarray(place, equation.avals[0].dtype)] for place in places]
     own = {_key(device): x for device, (x,) in zip(devices, operands, strict=True)}
-    combine = functools.partial(_COLLECTIVES[equation.primitive], params)
+    combine = functools.partial(COLLECTIVES[equation.primitive], params)
     found: dict[Any, list[Value]] = {}
     for device in devices:
         group = tuple(_key({**device, **place}) for place in along)
@@ -227,7 +227,7 @@ def _gathered(params: Mapping[str, Any], *values: Array) -> Array:
     return join(values, params["all_gather_dimension"])
 
 
-_COLLECTIVES: Mapping[str, Any] = {
+COLLECTIVES: Mapping[str, Any] = {
     "axis_index": None,
     "psum": _sum,
     "psum_invariant": _sum,
@@ -240,6 +240,6 @@ _COLLECTIVES: Mapping[str, Any] = {
 
 def _refusal(equation: Equation, source: Source, reason: str) -> UnsupportedPrimitiveError:
     described = ", ".join(f"{aval.dtype}{list(aval.shape)}" for aval in equation.operand_avals)
-    known = ", ".join(sorted(_COLLECTIVES))
+    known = ", ".join(sorted(COLLECTIVES))
     reason = f"{reason}: of what devices send each other, {known} are known inside of `shard_map`"
     return UnsupportedPrimitiveError(equation.primitive, str(source), described, reason)
