@@ -102,6 +102,9 @@ jnp.interp({x}, np.array([-1, 0, {p}], {x}.dtype), c({n}, 3), left={a}, right="e
 jnp.searchsorted(np.array([-2, -1, 0.5, 1], {x}.dtype), {x}).astype({x}.dtype) * {x}
 jnp.digitize({x}, np.array([1, 0.5, -1], {x}.dtype), right=True).astype({x}.dtype)
 lax.lt_to_p.bind({x}, jnp.asarray({k})).astype({x}.dtype)
+lax.le_to_p.bind({x}, jnp.asarray({k})).astype({x}.dtype)
+lax.eq_to_p.bind({x}, jnp.asarray({k})).astype({x}.dtype)
+1 / jnp.where({x} == 0, 1, {x})
 jnp.select([{x} < {a}, {x} < {p}], [{x}, {k}], jnp.sin({x}))
 jnp.piecewise({x}, [{x} < -1, {x} > {p}], [lambda t: t * t, jnp.sin, {a}])
 jnp.tan(jnp.clip({x}, -1.4, 1.4))
