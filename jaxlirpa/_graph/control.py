@@ -18,8 +18,8 @@ from jax import lax
 from jaxlirpa._errors import ControlFlowError
 from jaxlirpa._graph import loops
 from jaxlirpa._graph.graph import Graph, Node, Ref, Value, is_same
-from jaxlirpa._graph.jaxpr import Branches, Equation, Scan, Sharded, While
 from jaxlirpa._graph.loops import unknown_trips, whole
+from jaxlirpa._graph.programs import Branches, Equation, Scan, Sharded, While
 from jaxlirpa._graph.shards import on_all_devices
 from jaxlirpa._graph.source import Source
 from jaxlirpa._typing import Array, PyTree, Shaped

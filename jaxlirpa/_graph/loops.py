@@ -16,7 +16,7 @@ from jax import lax
 
 from jaxlirpa._errors import ControlFlowError
 from jaxlirpa._graph.graph import Graph, Node, Ref, Value
-from jaxlirpa._graph.jaxpr import Program, Scan, While
+from jaxlirpa._graph.programs import Program, Scan, While
 from jaxlirpa._graph.source import Source
 from jaxlirpa._typing import Array, PyTree, Shaped, shaped, vary, varying
 

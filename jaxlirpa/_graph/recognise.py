@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from jaxlirpa._graph.jaxpr import Constant, Equation, Program, program
+from jaxlirpa._graph.jaxpr import program
+from jaxlirpa._graph.programs import Constant, Equation, Program
 from jaxlirpa._typing import Array
 
 

@@ -19,7 +19,7 @@ from jax import lax
 
 from jaxlirpa._errors import UnsupportedPrimitiveError
 from jaxlirpa._graph.graph import Value, is_same
-from jaxlirpa._graph.jaxpr import Constant, Equation, Places, Program, Sharded, Variable
+from jaxlirpa._graph.programs import Constant, Equation, Places, Program, Sharded, Variable
 from jaxlirpa._graph.source import Source
 from jaxlirpa._typing import Array, PyTree
 

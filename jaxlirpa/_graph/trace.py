@@ -21,10 +21,6 @@ from jaxlirpa._graph.control import MOST_TRIPS, enter
 from jaxlirpa._graph.graph import INPUT, Graph, Node, Ref, Value
 from jaxlirpa._graph.jaxpr import (
     CALLS,
-    Constant,
-    Equation,
-    Program,
-    Variable,
     axes_of,
     caller,
     is_traced,
@@ -32,6 +28,7 @@ from jaxlirpa._graph.jaxpr import (
     raised_at,
 )
 from jaxlirpa._graph.naming import Label, numbered
+from jaxlirpa._graph.programs import Constant, Equation, Program, Variable
 from jaxlirpa._graph.recognise import Named, Vocabulary, recognise
 from jaxlirpa._graph.source import Source
 from jaxlirpa._typing import Array, PyTree, Shaped, shaped, varying
