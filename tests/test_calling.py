@@ -42,6 +42,8 @@ def layer_norm(x: jax.Array, eps: float = 1e-5) -> jax.Array:
 
 def same(found: Any, wanted: Any) -> None:
     """Whether two results are equal, array by array."""
+    plain = [{**x} if isinstance(x, jaxlirpa.IntermediateBounds) else x for x in (found, wanted)]
+    found, wanted = plain
     assert jax.tree.structure(found) == jax.tree.structure(wanted)
     for a, b in zip(*map(jax.tree.leaves, (found, wanted)), strict=True):
         np.testing.assert_array_equal(a, b)
