@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import linen, nnx
+from jax.scipy.sparse.linalg import bicgstab, cg, gmres
 
 import jaxlirpa
 from jaxlirpa import (
@@ -71,6 +72,11 @@ def branched(x: jax.Array) -> jax.Array:
 UNSUPPORTED = {
     "fft": (lambda x: jnp.fft.rfft(x).real, "no rule for it yet"),
     "convert_element_type": (lambda x: jnp.abs(x + 1j * x), "complex numbers are not bounded"),
+    "lu": (lambda x: jnp.linalg.solve(jnp.outer(x, x), X), "`jnp.linalg.inv(A) @ x`"),
+    "triangular_solve": (
+        lambda x: jax.scipy.linalg.solve_triangular(jnp.outer(x, x), X),
+        "of a known matrix A",
+    ),
     "cholesky": (lambda x: jnp.linalg.cholesky(x[:, None] * x), "matrix factorisation"),
     "top_k": (lambda x: X[jax.lax.top_k(x, 2)[1]], "only its values are bounded"),
     "gather": (
@@ -279,6 +285,14 @@ def test_the_way_out_of_repeated_indices() -> None:
     lower, upper = jax.jit(functools.partial(bound, unique_indices=True))(i)
     np.testing.assert_allclose(lower, [1, -2.5, -5])
     np.testing.assert_allclose(upper, [3, -1.5, -3])
+
+
+@pytest.mark.parametrize("solver", [cg, gmres, bicgstab])
+def test_iterative_solvers(solver: Any) -> None:
+    """What they return is no linear function, and wrong by a tolerance."""
+    message = refused(ControlFlowError, lambda x: solver(lambda y: 2 * y, x)[0], X, 0.1)
+    assert "iterates until" in message and "`jnp.linalg.solve(A, b)`" in message
+    assert Path(__file__).name in message
 
 
 def printing(x: jax.Array) -> jax.Array:

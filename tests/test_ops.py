@@ -10,6 +10,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import jax.scipy.linalg as jsl
 import numpy as np
 import oracles
 import pytest
@@ -405,7 +406,64 @@ MODULES = [
     case("nnx Dropout", nnx.Dropout(0.5, deterministic=True, rngs=nnx.Rngs(0)), (3,)),
 ]
 
-AFFINE = [*ARITHMETIC, *PRODUCTS, *MOVEMENT, *CALLS, *POOLING, *CONVOLUTIONS, *MODULES]
+
+def regular(*shape: int) -> np.ndarray:
+    """Known matrices that are far from singular."""
+    return 0.5 * c(*shape) + 3 * np.eye(shape[-1])
+
+
+def positive(size: int) -> np.ndarray:
+    """A known positive definite matrix."""
+    return regular(size, size) @ regular(size, size).T
+
+
+EQUATIONS = [
+    case("solve", lambda b: jnp.linalg.solve(regular(3, 3), b), (3,)),
+    variant("solve, inside", lambda b: jnp.linalg.solve(regular(3, 3), b - 1.0) + b, (3,)),
+    case("solve columns", lambda b: jnp.linalg.solve(regular(3, 3), b), (3, 2)),
+    variant("solve batch", lambda b: jnp.linalg.solve(regular(2, 3, 3), b), (2, 3, 2)),
+    variant("solve mapped", jax.vmap(lambda b: jnp.linalg.solve(regular(3, 3), b)), (2, 3)),
+    variant("solve positive", lambda b: jsl.solve(positive(3), b, assume_a="pos"), (3, 2)),
+    variant("solve twice", lambda b: jsl.lu_solve(jsl.lu_factor(regular(3, 3)), b, trans=1), (3,)),
+    case("cho_solve", lambda b: jsl.cho_solve(jsl.cho_factor(positive(3)), b), (3,)),
+    variant("cho_solve lower", lambda b: jsl.cho_solve((regular(3, 3), True), b), (3, 2)),
+    variant("solve_triangular", lambda b: jsl.solve_triangular(regular(3, 3), b), (3,)),
+    variant(
+        "solve_triangular transposed",
+        lambda b: jsl.solve_triangular(regular(3, 3), b, trans=1, lower=True, unit_diagonal=True),
+        (3, 2),
+    ),
+    case(
+        "triangular_solve right",
+        lambda b: lax.linalg.triangular_solve(regular(2, 3, 3), b, transpose_a=True, lower=True),
+        (2, 1, 3),
+    ),
+    case(
+        "tridiagonal_solve",
+        lambda b: lax.linalg.tridiagonal_solve(
+            jnp.asarray([0.0, 1, -1]), jnp.asarray([3.0, -4, 3]), jnp.asarray([1.0, 2, 0]), b
+        ),
+        (3, 2),
+    ),
+    variant("inverse", lambda b: jnp.linalg.inv(regular(3, 3)) @ b, (3,)),
+    variant("lstsq", lambda b: jnp.linalg.lstsq(c(4, 3), b)[0], (4,)),
+    variant(
+        "pullback of solve",
+        lambda y: jax.vjp(lambda b: jnp.linalg.solve(regular(3, 3), b), c(3))[1](y),
+        (3,),
+    ),
+]
+
+AFFINE = [
+    *ARITHMETIC,
+    *PRODUCTS,
+    *MOVEMENT,
+    *CALLS,
+    *POOLING,
+    *CONVOLUTIONS,
+    *MODULES,
+    *EQUATIONS,
+]
 
 
 methods = pytest.mark.parametrize(
@@ -433,6 +491,23 @@ def test_affine(case: Case, methods: Methods):
         for place, (low, high) in zip(places, values, strict=True):
             oracles.equal(bounds[name].lower[place], low, name)
             oracles.equal(bounds[name].upper[place], high, name)
+
+
+@pytest.mark.parametrize("method", oracles.METHODS.values(), ids=oracles.METHODS)
+def test_solutions_are_bounded_as_products_with_the_inverse(method: Any):
+    """Inside a function too, where intervals are no wider for the factors of the matrix; and the
+    derivative of bounds by the matrix is that of its inverse."""
+    a, b = jnp.asarray(regular(3, 3)), jnp.asarray(c(3))
+    solved, inverted = (
+        lambda a, b: jnp.tanh(jnp.linalg.solve(a, b)),
+        lambda a, b: jnp.tanh(jnp.linalg.inv(a) @ b),
+    )
+
+    def total(fn: Any) -> Any:
+        return jax.value_and_grad(lambda a: jnp.sum(jnp.stack(method(fn)(a, b, 0.2)) ** 2))(a)
+
+    for found, expected in zip(total(solved), total(inverted), strict=True):
+        oracles.equal(found, expected)
 
 
 # ---- nonlinear functions -------------------------------------------------------------------

@@ -195,6 +195,9 @@ BOUNDED: dict[str, Callable[[Any], Any]] = {
     "remat2": jax.checkpoint(jnp.abs, policy=jax.checkpoint_policies.dots_saveable),
     "custom_jvp_call": with_rule,
     "custom_vmap_call": with_batching,
+    "custom_linear_solve": lambda x: lax.custom_linear_solve(
+        lambda v: 2 * v, x, lambda _, b: b / 2
+    ),
     "gather": lambda x: x.at[np.array([7, 1])].get(mode="fill", fill_value=3.0),
     "dot_general": lambda x: jnp.dot(x.astype(np.float32), X[:4].astype(np.float32)),
     "round": lambda x: lax.round(3 * x, lax.RoundingMethod.AWAY_FROM_ZERO),
@@ -236,10 +239,6 @@ REFUSED: dict[str, tuple[Callable[[Any], Any], str]] = {
     ),
     "sort": (lambda x: lax.sort((x, -x), num_keys=2), "sorting several arrays"),
     "approx_top_k": (lambda x: lax.approx_max_k(x, 2)[0], "no rule"),
-    "custom_linear_solve": (
-        lambda x: lax.custom_linear_solve(lambda v: 2 * v, x, lambda _, b: b / 2),
-        "factorisation",
-    ),
     "composite": (lax.composite(jnp.sin, "my.sine"), "not known"),
     "pure_callback": (lambda x: jax.pure_callback(np.sin, SHAPE, x), "calls back"),
     "ffi_call": (jax.ffi.ffi_call("nobody", SHAPE), "not known"),

@@ -7,6 +7,7 @@ class of its own: only `.jaxpr` and `.consts` are used, never the type.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import sys
 import sysconfig
@@ -61,6 +62,9 @@ _NOT_PUBLIC = frozenset(
         *("shard_map", "psum_invariant", "all_gather_invariant"),
     }
 )
+SOLVE = "custom_linear_solve"
+"""The primitive that calls a solver of linear equations."""
+
 # Packages none of whose lines is the one that a user wants to read.
 _LIBRARIES = ("jax", "jaxlib", "numpy", "scipy", "flax", "haiku", "equinox", "optax", "einops")
 _OWN = Path(__file__).parent.parent
@@ -110,7 +114,9 @@ def _program(closed: Any) -> Program:
             casts[eqn.outvars[0]] = atom(eqn.invars[0])
         else:
             equations.append(_equation(eqn, atom, variable))
-    return Program(inputs, constants, tuple(equations), tuple(atom(v) for v in jaxpr.outvars))
+    return Program(
+        inputs, constants, _with_derivatives(equations), tuple(atom(v) for v in jaxpr.outvars)
+    )
 
 
 def sole_primitive(jaxpr: Any) -> str | None:
@@ -160,6 +166,10 @@ def _equation(
     primitive, params = eqn.primitive.name, _as_computed(eqn.primitive.name, eqn.params)
     unknown = _unknown(eqn.primitive, params)
     body = params.get(CALLS[primitive]) if primitive in CALLS and not unknown else None
+    count = len(eqn.invars)
+    read = tuple(range(count))
+    if primitive == SOLVE and not unknown:
+        body, read = params["jaxprs"].solve, _read_by_solver(count, params["const_lengths"])
     return Equation(
         primitive=primitive,
         identity=eqn.primitive,
@@ -169,6 +179,7 @@ def _equation(
         avals=tuple(_shaped(v.aval) for v in eqn.outvars),
         params=params,
         body=None if body is None else _program(body),
+        read=read,
         control=None if unknown else _control(primitive, params),
         name=str(params.get("name", "")),
         bind=_binder(eqn, params),
@@ -198,6 +209,42 @@ def _unknown(primitive: Any, params: Mapping[str, Any]) -> str:
 
 def _is_collective(eqn: Any) -> bool:
     return _OF_AXES in _effects(eqn) or "axis_name" in eqn.params
+
+
+def _read_by_solver(count: int, lengths: Any) -> tuple[int, ...]:
+    """Positions of what the solver of a linear equation reads, among so many operands.
+
+    They are what each of four functions reads besides, and right-hand sides. The functions beside
+    the solver are for derivatives.
+    """
+    start = lengths.matvec + lengths.vecmat
+    right = sum(lengths)
+    return (*range(start, start + lengths.solve), *range(right, count))
+
+
+def _with_derivatives(equations: Sequence[Equation]) -> tuple[Equation, ...]:
+    """Equations that hold no derivative back from what the solver of a linear equation reads.
+
+    `jnp.linalg.solve` does so where it factorises the matrix, as the solution has a derivative rule
+    of its own; where the solver is entered, its derivative is wanted.
+    """
+    solvers = [e for e in equations if e.primitive == SOLVE]
+    read: set[Any] = {x for e in solvers for x in _variables(e.operands[i] for i in e.read)}
+    for e in reversed(equations) if solvers else ():
+        if read.intersection(e.outputs):
+            read.update(_variables(e.operands))
+    others = [e for e in equations if e.primitive != SOLVE and read.isdisjoint(e.outputs)]
+    read.difference_update(x for e in others for x in _variables(e.operands))
+    return tuple(
+        dataclasses.replace(e, primitive="copy", bind=lambda x: (x,))
+        if e.primitive == "stop_gradient" and read.intersection(e.outputs)
+        else e
+        for e in equations
+    )
+
+
+def _variables(atoms: Iterable[Variable | Constant]) -> list[Variable]:
+    return [x for x in atoms if isinstance(x, Variable)]
 
 
 def _control(primitive: str, params: Mapping[str, Any]) -> Scan | While | Branches | Sharded | None:

@@ -113,6 +113,7 @@ class Equation:
         operand_avals, avals: shape and dtype of each operand and of each output.
         params: static parameters.
         body: the called function, for calls.
+        read: the positions of the operands that it takes.
         control: the loop or branch, for those.
         name: the called function's own name, for calls.
         bind: evaluates the equation, as a tuple of outputs.
@@ -132,6 +133,7 @@ class Equation:
     avals: tuple[Shaped, ...]
     params: Mapping[str, Any]
     body: Program | None
+    read: tuple[int, ...]
     control: Scan | While | Branches | Sharded | None
     name: str
     bind: Callable[..., tuple[Array, ...]]

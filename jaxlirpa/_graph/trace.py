@@ -21,6 +21,7 @@ from jaxlirpa._graph.control import MOST_TRIPS, enter
 from jaxlirpa._graph.graph import INPUT, Graph, Node, Ref, Value
 from jaxlirpa._graph.jaxpr import (
     CALLS,
+    SOLVE,
     axes_of,
     caller,
     is_traced,
@@ -49,6 +50,7 @@ RESOLVED: Mapping[str, str] = {
     **dict.fromkeys(CALLS, "a call: its function is entered"),
     **dict.fromkeys(_IDENTITIES, "the identity on values: dropped"),
     "name": "the identity on values: its name is kept",
+    SOLVE: "a call: its solver is entered",
     "scan": f"unrolled, up to {MOST_TRIPS} trips; beyond, one node whose trips intervals bound",
     "while": "the same, as long as the number of trips depends on no perturbed value",
     "shard_map": "what every device computes, side by side",
@@ -161,6 +163,16 @@ def _effect(equation: Equation, source: Source) -> EffectError:
         f"`{equation.primitive}` at {source} has a side effect "
         f"({', '.join(equation.effects)}), which has no bounds. Remove the print or "
         "callback before bounding the function."
+    )
+
+
+def _iterative(source: Source) -> ControlFlowError:
+    """The refusal of a solver that stops when it has come near enough."""
+    return ControlFlowError(
+        f"the linear solver at {source} iterates until what is left of a perturbed value is "
+        "small, so that what it returns is not known. Solve directly: with the matrix "
+        "`A = jax.vmap(matvec, out_axes=1)(jnp.eye(n))`, `jnp.linalg.solve(A, b)` is the exact "
+        "solution, and affine in b."
     )
 
 
@@ -337,7 +349,7 @@ class Builder:
         if named is not None:
             return self.keep(named, equation, operands, source)
         if equation.body is not None:
-            return self.run(equation.body, operands, source)
+            return self.enter(equation, equation.body, operands, source)
         if equation.control is not None:
             return enter(self, equation, equation.control, operands, source)
         if equation.primitive in _BROADCASTING:
@@ -359,6 +371,17 @@ class Builder:
         """Appends what nobody knows, as it is: it is refused where an output depends on it."""
         parts = equation.primitive, operands, equation.params, equation.bind, equation.avals
         return self.kept(Node(*parts, source, equation.unknown))
+
+    def enter(
+        self, equation: Equation, body: Program, operands: Sequence[Value], source: Source
+    ) -> list[Value]:
+        """The values of a call's outputs."""
+        try:
+            return self.run(body, [operands[i] for i in equation.read], source)
+        except ControlFlowError as error:
+            if equation.primitive != SOLVE:
+                raise
+            raise _iterative(source) from error
 
     def spread(self, operand: Value, shape: tuple[int, ...], aval: Shaped, source: Source) -> Value:
         """A perturbed scalar as an array, so that its coefficients have the shape of the output."""

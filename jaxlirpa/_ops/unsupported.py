@@ -9,7 +9,10 @@ from __future__ import annotations
 
 _NO_RULE = "there is no rule for it yet"
 _INTEGER = "it acts on integers, and a perturbed value is a real number"
-_LINALG = "a matrix factorisation of a perturbed matrix is not bounded"
+_LINALG = (
+    "a matrix factorisation of a perturbed matrix is not bounded; of a known matrix A, "
+    "`jnp.linalg.solve(A, x)` and `jnp.linalg.inv(A) @ x` are"
+)
 COMPLEX = "complex numbers are not bounded"
 _DEVICES = (
     "communication between devices is not bounded: bound what each of them computes before it, or "
@@ -32,7 +35,6 @@ _BY_REASON: dict[str, str] = {
     _LINALG: """
         cholesky cholesky_update eig eigh householder_product lu lu_pivots_to_permutation ormqr
         qr schur svd symmetric_product triangular_solve tridiagonal tridiagonal_solve
-        custom_linear_solve
         """,
     COMPLEX: "complex conj imag real",
     _DEVICES: """

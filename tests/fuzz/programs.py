@@ -366,6 +366,10 @@ SIGNATURES = {
         jnp.where(jnp.any({x} > {a}, 1, keepdims=True), {x}, {k})
         jnp.where(jnp.all({x} > {a}, 0), {x}, -{x})
         jnp.linalg.multi_dot([{x}, c({n}, 3, 2), {x}])
+        jnp.linalg.solve(c({n}, 2, 2) + 5 * np.eye(2, dtype={x}.dtype), {x})
+        jax.scipy.linalg.cho_solve((c({n}, 2, 2) + 5 * np.eye(2, dtype={x}.dtype), True), {x})
+        jax.scipy.linalg.solve_triangular(c({n}, 3, 3) + 5 * np.eye(3, dtype={x}.dtype), {x}.T).T
+        lax.linalg.tridiagonal_solve({k}[:, 0], {k}[:, 1] + 9, {k}[:, 2], {x})
         """,
     "mm->m": """
         {x} @ {y}.T @ c({n}, 2, 3)

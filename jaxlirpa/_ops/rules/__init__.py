@@ -26,6 +26,7 @@ from jaxlirpa._ops.rules import (
     selection,
     softmax,
     softplus,
+    solves,
     tables,
 )
 
@@ -43,6 +44,7 @@ _ORDER = (
     pooling,
     reductions,
     scatter,
+    solves,
     balls,
     products,
     indexing,
