@@ -454,6 +454,34 @@ EQUATIONS = [
     ),
 ]
 
+FILTER = c(5) + 1j * c(1, 5)[0]
+
+
+def scanned_complex(x: Any) -> Any:
+    """Turned and shrunk some times."""
+    return lax.fori_loop(0, 3, lambda _, z: z * (0.5 + 0.5j), lax.complex(x, x[::-1])).imag
+
+
+COMPLEX = [
+    variant("rfft, real", lambda x: jnp.fft.rfft(x).real, (6,)),
+    case("rfft, imag", lambda x: jnp.fft.rfft(x).imag, (2, 5)),
+    variant("fft", lambda x: jnp.fft.fft(x, axis=0, norm="ortho").imag, (5, 2)),
+    variant("fft2", lambda x: jnp.fft.fft2(x).real, (3, 4)),
+    variant("rfft2", lambda x: jnp.fft.rfft2(x).imag, (3, 4)),
+    variant("ifft", lambda x: jnp.fft.ifft(x, 8).imag, (5,)),
+    case("irfft2", lambda x, y: jnp.fft.irfft2(lax.complex(x, y), (3, 4)), (3, 3), (3, 3)),
+    variant("fft long", lambda x: jnp.fft.fftn(x, (3, 2, 4)).imag, (2, 2, 2)),
+    case("filter", lambda x: jnp.fft.ifft(jnp.fft.fft(x) * FILTER).real, (5,)),
+    variant("fftshift", lambda x: jnp.fft.fftshift(jnp.fft.fft(x)).real, (5,)),
+    variant("dct", lambda x: jax.scipy.fft.dct(x), (5,)),
+    variant("complex matrix", lambda x: ((c(2, 3) + 1j * c(2, 3)) @ (x + 1j * x[::-1])).imag, (3,)),
+    variant("complex quotient", lambda x: (jnp.conj(1j * x + 2) / (3 - 4j)).imag, (3,)),
+    variant("complex moves", lambda x: jnp.zeros(4, complex).at[1].set(x[0] * 1j).imag, (3,)),
+    variant("complex where", lambda x: jnp.where(MASK[0], x * 1j, 2 * x).imag, (3,)),
+    variant("complex sums", lambda x: jnp.cumsum(x * (1 + 2j)).sum(keepdims=True).imag, (3,)),
+    case("complex loop", scanned_complex, (3,)),
+]
+
 AFFINE = [
     *ARITHMETIC,
     *PRODUCTS,
@@ -463,6 +491,7 @@ AFFINE = [
     *CONVOLUTIONS,
     *MODULES,
     *EQUATIONS,
+    *COMPLEX,
 ]
 
 
@@ -508,6 +537,27 @@ def test_solutions_are_bounded_as_products_with_the_inverse(method: Any):
 
     for found, expected in zip(total(solved), total(inverted), strict=True):
         oracles.equal(found, expected)
+
+
+def test_long_transforms_go_axis_by_axis(monkeypatch: pytest.MonkeyPatch):
+    """As one matrix they would not fit into memory; but for rounding they are the same."""
+    monkeypatch.setattr("jaxlirpa._ops.rules.complex._LARGEST", 16)
+    signal, spectrum = jnp.asarray(c(4, 2, 5)), jnp.asarray(c(4, 2, 3) + 1j * c(1, 4, 2, 3)[0])
+    for function, x in [
+        (jnp.fft.rfftn, signal),
+        (jnp.fft.fftn, signal),
+        (jnp.fft.ifftn, spectrum),
+        (jnp.fft.irfftn, spectrum),
+        (jnp.fft.irfft, spectrum),
+    ]:
+
+        def parts(t: Any, function: Any = function, x: Any = x) -> Any:
+            z = function(t * x)
+            return z.real, z.imag
+
+        ((real, imag), _) = jaxlirpa.ibp(parts)(jaxlirpa.Box(jnp.ones(()), jnp.ones(())))
+        oracles.equal(real, function(x).real)
+        oracles.equal(imag, function(x).imag)
 
 
 # ---- nonlinear functions -------------------------------------------------------------------
@@ -662,6 +712,14 @@ NONLINEAR = [
         lambda x: jnp.abs(lax.conv_transpose(jnp.tanh(x), c(3, 1, 2), (2,), "SAME")),
         (1, 3, 1),
     ),
+    case("power spectrum", lambda x: jnp.abs(jnp.fft.rfft(x)) ** 2, (5,)),
+    variant("power spectrum, conj", lambda x: (jnp.fft.fft(x) * jnp.fft.fft(x).conj()).real, (5,)),
+    variant("spectrum", lambda x: jnp.abs(jnp.fft.rfft2(jnp.tanh(x))), (3, 4)),
+    variant("phase", lambda x: jnp.angle(jnp.fft.rfft(x) + 4), (4,)),
+    variant("fftconvolve", lambda x, y: jax.scipy.signal.fftconvolve(x, y), (3,), (2,)),
+    variant("complex exponential", lambda x: (jnp.exp(x * (1j - 0.5)) ** 3).real, (3,)),
+    variant("complex division", lambda x: (x * 1j / (2 + 1j * jnp.square(x))).imag, (3,)),
+    variant("complex equality", lambda x: (x * 1j == 1j) | (x + 0j != x[::-1]), (3,)),
     case("atan2", lambda y, x: jnp.arctan2(y @ c(3, 4), x @ c(2, 4) + 4.0) @ c(4, 2), (3,), (2,)),
     case("atan2 above", lambda y, x: jnp.arctan2(jnp.exp(y), x), (4,), (4,)),
     case("atan2 anywhere", lambda y, x: jnp.arctan2(y, x), (12,), (12,)),

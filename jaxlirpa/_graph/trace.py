@@ -58,6 +58,9 @@ RESOLVED: Mapping[str, str] = {
 }
 """The primitives that no graph contains, and what becomes of them."""
 
+ANY = "any primitive"
+"""In a table of rules, those that are asked first about every node."""
+
 # Entry by entry, but for a scalar next to an array.
 _BROADCASTING = frozenset({"add", "sub", "mul", "div", "max", "min", "pow"})
 _CONCRETE_ERRORS = (
@@ -198,7 +201,8 @@ class Builder:
     """The list of nodes while it grows.
 
     A rule sees a node that is about to be appended, and what it is computed from, and returns the
-    values to use instead of its outputs, or None to leave it as it is.
+    values to use instead of its outputs, or None to leave it as it is. Rules remember in `parts`
+    what stands for a value that is not bounded itself.
     """
 
     def __init__(
@@ -217,6 +221,7 @@ class Builder:
         self.known: dict[Any, int] = {}
         self.equated: set[tuple[str, Ref]] = set()
         self.equating = False
+        self.parts: dict[Ref, Any] = {}
 
     def definition(self, value: Any) -> Node | None:
         """The node that computes a perturbed value."""
@@ -252,7 +257,7 @@ class Builder:
         """The outputs of a node, or what stands for them: of what has no entries, itself."""
         if node.outputs and all(0 in aval.shape for aval in node.outputs):
             return [jnp.zeros(aval.shape, aval.dtype) for aval in node.outputs]
-        for rule in self.rules.get(node.primitive, ()):
+        for rule in (*self.rules.get(ANY, ()), *self.rules.get(node.primitive, ())):
             values = rule(self, node)
             if values is not None:
                 return list(values)
@@ -304,6 +309,7 @@ class Builder:
         self.labels = [label for label in self.labels if label.ref.node < since]
         self.known = {key: index for key, index in self.known.items() if index < since}
         self.equated = {(name, ref) for name, ref in self.equated if ref.node < since}
+        self.parts = {ref: found for ref, found in self.parts.items() if ref.node < since}
 
     def empty(self) -> Builder:
         """Another one, of the same kind, without nodes."""

@@ -13,7 +13,10 @@ _LINALG = (
     "a matrix factorisation of a perturbed matrix is not bounded; of a known matrix A, "
     "`jnp.linalg.solve(A, x)` and `jnp.linalg.inv(A) @ x` are"
 )
-COMPLEX = "complex numbers are not bounded"
+COMPLEX = (
+    "complex numbers are bounded by their parts: return `z.real`, `z.imag` or `jnp.abs(z)`, and "
+    "compute them by Fourier transforms, sums, products, quotients and powers"
+)
 _DEVICES = (
     "communication between devices is not bounded: bound what each of them computes before it, or "
     "the function on one device"
@@ -23,7 +26,7 @@ _CALLBACK = "it calls back to Python, where nothing can be bounded"
 
 _BY_REASON: dict[str, str] = {
     _NO_RULE: """
-        bessel_i0e bessel_i1e fft igamma igamma_grad_a igammac polygamma polynomial
+        bessel_i0e bessel_i1e igamma igamma_grad_a igammac polygamma polynomial
         regularized_incomplete_beta select_and_scatter zeta
         hessenberg approx_top_k empty2 get swap stage linear_call custom_lin dce_sink
         """,
@@ -36,7 +39,7 @@ _BY_REASON: dict[str, str] = {
         cholesky cholesky_update eig eigh householder_product lu lu_pivots_to_permutation ormqr
         qr schur svd symmetric_product triangular_solve tridiagonal tridiagonal_solve
         """,
-    COMPLEX: "complex conj imag real",
+    COMPLEX: "complex conj fft imag real",
     _DEVICES: """
         all_gather all_gather_invariant all_to_all axis_index pmax pmin ppermute psum psum_invariant
         ragged_all_to_all reduce_scatter

@@ -366,6 +366,11 @@ SIGNATURES = {
         jnp.where(jnp.any({x} > {a}, 1, keepdims=True), {x}, {k})
         jnp.where(jnp.all({x} > {a}, 0), {x}, -{x})
         jnp.linalg.multi_dot([{x}, c({n}, 3, 2), {x}])
+        jnp.fft.rfft({x}, axis=0).real + jnp.fft.fft({x}).imag
+        jnp.fft.irfft2(jnp.fft.rfft2({x}) * c({n}, 2, 2), (2, 3))
+        jnp.abs(jnp.fft.fft({x})) ** 2
+        jnp.abs(jnp.fft.fft2({x} + 1j * {k}))
+        (jnp.exp(1j * {x}) * ({x} + 2j) / (3 - 1j)).real
         jnp.linalg.solve(c({n}, 2, 2) + 5 * np.eye(2, dtype={x}.dtype), {x})
         jax.scipy.linalg.cho_solve((c({n}, 2, 2) + 5 * np.eye(2, dtype={x}.dtype), True), {x})
         jax.scipy.linalg.solve_triangular(c({n}, 3, 3) + 5 * np.eye(3, dtype={x}.dtype), {x}.T).T
@@ -373,6 +378,8 @@ SIGNATURES = {
         """,
     "mm->m": """
         {x} @ {y}.T @ c({n}, 2, 3)
+        jnp.fft.ifft(jnp.fft.fft({x}) * jnp.fft.fft({y})).real
+        (lax.complex({x}, {y}) / lax.complex({k}, 1 + jnp.square({y}))).imag
         jnp.einsum("ij,kj,kl->il", {x}, {y}, {k})
         jnp.einsum("ij,ij->i", {x}, {y})[:, None] * {k}
         jax.nn.softmax({x} @ {y}.T) @ {y}

@@ -13,6 +13,7 @@ from jaxlirpa._graph.trace import Rule
 from jaxlirpa._ops.rules import (
     balls,
     casts,
+    complex,
     derivatives,
     extrema,
     gelu,
@@ -32,6 +33,7 @@ from jaxlirpa._ops.rules import (
 
 # Those that recognise the most come first, those that always apply last.
 _ORDER = (
+    complex,
     casts,
     gelu,
     derivatives,
