@@ -92,6 +92,11 @@ def is_floating(x: Array | Shaped) -> bool:
     return bool(jnp.issubdtype(x.dtype, jnp.floating))
 
 
+def is_half(x: Array | Shaped) -> bool:
+    """Whether an array holds numbers of 16 bits, bfloat16 or float16."""
+    return x.dtype in (jnp.bfloat16, jnp.float16)
+
+
 def matrix(x: Array) -> Array:
     """`x` with all axes behind the first as one; also where one has length zero."""
     return x.reshape(x.shape[0], math.prod(x.shape[1:]))

@@ -97,7 +97,9 @@ UNSUPPORTED = {
         "its indices known while the function is traced",
     ),
     "rem": (lambda x: X % x, "its divisor is perturbed, or it acts on integers"),
-    "round_to": (lambda x: (x.astype(jnp.bfloat16) * 2).astype(x.dtype), "computes in bfloat16"),
+    "exp2": (lambda x: jnp.exp2(x.astype(jnp.bfloat16)), "computes in bfloat16"),
+    "cumprod": (lambda x: jnp.cumprod(x.astype(jnp.float16)), "a.astype(jnp.float32), params)"),
+    "round_to": (lambda x: x.astype(jnp.float8_e5m2) * 2, "computes in float8_e5m2"),
     "scatter": (lambda x: x.at[jnp.array([0, 0])].set(X[:2]), "written twice"),
 }
 
@@ -386,8 +388,8 @@ SETS: dict[str, tuple[Callable[[], Any], str]] = {
     "boolean centre": (lambda: LpBall(X > 0, 0.1), "is bool: only floating-point"),
     "complex centre": (lambda: LpBall(X + 0j, 0.1), "is complex128: only floating-point"),
     "integer leaf": (lambda: LpBall({"w": X, "step": 3}, 0.1), "only floating-point"),
-    "float16": (lambda: LpBall(HALF, 0.1), "is float16, whose rounding"),
-    "bfloat16": (lambda: LpBall(X.astype(jnp.bfloat16), 0.1), "is bfloat16, whose rounding"),
+    "float16": (lambda: LpBall(HALF, 0.1), "is float16, and sets are of float32"),
+    "bfloat16": (lambda: LpBall(X.astype(jnp.bfloat16), 0.1), "is bfloat16, and sets are of"),
     "integer box": (lambda: Box(LETTERS, LETTERS + 1), "Box: lower is int64"),
     "half box": (lambda: Box(X, X.astype(jnp.bfloat16)), "Box: upper is bfloat16"),
     "crossed box": (lambda: Box(X, X - jnp.array([0, 0, 0.1])), "lower > upper"),

@@ -15,7 +15,7 @@ import numpy as np
 
 from jaxlirpa._graph.jaxpr import program
 from jaxlirpa._graph.programs import Constant, Equation, Program
-from jaxlirpa._typing import Array
+from jaxlirpa._typing import Array, is_half
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,9 +66,14 @@ def _calls(equation: Equation, named: Named) -> bool:
 
 
 def _entry_by_entry(equation: Equation) -> bool:
-    """Whether the first operand has the form of the result; a parameter may have a larger one."""
+    """Whether the first operand has the form of the result; a parameter may have a larger one.
+
+    A function of 16 bits rounds at every step, and is entered.
+    """
     operand, *_ = equation.operand_avals
-    return [(a.shape, a.dtype) for a in equation.avals] == [(operand.shape, operand.dtype)]
+    return not is_half(operand) and [(a.shape, a.dtype) for a in equation.avals] == [
+        (operand.shape, operand.dtype)
+    ]
 
 
 def same(a: Program, b: Program) -> bool:

@@ -32,7 +32,7 @@ from jaxlirpa._graph.naming import Label, numbered
 from jaxlirpa._graph.programs import Constant, Equation, Program, Variable
 from jaxlirpa._graph.recognise import Named, Vocabulary, recognise
 from jaxlirpa._graph.source import Source
-from jaxlirpa._typing import Array, PyTree, Shaped, shaped, varying
+from jaxlirpa._typing import Array, PyTree, Shaped, is_half, shaped, varying
 
 # Identities on values. `stop_gradient` is one, though its derivative is zero.
 _IDENTITIES = frozenset(
@@ -143,7 +143,7 @@ def trace(
         ) from error
     builder = Builder(vocabulary, rules or {}, names or {}, axes)
     arguments = [builder.input(aval, (about or {}).get(i, {})) for i, aval in enumerate(inputs)]
-    outputs = builder.run(traced, arguments, caller())
+    outputs = [builder.lengthened(x) for x in builder.run(traced, arguments, caller())]
     return Graph(tuple(builder.nodes), tuple(outputs), numbered(builder.labels)), shape
 
 
@@ -302,6 +302,13 @@ class Builder:
         (whole,) = self.append(primitive, operands, {}, lambda x: (function(x),), (aval,), source)
         assert isinstance(whole, Ref)
         self.known[_key(self.nodes[result.node])] = whole.node
+
+    def lengthened(self, value: Value) -> Value:
+        """A perturbed number of 16 bits as one of 32, as which it is bounded."""
+        if not isinstance(value, Ref) or not is_half(self.aval(value)):
+            return value
+        source = self.nodes[value.node].source
+        return self.apply(lambda x: x.astype(jnp.float32), source, value)[0]
 
     def forget(self, since: int) -> None:
         """Removes the nodes from a number on."""

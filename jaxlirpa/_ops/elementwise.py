@@ -13,7 +13,7 @@ from jaxlirpa._ops import curves
 from jaxlirpa._ops.families import Elementwise, Record
 from jaxlirpa._relax.compiled import Compiled
 from jaxlirpa._relax.piecewise import Clip, OneKink, PositionAtKink, flat, nearest
-from jaxlirpa._relax.rounding import Rounding
+from jaxlirpa._relax.rounding import Near, Rounding, growth
 from jaxlirpa._relax.sshaped import SShaped
 
 
@@ -56,6 +56,14 @@ def _rounding(node: Node) -> Rounding:
     return Rounding(lambda x: node(x)[0], eps, tiny)
 
 
+def _rounded(node: Node) -> Near:
+    """Within some roundings to a shorter format, or not rounded."""
+    dtype = node.params["dtype"]
+    info = jnp.finfo(dtype)
+    share = growth(dtype, node.params["count"])
+    return Near(share, float(info.tiny), float(info.max))
+
+
 def _clip(node: Node) -> Clip:
     """Two kinks, at the limits."""
     floor, _, ceiling = node.operands
@@ -78,5 +86,6 @@ RECORDS: dict[str, Record] = {
     "min": Elementwise(_min, together=False),
     "reduce_precision": Elementwise(_rounding),
     "round_to": Elementwise(_rounding),
+    "rounded": Elementwise(_rounded),
     "tanh": Elementwise(lambda node: _TANH),
 }

@@ -169,6 +169,13 @@ def _angle(node: Node, boxes: Sequence[Interval]) -> tuple[Interval, ...]:
     )
 
 
+def _lost(node: Node, boxes: Sequence[Interval]) -> tuple[Interval, ...]:
+    """What rounding may take from a sum: a share of the sum of all moduli."""
+    ((_, upper),) = boxes
+    most = node.params["share"] * upper
+    return (Interval(-most, most),)
+
+
 def _wins(node: Node, boxes: Sequence[Interval]) -> tuple[Interval, ...]:
     """Which entry of a window is the largest: known where no other one can be as large.
 
@@ -219,6 +226,7 @@ RECORDS: dict[str, Record] = {
     "le": _comparison(_less_or_equal, _swapped(less)),
     "le_to": _comparison(_swapped(_not_before), _swapped(_before)),
     "loop": Repeated(),
+    "lost": Opaque(_lost),
     "lt": _comparison(less, _swapped(_less_or_equal)),
     "lt_to": _comparison(_before, _not_before),
     "ne": _comparison(_apart, _equal),

@@ -41,8 +41,10 @@ def check(graph: Graph) -> None:
 
 def _objection(graph: Graph, node: Node) -> str | None:
     """Why a node cannot be bounded, or None."""
+    short = [a.dtype for a in node.outputs if _is_short(a.dtype)]
     if node.primitive not in RECORDS and not declared.is_declared(node.primitive):
-        return UNSUPPORTED.get(node.primitive, node.unknown or "there is no rule for it yet")
+        no_rule = _rounds(short[0]) if short else "there is no rule for it yet"
+        return UNSUPPORTED.get(node.primitive, node.unknown or no_rule)
     if node.unknown:
         return node.unknown
     if any(jnp.issubdtype(aval.dtype, jnp.complexfloating) for aval in node.outputs):
@@ -53,10 +55,17 @@ def _objection(graph: Graph, node: Node) -> str | None:
         return f"its operand {wrong} (an index, a mask or a divisor) is perturbed"
     if not found.together and len(node.positions) > 1:
         return "more than one of its operands is perturbed; one must be known exactly"
-    short = [a.dtype for a in node.outputs if _is_short(a.dtype)]
     if short and not isinstance(found, Move | Opaque | Within):
-        return f"it computes in {short[0]}, whose rounding is not bounded; use float32 or float64"
+        return _rounds(short[0])
     return found.objection(graph, node)
+
+
+def _rounds(dtype: np.dtype) -> str:
+    return (
+        f"it computes in {dtype}, and how it rounds is not known; compute in float32: convert "
+        "parameters and inputs, `jax.tree.map(lambda a: a.astype(jnp.float32), params)`, and give "
+        "modules `dtype=jnp.float32`"
+    )
 
 
 def _is_short(dtype: np.dtype) -> bool:

@@ -1,14 +1,15 @@
-"""Rounding to fewer digits: a staircase within half a step of the identity."""
+"""Rounding to fewer digits: a staircase within half a step of the identity, or anything so near."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import jax.numpy as jnp
 
-from jaxlirpa._extrema import maximum
-from jaxlirpa._relax.lines import Lines
+from jaxlirpa._extrema import maximum, minimum
+from jaxlirpa._relax.lines import Lines, Point, offset_above, offset_below, secant
 from jaxlirpa._typing import Array, Interval, is_finite
 
 
@@ -40,3 +41,60 @@ class Rounding:
         room = jnp.where(is_finite(self.image(box)), step, jnp.inf)
         one = jnp.ones_like(step)
         return Lines(one, -room, one, room)
+
+
+def growth(dtype: Any, count: int) -> float:
+    """By how much of its modulus so many roundings to a format may move a normal number.
+
+    A little more, for the rounding of the longer format that is rounded.
+    """
+    unit = 0.5 * float(jnp.finfo(dtype).eps) * (1 + 2**-6)
+    return (1 + unit) ** count - 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Near:
+    """Anything within some roundings to a shorter format; the number itself is among it.
+
+    A number `x` becomes one between `x - share |x| - tiny` and `x + share |x| + tiny`, of the same
+    sign. Of these limits the lower one is concave and the upper one convex, so chords enclose them.
+
+    Attributes:
+        share: by how much of its modulus a number moves at most, less than 1.
+        tiny: the smallest normal number of the format; what is lost below it.
+        largest: the largest number of the format, beyond which there are infinite ones.
+    """
+
+    share: float
+    tiny: float
+    largest: float
+
+    def image(self, box: Interval) -> Interval:
+        """From the lowest limit to the highest."""
+        lower, upper = self._below(box.lower), self._above(box.upper)
+        lower = jnp.where(lower < -self.largest, -jnp.inf, lower)
+        upper = jnp.where(upper > self.largest, jnp.inf, upper)
+        return Interval(
+            jnp.where(box.lower >= 0, maximum(lower, 0), lower),
+            jnp.where(box.upper <= 0, minimum(upper, 0), upper),
+        )
+
+    def lines(self, box: Interval) -> Lines:
+        """The chords of both limits; where a value overflows, none."""
+        ends = box.lower, box.upper
+        below = [Point(x, self._below(x)) for x in ends]
+        above = [Point(x, self._above(x)) for x in ends]
+        slope, slope_ = secant(*below), secant(*above)
+        known = is_finite(self.image(box))
+        return Lines(
+            slope,
+            jnp.where(known, offset_below(slope, below), -jnp.inf),
+            slope_,
+            jnp.where(known, offset_above(slope_, above), jnp.inf),
+        )
+
+    def _below(self, x: Array) -> Array:
+        return x - self.share * jnp.abs(x) - self.tiny
+
+    def _above(self, x: Array) -> Array:
+        return x + self.share * jnp.abs(x) + self.tiny

@@ -94,8 +94,8 @@ def floating(x: ArrayLike, what: str) -> Array:
         )
     if dtype not in (jnp.float32, jnp.float64):
         raise SetError(
-            f"{what} is {dtype}, whose rounding the bounds would have to contain. Convert the "
-            "function and its arguments to float32 or float64."
+            f"{what} is {dtype}, and sets are of float32 or float64. Convert it, "
+            "`x.astype(jnp.float32)`; the function may convert it back."
         )
     return jnp.asarray(x)
 

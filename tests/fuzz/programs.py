@@ -366,6 +366,8 @@ SIGNATURES = {
         jnp.where(jnp.any({x} > {a}, 1, keepdims=True), {x}, {k})
         jnp.where(jnp.all({x} > {a}, 0), {x}, -{x})
         jnp.linalg.multi_dot([{x}, c({n}, 3, 2), {x}])
+        (jnp.tanh({x}.astype(jnp.bfloat16)) * 3).astype({x}.dtype)
+        lax.cumsum({x}.astype(jnp.float16), 1).astype({x}.dtype)
         jnp.fft.rfft({x}, axis=0).real + jnp.fft.fft({x}).imag
         jnp.fft.irfft2(jnp.fft.rfft2({x}) * c({n}, 2, 2), (2, 3))
         jnp.abs(jnp.fft.fft({x})) ** 2

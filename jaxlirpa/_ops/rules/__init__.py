@@ -18,6 +18,7 @@ from jaxlirpa._ops.rules import (
     extrema,
     gelu,
     guards,
+    half,
     indexing,
     normalise,
     pooling,
@@ -34,6 +35,7 @@ from jaxlirpa._ops.rules import (
 # Those that recognise the most come first, those that always apply last.
 _ORDER = (
     complex,
+    half,
     casts,
     gelu,
     derivatives,
