@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Sequence
-from typing import Any, NamedTuple, TypeAlias
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, ParamSpec, TypeAlias, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +16,20 @@ Array: TypeAlias = jax.Array
 ArrayLike: TypeAlias = jax.typing.ArrayLike
 PyTree: TypeAlias = Any
 Shaped: TypeAlias = jax.ShapeDtypeStruct
+_Args = ParamSpec("_Args")
+_Result = TypeVar("_Result")
+
+
+def traced_once(*static: str) -> Callable[[Callable[_Args, _Result]], Callable[_Args, _Result]]:
+    """Traces a function once for arguments alike; afterwards its equations are copied.
+
+    For small functions that every bound calls often: most of the time before a program is compiled
+    goes into tracing them.
+
+    Args:
+        static: the names of the arguments that are no arrays.
+    """
+    return functools.partial(jax.jit, static_argnames=static, inline=True)
 
 
 class Bounds(NamedTuple):
@@ -102,11 +117,13 @@ def matrix(x: Array) -> Array:
     return x.reshape(x.shape[0], math.prod(x.shape[1:]))
 
 
+@traced_once()
 def inner(rows: Array, value: Array) -> Array:
     """The inner product of every row `[rows, *shape]` with a value `[*shape]`."""
     return jnp.matmul(matrix(rows), value.reshape(-1), precision=jax.lax.Precision.HIGHEST)
 
 
+@traced_once("axis")
 def sums(entries: Array, axis: int | None = None) -> Array:
     """The sum of the entries of every row `[rows, *shape]`, or of those of every example in it.
 
@@ -128,7 +145,8 @@ def sums(entries: Array, axis: int | None = None) -> Array:
     return found.reshape(len(entries), before, shape[axis]).sum(1)
 
 
-def summed_product(a: Array, b: Array, shape: Sequence[int]) -> Array:
+@traced_once("shape")
+def summed_product(a: Array, b: Array, shape: tuple[int, ...]) -> Array:
     """`a * b`, summed over the axes along which `shape` has length one.
 
     Where the two repeat each other's entries along an axis, this is a matrix product, and their
@@ -156,6 +174,7 @@ def dual(ord: float) -> float:
     return ord / (ord - 1) if ord > 1 else math.inf
 
 
+@traced_once("ord")
 def norm(x: Array, ord: float) -> Array:
     """Norm over the last axis, without overflow, and with a derivative of zero at zero.
 
@@ -171,6 +190,7 @@ def norm(x: Array, ord: float) -> Array:
     return jnp.where(some | jnp.isnan(largest), norm, 0)[..., 0]
 
 
+@traced_once()
 def intersect(a: Interval, b: Interval) -> Interval:
     """The box inside both `a` and `b`, which must enclose a common set.
 
@@ -182,6 +202,7 @@ def intersect(a: Interval, b: Interval) -> Interval:
     return Interval(jnp.minimum(lower, upper), jnp.maximum(lower, upper))
 
 
+@traced_once()
 def vacuous_where_overflown(box: Interval) -> Interval:
     """`box` without infinities on the wrong side, which promise what only an overflow computed.
 
@@ -196,11 +217,13 @@ def vacuous_where_overflown(box: Interval) -> Interval:
     )
 
 
+@traced_once()
 def is_finite(box: Interval) -> Array:
     """Where both limits of a box are finite."""
     return jnp.isfinite(box.lower) & jnp.isfinite(box.upper)
 
 
+@traced_once()
 def vacuous_where_nan(box: Interval) -> Interval:
     """`box` with every NaN limit replaced by the infinity that promises nothing."""
     if not is_floating(box.lower):

@@ -23,6 +23,7 @@ from jaxlirpa._typing import Interval
 
 HALVES = [jnp.bfloat16, jnp.float16]
 halves = pytest.mark.parametrize("half", HALVES, ids=lambda x: np.dtype(x).name)
+INTERVALS_AND_LINES = [oracles.METHODS[name] for name in ("ibp", "crown")]
 every_method = pytest.mark.parametrize("method", oracles.METHODS.values(), ids=oracles.METHODS)
 
 
@@ -183,6 +184,7 @@ class Perceptron(nn.Module):
         return nn.Dense(3, dtype=self.dtype)(x)
 
 
+@pytest.mark.few(2)
 @every_method
 def test_a_perceptron(method: Any) -> None:
     """By CROWN not much wider than the network in float32, by what is rounded."""
@@ -213,7 +215,7 @@ def image_network(half: Any, activation: Any) -> Any:
 
 @halves
 def test_an_image_network(half: Any) -> None:
-    for method in (jaxlirpa.ibp, jaxlirpa.crown):
+    for method in INTERVALS_AND_LINES:
         hold(method, image_network(half, nn.relu), jnp.asarray(c(1, 4, 4, 1)), 0.05)
 
 
@@ -224,7 +226,7 @@ def test_attention(half: Any) -> None:
         y = image_network(half, nn.gelu)(x)[0].reshape(2, 2)
         return jax.nn.softmax(y @ y.T) @ y
 
-    for method in (jaxlirpa.ibp, jaxlirpa.crown):
+    for method in INTERVALS_AND_LINES:
         hold(method, fn, jnp.asarray(c(1, 4, 4, 1)), 0.05)
 
 
@@ -243,13 +245,14 @@ PROGRAMS: dict[str, Callable[[Any], Any]] = {
 }
 
 
+@pytest.mark.few(5)
 @pytest.mark.parametrize(
     "half", [jnp.bfloat16, pytest.param(jnp.float16, marks=pytest.mark.slow)], ids=["bf16", "f16"]
 )
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_programs(name: str, half: Any) -> None:
     fn, x = PROGRAMS[name], jnp.asarray(c(6))
-    for method in (jaxlirpa.ibp, jaxlirpa.crown):
+    for method in INTERVALS_AND_LINES:
         lower, upper = hold(method, lambda x: fn(x.astype(half)), x, 0.05)
         for low, high in zip(*map(jax.tree.leaves, (lower, upper)), strict=True):
             assert np.isfinite(low).all() and np.isfinite(high).all()

@@ -39,7 +39,7 @@ from jaxlirpa._relax.planes import Plane, Planes
 from jaxlirpa._relax.planes import around as planes_around
 from jaxlirpa._special.convolution import transpose
 from jaxlirpa._special.dense import behind_dense
-from jaxlirpa._typing import Array, matrix, summed_product, sums, vary
+from jaxlirpa._typing import Array, matrix, summed_product, sums, traced_once, vary
 
 Relaxed = TypeVar("Relaxed")
 
@@ -239,6 +239,7 @@ def _planes_around(planes: Planes, xs: Sequence[Array], y: Array, axes: tuple[in
     return jax.vmap(lambda own: planes_around(own, xs, y, axes))(planes)
 
 
+@traced_once("examples")
 def _substitute(
     side: Side, positive: tuple[Array, ...], negative: tuple[Array, ...], examples: int | None
 ) -> Side:

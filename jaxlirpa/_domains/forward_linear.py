@@ -34,6 +34,7 @@ from jaxlirpa._typing import (
     is_floating,
     matrix,
     sums,
+    traced_once,
     vacuous_where_nan,
     vacuous_where_overflown,
 )
@@ -114,16 +115,8 @@ class ForwardLinear:
         where the unit is one.
         """
 
-        def units(box: Interval) -> Array:
-            lower, upper = jax.lax.stop_gradient(box)
-            info = jnp.finfo(lower.dtype)
-            radius = 0.5 * upper - 0.5 * lower
-            _, exponent = jnp.frexp(radius)
-            exponent = jnp.where(jnp.isinf(radius), info.maxexp, exponent)
-            return jnp.ldexp(jnp.ones_like(lower), jnp.clip(exponent - 1, 0, -info.minexp))
-
         hulls = {ref: s.hull() for ref, s in self.sets.items()}
-        return {ref: (units(hull), missed(hull)) for ref, hull in hulls.items()}
+        return {ref: (_units_of(hull), missed(hull)) for ref, hull in hulls.items()}
 
     def joined(self, ref: Ref, value: Enclosure) -> Enclosure:
         """A value whose examples are independent, with coefficients on the entries of all."""
@@ -255,6 +248,17 @@ class ForwardLinear:
                 part = jnp.where(sums(jnp.abs(rows), examples) == 0, 0, part)
             lost += part
         return found, lost
+
+
+@traced_once()
+def _units_of(box: Interval) -> Array:
+    """See `ForwardLinear._units`."""
+    lower, upper = jax.lax.stop_gradient(box)
+    info = jnp.finfo(lower.dtype)
+    radius = 0.5 * upper - 0.5 * lower
+    _, exponent = jnp.frexp(radius)
+    exponent = jnp.where(jnp.isinf(radius), info.maxexp, exponent)
+    return jnp.ldexp(jnp.ones_like(lower), jnp.clip(exponent - 1, 0, -info.minexp))
 
 
 def _between(value: Enclosure, lines: Lines) -> tuple[Form, Form]:

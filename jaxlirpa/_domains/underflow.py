@@ -33,7 +33,7 @@ from jaxlirpa._ops.families import (
     Repeated,
 )
 from jaxlirpa._ops.registry import record
-from jaxlirpa._typing import Array, Interval, is_finite, is_floating
+from jaxlirpa._typing import Array, Interval, is_finite, is_floating, traced_once
 
 
 class Underflow:
@@ -93,7 +93,7 @@ class Underflow:
                 if isinstance(record(node), Elementwise | Joint):  # Elsewhere lines are constant.
                     finite = is_finite(box)
                     box = Interval(*(jnp.where(finite, limit, 0) for limit in box))
-                entries = missed(box, *dtypes)
+                entries = missed(box, tuple(dtypes))
                 axis = self.graph.examples.get(ref)
                 own = jnp.sum(entries, tuple(i for i in range(entries.ndim) if i != axis))
                 total += steps * own.astype(self._dtype)
@@ -132,7 +132,8 @@ class Underflow:
         return max((x.dtype for x in avals if is_floating(x)), key=lambda x: x.itemsize)
 
 
-def missed(box: Interval, *dtypes: Any) -> Array:
+@traced_once("dtypes")
+def missed(box: Interval, dtypes: tuple[Any, ...] = ()) -> Array:
     """`tiny` times the widths of a box's entries, or zero where they are less than 4 wide.
 
     Args:

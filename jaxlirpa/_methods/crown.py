@@ -23,6 +23,7 @@ from jaxlirpa._typing import (
     LinearBounds,
     PyTree,
     is_floating,
+    traced_once,
     vacuous_where_nan,
 )
 from jaxlirpa.sets import ArraySet
@@ -190,6 +191,7 @@ def solve(
     return [solution(ref, boxes[ref]) for ref in graph.targets]
 
 
+@traced_once()
 def _around(value: Array, box: Interval, found: Interval) -> Interval:
     """A box inside two others that hold an attained value.
 

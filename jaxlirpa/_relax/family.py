@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxlirpa._extrema import clip
-from jaxlirpa._typing import Array, PyTree
+from jaxlirpa._typing import Array, PyTree, traced_once
 
 Member = TypeVar("Member")
 
@@ -60,6 +60,7 @@ def single(member: Member) -> Family[Member]:
     return Family((), lambda position: member)
 
 
+@traced_once()
 def mix(position: Array, first: PyTree, second: PyTree) -> PyTree:
     """`second` at 1, `first` at 0, and a mean of the two in between; exact at both ends.
 
@@ -75,6 +76,7 @@ def mix(position: Array, first: PyTree, second: PyTree) -> PyTree:
     return jax.tree.map(mean, first, second)
 
 
+@traced_once()
 def position_of(x: Array, first: Array, last: Array) -> Array:
     """The position of `x` between two numbers: the inverse of `mix`; zero where they coincide."""
     width = 0.5 * last - 0.5 * first

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 from jaxlirpa._extrema import maximum
 from jaxlirpa._relax.family import Family, between, single
-from jaxlirpa._typing import Array, Interval, is_finite, vacuous_where_nan
+from jaxlirpa._typing import Array, Interval, is_finite, traced_once, vacuous_where_nan
 
 
 class Lines(NamedTuple):
@@ -144,6 +144,7 @@ def _guard(relaxation: Relaxation, box: Interval) -> tuple[Interval, Callable[[L
     return Interval(*(jnp.where(finite, limit, zero) for limit in box)), guarded
 
 
+@traced_once()
 def around(lines: Lines, x: Array, y: Array) -> Lines:
     """Lines around `f` as functions of `x' - x`, with values `f(x') - y`."""
     return Lines(
@@ -161,6 +162,7 @@ class Point(NamedTuple):
     y: Array
 
 
+@traced_once()
 def secant(a: Point, b: Point) -> Array:
     """Slope of the chord between two points.
 

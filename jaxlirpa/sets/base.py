@@ -11,7 +11,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxlirpa._errors import SetError
-from jaxlirpa._typing import Array, ArrayLike, Interval, PyTree, Shaped, matrix, sums
+from jaxlirpa._typing import (
+    Array,
+    ArrayLike,
+    Interval,
+    PyTree,
+    Shaped,
+    matrix,
+    sums,
+    traced_once,
+)
 
 # Letters of a pytree's structure in a message.
 _LONG = 60
@@ -122,11 +131,13 @@ def holds(condition: ArrayLike) -> bool:
     return isinstance(condition, jax.core.Tracer) or bool(np.all(np.asarray(condition)))
 
 
+@traced_once()
 def poison(x: Array, condition: Array) -> Array:
     """`x`, or NaN where the condition fails: an impossible set must not give a finite bound."""
     return jnp.where(condition, x, jnp.nan)
 
 
+@traced_once("axis")
 def box_extrema(
     box: Interval, coefficients: Array, origin: Array | None, axis: int | None = None
 ) -> Interval:

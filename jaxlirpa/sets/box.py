@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxlirpa._errors import SetError
-from jaxlirpa._typing import Array, Interval, PyTree, Shaped
+from jaxlirpa._typing import Array, Interval, PyTree, Shaped, traced_once
 from jaxlirpa.sets.base import PerturbationSet, box_extrema, floating, holds, poison
 
 
@@ -87,8 +87,7 @@ class Box(PerturbationSet):
 
     def point(self) -> Array:
         """The middle, or the finite limit where there is only one."""
-        middle = 0.5 * self.lower + 0.5 * self.upper
-        return jnp.where(jnp.isfinite(middle), middle, jnp.clip(0, self.lower, self.upper))
+        return _middle(self.lower, self.upper)
 
     def extrema(self, coefficients: Array, origin: Array | None = None) -> Interval:
         """Exact minimum and maximum of linear forms over the box."""
@@ -101,6 +100,12 @@ class Box(PerturbationSet):
     def expand(self, axis: int) -> Box:
         """The same box with a new axis of size one."""
         return Box.of(jnp.expand_dims(limit, axis) for limit in self.hull())
+
+
+@traced_once()
+def _middle(lower: Array, upper: Array) -> Array:
+    middle = 0.5 * lower + 0.5 * upper
+    return jnp.where(jnp.isfinite(middle), middle, jnp.clip(0, lower, upper))
 
 
 def _checked(path: Any, lower: Any, upper: Any) -> Box:

@@ -389,7 +389,7 @@ SETS = [
     mutation(
         "the point of an unbounded box is outside of it",
         "sets/box.py",
-        "jnp.where(jnp.isfinite(middle), middle, jnp.clip(0, self.lower, self.upper))",
+        "jnp.where(jnp.isfinite(middle), middle, jnp.clip(0, lower, upper))",
         "jnp.where(jnp.isfinite(middle), middle, 0)",
         "test_sets.py::test_point_of_an_unbounded_box",
     ),
