@@ -1,5 +1,6 @@
 """All tests run in double precision, and warnings are errors."""
 
+import collections
 import gc
 import itertools
 import os
@@ -10,8 +11,10 @@ import costs
 import hypothesis
 import jax
 import pytest
+from arithmetic import eager
 
 jax.config.update("jax_enable_x64", True)
+eager.install()
 
 # Traces are many small objects that live on: to look for garbage among them takes a third of the
 # time.
@@ -39,6 +42,25 @@ def bounded_memory() -> Iterator[None]:
 def pytest_addoption(parser: pytest.Parser) -> None:
     help = "fail if the tests compile more programs than this"
     parser.addoption("--most-compilations", type=int, default=None, help=help)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Of the cases of a test that is marked `few(n)`, only n run by default; the others are long.
+
+    They are as far apart as the list of cases allows, so that they are of all kinds.
+    """
+    groups: dict[tuple[str, int], list[pytest.Item]] = collections.defaultdict(list)
+    for item in items:
+        few = item.get_closest_marker("few")
+        if few is not None and not any(map(item.get_closest_marker, ("slow", "long"))):
+            (count,) = few.args
+            groups[item.nodeid.partition("[")[0], count].append(item)
+    for (_, count), group in groups.items():
+        kept = {k * len(group) // count for k in range(count)}
+        for k, item in enumerate(group):
+            if k not in kept:
+                item.add_marker("long")
 
 
 def pytest_configure(config: pytest.Config) -> None:

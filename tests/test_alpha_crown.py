@@ -89,6 +89,7 @@ def inside(inner: Bounds, outer: Bounds) -> bool:
     return bool(jnp.all(inner.lower >= outer.lower) & jnp.all(inner.upper <= outer.upper))
 
 
+@pytest.mark.few(2)
 @every_network
 def test_sound_and_never_looser_than_crown(name: str) -> None:
     network, params, ball = NETWORKS[name], weights(1), LpBall(CENTER, 0.3)

@@ -170,6 +170,7 @@ EXAMPLES = [
 ]
 
 
+@pytest.mark.few(12)
 @pytest.mark.parametrize("example", EXAMPLES)
 def test_docstring_examples_run(example: doctest.DocTest) -> None:
     options = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE

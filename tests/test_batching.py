@@ -52,6 +52,7 @@ def looped(bound: Callable[[Any], Any], count: int) -> Any:
     return jax.tree.map(lambda *xs: jnp.concatenate(xs), *(bound(i) for i in range(count)))
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("name", METHODS)
 def test_batch_equals_loop_and_joint_call(name: str) -> None:
     method = METHODS[name]

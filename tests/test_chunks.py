@@ -47,6 +47,7 @@ def weights(seed: int) -> Any:
     ]
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize("eps", [0.05, 0.5])
 @pytest.mark.parametrize("act", ACTIVATIONS)
 def test_chunks_equal_all_rows_at_once(act: str, eps: float) -> None:
@@ -87,6 +88,7 @@ def test_chunks_of_mapped_calls() -> None:
     np.testing.assert_allclose(bounds[1], bounds[0], rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("act", ["relu", pytest.param("tanh", marks=pytest.mark.long)])
 def test_derivatives_are_the_same(act: str) -> None:
     """Forwards and backwards, of functions of the weights and of the radius."""
@@ -110,6 +112,7 @@ def test_derivatives_are_the_same(act: str) -> None:
     np.testing.assert_allclose(forward, whole[1], rtol=1e-8)
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("compiled", [False, True])
 def test_derivatives_of_mapped_calls(compiled: bool) -> None:
     """Mapped inside of the derivative, with as many chunks for each as it needs."""

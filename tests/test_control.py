@@ -261,6 +261,7 @@ def test_a_loop_is_written_out_under_jit(case: Any) -> None:
     inside(x)
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("case", ["layers", "recurrent", "nested"])
 def test_loops_are_sound(case: str) -> None:
     fn, by_hand, x = LOOPS[case]
@@ -268,6 +269,7 @@ def test_loops_are_sound(case: str) -> None:
     same(lirpa.crown_ibp(fn)(x, EPS), lirpa.crown_ibp(by_hand)(x, EPS))
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
 def test_every_method_bounds_a_loop(method: Any) -> None:
     found, expected = (jax.jit(method(fn))(X, EPS) for fn in (layers, layers_by_hand))
@@ -338,6 +340,7 @@ def deep_by_hand(weights: jax.Array, x: jax.Array) -> jax.Array:
     return x
 
 
+@pytest.mark.slow
 def test_jit_vmap_and_grad() -> None:
     found, expected = (
         jax.jit(jax.vmap(jax.value_and_grad(functools.partial(width, fn)), (None, 0)))
@@ -415,6 +418,7 @@ def test_a_known_branch_is_entered(index: int) -> None:
     )
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
 def test_a_traced_branch_is_selected(method: Any) -> None:
     """The index is exact, though not known while tracing: so are the bounds."""
@@ -447,6 +451,7 @@ def test_only_what_is_perturbed_is_selected_in_the_graph() -> None:
     inside(jnp.asarray(1), X)
 
 
+@pytest.mark.slow
 def test_gradients_through_a_selection() -> None:
     """With respect to weights, of the branch that is taken alone."""
 
@@ -618,6 +623,7 @@ def check_recurrent(fn: Callable[[Any, jax.Array], jax.Array], params: Any, name
         same(found, expected)
 
 
+@pytest.mark.slow
 def test_linen_recurrent() -> None:
     model = linen.RNN(linen.SimpleCell(4, param_dtype=float))
     params = model.init(jax.random.key(0), SEQUENCE)

@@ -39,6 +39,7 @@ def compare(image: jax.Array, kernel: jax.Array, **params: Any) -> bool:
     return turnable(node)
 
 
+@pytest.mark.few(4)
 @pytest.mark.parametrize("window", [(3, 3), (4, 2), (1, 1)])
 @pytest.mark.parametrize("strides", [(1, 1), (2, 2), (2, 1), (3, 2)])
 def test_transposes_are_those_of_jax(strides: tuple[int, int], window: tuple[int, int]) -> None:

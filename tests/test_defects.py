@@ -71,6 +71,7 @@ WRONG_ELSEWHERE = {
 }
 
 
+@pytest.mark.few(6)
 @pytest.mark.parametrize("case", WRONG_ELSEWHERE.values(), ids=WRONG_ELSEWHERE)
 def test_bounds_that_are_violated_elsewhere(case: tuple[Callable[..., Any], Any]) -> None:
     fn, perturbed = case

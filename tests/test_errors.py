@@ -157,6 +157,7 @@ DOMAINS = {
 }
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize(("primitive", "case"), DOMAINS.items(), ids=DOMAINS)
 def test_outside_of_a_domain(primitive: str, case: tuple[Callable[..., Any], str]) -> None:
     """An error where the box is known, and infinite bounds where it is not."""
@@ -486,6 +487,7 @@ BUILDERS: dict[str, tuple[Callable[..., Any], tuple[float, ...]]] = {
 }
 
 
+@pytest.mark.few(4)
 @every_method
 @pytest.mark.parametrize("case", BUILDERS.values(), ids=BUILDERS)
 def test_impossible_sets_under_jit(method: Any, case: Any) -> None:
@@ -528,6 +530,7 @@ def cancelling(x: jax.Array) -> list[jax.Array]:
     ]
 
 
+@pytest.mark.few(2)
 @every_method
 def test_overflow_in_float32(method: Any) -> None:
     """Bounds in float32 of huge boxes hold for the values in float64, which do not overflow."""

@@ -99,6 +99,7 @@ def boxes(dtype: Any) -> tuple[np.ndarray, np.ndarray]:
     return (centre - radius).astype(dtype), (centre + radius).astype(dtype)
 
 
+@pytest.mark.few(4)
 @pytest.mark.parametrize("dtype", [np.float32, pytest.param(np.float64, marks=pytest.mark.long)])
 @pytest.mark.parametrize("name", RELAXATIONS)
 def test_relaxations_contain_the_function(name: str, dtype: Any):
@@ -120,6 +121,7 @@ def test_relaxations_contain_the_function(name: str, dtype: Any):
         assert (y <= high + room).all(), name
 
 
+@pytest.mark.few(4)
 @pytest.mark.parametrize("name", RELAXATIONS)
 def test_boxes_that_are_not_finite_promise_nothing_wrong(name: str):
     (f, _), relaxation = RELAXATIONS[name], relaxed(name)
@@ -234,6 +236,7 @@ def test_a_domain_is_kept():
     assert lower == -np.inf and upper == np.inf
 
 
+@pytest.mark.few(5)
 @pytest.mark.parametrize(
     ("f", "says", "reason"),
     [
@@ -285,6 +288,7 @@ WRONG = extend.relaxation(lambda x: x**3, inflections=(), convex_first=False)
 RECORD = extend.Elementwise(lambda node: RIGHT)
 
 
+@pytest.mark.slow
 def test_a_primitive_holds_until_it_is_taken_back():
     with pytest.raises(jaxlirpa.UnsupportedPrimitiveError):
         lirpa.ibp(CUBE.bind)(BOX)
@@ -304,6 +308,7 @@ def test_a_primitive_holds_until_it_is_taken_back():
     assert not declared.PRIMITIVES and not declared.RECORDS
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("name", ["exact", "ball"])
 def test_parameters_of_a_primitive_are_its_own(name: str):
     """Rules of the package give their own nodes parameters of these names."""
@@ -391,6 +396,7 @@ BALL = LpBall(jnp.array([[1.0, 2.0, 3.0]]), 0.5, ord=2)
 MEMBERS = oracles.sample(BALL, 0, 40)
 
 
+@pytest.mark.slow
 def test_the_sets_of_the_package_keep_the_protocol():
     extend.check_set(BALL, MEMBERS)
     extend.check_set(BOX, oracles.sample(BOX, 0, 40))
@@ -510,6 +516,7 @@ def test_public_names_are_documented(name: str):
     assert inspect.getdoc(getattr(extend, name))
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("example", EXAMPLES)
 def test_docstring_examples_run(example: doctest.DocTest):
     options = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE

@@ -318,6 +318,7 @@ def test_encloses(function: Function, dtype: Any):
     assert_encloses(function, dtype, *solved(function, dtype))
 
 
+@pytest.mark.few(4)
 @every_width
 @pytest.mark.parametrize(
     "function",
@@ -423,6 +424,7 @@ def defined_moderate(function: Function) -> tuple[Interval, Any, np.ndarray, np.
 STEPS = ("sign", "floor", "ceil", "round", "round away")
 
 
+@pytest.mark.few(25)
 @pytest.mark.parametrize("function", [f for f in FUNCTIONS if f.name not in STEPS], ids=str)
 def test_lines_are_the_best_in_the_middle(function: Function):
     """The mean of a line is its value in the middle, where no line can pass the envelope."""
@@ -487,6 +489,7 @@ def test_derivatives_are_the_same_compiled(function: Function):
         np.testing.assert_allclose(whole, single, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.few(2)
 @smooth
 def test_derivatives_match_finite_differences(function: Function):
     """They are finite, and right wherever the lines are smooth in the box."""
@@ -519,6 +522,7 @@ def test_derivatives_match_finite_differences(function: Function):
             assert wrong.mean() < 0.03
 
 
+@pytest.mark.few(2)
 @smooth
 def test_derivatives_of_degenerate_boxes_are_finite(function: Function):
     relaxation = function.relaxation(np.float64)

@@ -55,6 +55,7 @@ def test_sines(name: str):
         np.testing.assert_allclose(upper[-1], [1, 1, np.sin(1.0), 1], atol=1e-6)
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("name", NORMS)
 def test_norms(name: str):
     """No entry is larger than the norm, however near to zero that is."""

@@ -140,6 +140,7 @@ def test_examples_that_interact_are_kept_together(fn: Function) -> None:
     check_independent(graph, X)
 
 
+@pytest.mark.few(10)
 @pytest.mark.parametrize("name", slowly(NETWORKS, *LONGEST, long=SIMILAR))
 def test_every_network_keeps_examples_apart(name: str) -> None:
     network = NETWORKS[name]()
@@ -200,6 +201,7 @@ SETS = {
 }
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize("fn", [small, loss])
 @pytest.mark.parametrize("name", slowly(MORE, "forward_backward", "chunks", long=["alpha"]))
 def test_bounds_are_those_of_a_joint_call(
@@ -209,6 +211,7 @@ def test_bounds_are_those_of_a_joint_call(
     close(bound(), joint(monkeypatch, bound))
 
 
+@pytest.mark.few(5)
 @pytest.mark.parametrize("perturbed", SETS.values(), ids=SETS)
 @pytest.mark.parametrize("name", ["ibp", "crown_ibp", "forward_crown"])
 def test_every_set_is_seen_from_one_example(
@@ -260,6 +263,7 @@ def test_derivatives_and_maps(monkeypatch: pytest.MonkeyPatch) -> None:
     close(bound(), joint(monkeypatch, bound))
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("name", ["forward_crown", "crown_ibp", "crown"])
 def test_the_cost_is_that_of_the_examples(name: str) -> None:
     def operations(count: int) -> float:

@@ -118,6 +118,7 @@ def passes(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[int, ...]]]:
 # ---- what is returned ----------------------------------------------------------------------
 
 
+@pytest.mark.few(2)
 @every_case
 def test_every_box_holds_what_it_names(fn: Function, x: jax.Array, request: Any) -> None:
     """All values of the graph, at members of the set, by name."""
@@ -204,6 +205,7 @@ def names(fn: Callable[..., Any], *args: Any) -> list[str]:
     return list(jaxlirpa.intermediate_bounds(fn, intermediate=jaxlirpa.ibp)(*args))
 
 
+@pytest.mark.slow
 def test_names_of_scopes() -> None:
     """Combined through calls and loops, whatever is around the call of the transform."""
 
@@ -326,6 +328,7 @@ def test_names_do_not_depend_on_what_else_is_computed() -> None:
 # ---- what is handed back -------------------------------------------------------------------
 
 
+@pytest.mark.few(2)
 @every_case
 def test_the_same_bounds_without_the_passes(
     fn: Function, x: jax.Array, request: Any, passes: list[Any]
@@ -338,6 +341,7 @@ def test_the_same_bounds_without_the_passes(
     assert not passes
 
 
+@pytest.mark.slow
 def test_the_same_linear_bounds_and_those_of_alpha_crown() -> None:
     def fn(x: jax.Array) -> jax.Array:
         return jax.nn.relu(jax.nn.relu(x @ W[2]) @ W[2]) @ W[3]
@@ -386,6 +390,7 @@ def test_a_smaller_radius(eps: float) -> None:
     assert widths[1] < widths[2]
 
 
+@pytest.mark.slow
 def test_examples() -> None:
     """With in_axes all bounds have the examples in front, and are mapped when they are back."""
     batch = jnp.stack([X, -X, 0.5 * X])

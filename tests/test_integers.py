@@ -76,6 +76,7 @@ def check(function: Function, lower: tuple, upper: tuple, name: str) -> tuple[np
     return *bounds, values.min(0), values.max(0)
 
 
+@pytest.mark.few(20)
 @pytest.mark.parametrize("method", ["ibp", "forward_crown", "crown"])
 @pytest.mark.parametrize("name", TIGHT)
 def test_small_integers_are_bounded_exactly(name: str, method: str) -> None:
@@ -84,6 +85,7 @@ def test_small_integers_are_bounded_exactly(name: str, method: str) -> None:
     np.testing.assert_array_equal(upper, most)
 
 
+@pytest.mark.few(30)
 @pytest.mark.parametrize("limits", LARGE.values(), ids=LARGE)
 @pytest.mark.parametrize("name", [*TIGHT, *OTHERS])
 def test_integers_that_overflow_may_be_anything(name: str, limits: tuple) -> None:

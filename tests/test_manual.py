@@ -71,12 +71,14 @@ def traced(fn: Callable[..., Any], *args: Any) -> None:
 CASES = {"dense": X, "convolution": IMAGES, "attention": X, "curved": X, "loop": X}
 
 
+@pytest.mark.few(4)
 @pytest.mark.parametrize("method", ["crown", "forward_crown"])
 @pytest.mark.parametrize("name", CASES)
 def test_every_kind_of_function_has_bounds(name: str, method: str) -> None:
     traced(bounds(METHODS[method], globals()[name]), W, CASES[name])
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("method", ["ibp", "crown", "forward_crown"])
 def test_the_same_bounds_as_outside(method: str) -> None:
     fn = bounds(METHODS[method], dense)
@@ -100,6 +102,7 @@ def test_functions_that_are_known_whole_are_so_inside() -> None:
     assert seen[0] == seen[1]
 
 
+@pytest.mark.slow
 def test_every_set_and_option() -> None:
     traced(bounds(jaxlirpa.alpha_crown, dense, steps=1), W, X)
     traced(bounds(jaxlirpa.crown, dense, in_axes=(None, 0)), W, X)
@@ -139,6 +142,7 @@ def test_copies_stay_copies() -> None:
     assert not any(name in str(found) for name in COLLECTIVES)
 
 
+@pytest.mark.slow
 def test_derivatives_of_a_loss() -> None:
     """With respect to weights, of which every device has a copy: summed over all of them."""
 

@@ -259,6 +259,7 @@ def points(perturbed: Any, seed: int, count: int = 64) -> Any:
 # ---- soundness and order -------------------------------------------------------------------
 
 
+@pytest.mark.few(5)
 @pytest.mark.parametrize(
     "methods", [oracles.in_turn, pytest.param(lambda _: METHODS, marks=pytest.mark.slow)]
 )
@@ -302,6 +303,7 @@ def test_every_node(net: Net, kind: str, methods: Callable[[int], Any]) -> None:
                 inside(Bounds(lower, upper), Bounds(least[one], most[one]), room, what)
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize(("net", "kind"), PAIRS[1::4])
 def test_linear_bounds(net: Net, kind: str) -> None:
     """The linear functions enclose fn, and their extrema are no better than the bounds."""
@@ -355,6 +357,7 @@ ACTIVATIONS = {
 }
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("act", ACTIVATIONS.values(), ids=ACTIVATIONS)
 @pytest.mark.parametrize("ord", [pytest.param(2, marks=pytest.mark.slow), np.inf])
 def test_no_backward_method_is_looser_than_ibp(act: Callable[..., Any], ord: float) -> None:
@@ -377,6 +380,7 @@ def test_no_backward_method_is_looser_than_ibp(act: Callable[..., Any], ord: flo
 # ---- exactness -----------------------------------------------------------------------------
 
 
+@pytest.mark.few(6)
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("net", AFFINE, ids=range(len(AFFINE)))
 def test_affine_networks_are_bounded_exactly(net: Net, kind: str) -> None:
@@ -398,6 +402,7 @@ def test_affine_networks_are_bounded_exactly(net: Net, kind: str) -> None:
             same(jax.tree.map(lambda x: x[one], found), Bounds(*ends), room, name)  # noqa: B023
 
 
+@pytest.mark.few(2)
 @every_method
 def test_bounds_contain_the_exact_range(method: Any) -> None:
     """Held against the exact extremes of many small relu networks."""
@@ -413,6 +418,7 @@ def test_bounds_contain_the_exact_range(method: Any) -> None:
         inside(Bounds(least, most), Bounds(lower[i], upper[i]), room)
 
 
+@pytest.mark.few(8)
 @every_method
 @pytest.mark.parametrize("act", ACTIVATIONS.values(), ids=ACTIVATIONS)
 def test_one_unit_is_bounded_exactly(method: Any, act: Callable[..., Any]) -> None:
@@ -433,6 +439,7 @@ def test_one_unit_is_bounded_exactly(method: Any, act: Callable[..., Any]) -> No
     np.testing.assert_allclose(upper, values.max(0), 1e-10, 1e-13)
 
 
+@pytest.mark.few(2)
 @every_linear_method
 def test_stable_networks_are_bounded_exactly(method: Any) -> None:
     """Where every unit is on one side of its kink the network is affine on the set."""
@@ -488,6 +495,7 @@ def test_nested_relaxations_are_monotone(method: Any, act: Callable[..., Any]) -
     assert np.all(np.diff(upper, axis=1) >= -room)
 
 
+@pytest.mark.few(2)
 @every_method
 def test_box_is_ball(method: Any) -> None:
     net = Net(("concatenated", "residual", "normalised"), 1, (3,)).fixed()
@@ -504,6 +512,7 @@ def test_box_is_ball(method: Any) -> None:
         same(result, results[0])
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize(("net", "kind"), PAIRS[::3])
 def test_a_point_is_bounded_by_its_value(net: Net, kind: str) -> None:
     found = [Region(kind, 0.0, i).at(net.shape) for i in range(COUNT)]
@@ -553,6 +562,7 @@ def test_gradients_are_finite_at_a_point_and_at_kinks(name: str, ord: float) -> 
                 assert np.all(np.isfinite(gradient)), (center, radius)
 
 
+@pytest.mark.few(2)
 @every_method
 def test_permuting_the_inputs_permutes_nothing_else(method: Any) -> None:
     net = Net(("concatenated", "dense", "activation"), 3, (3,)).fixed()
@@ -566,6 +576,7 @@ def test_permuting_the_inputs_permutes_nothing_else(method: Any) -> None:
 # ---- intermediate bounds as a value --------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_intermediate_is_a_value() -> None:
     crown, ibp, forward = jaxlirpa.crown, jaxlirpa.ibp, jaxlirpa.forward_crown
     net = Net(("dense", "activation", "residual", "concatenated"), 5, (3,)).fixed()
@@ -620,6 +631,7 @@ def test_several_sets(method: Any) -> None:
     np.testing.assert_allclose(upper["both"], jnp.concatenate([A + 0.5, 2 * B + 4]))
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("number", range(4))
 def test_two_sets_are_sound(number: int) -> None:
     f, g = STRUCTURES[number], STRUCTURES[number + 2]
@@ -691,6 +703,7 @@ UNDERFLOWS: dict[str, tuple[Callable[..., Any], Any, float, float]] = {
 }
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize("name", UNDERFLOWS)
 def test_coefficients_that_are_computed_as_zero(name: str) -> None:
     fn, box, lowest, highest = UNDERFLOWS[name]

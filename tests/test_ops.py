@@ -821,6 +821,7 @@ def test_angles(method: Any):
     assert (lower[3:] <= -pi).all() and (upper[3:] >= pi).all()
 
 
+@pytest.mark.few(10)
 @pytest.mark.parametrize("ord", [1, 1.5, 2, 3, np.inf])
 @pytest.mark.parametrize("activation", ["relu", "leaky_relu falling", "clip", "abs", "sigmoid"])
 def test_nonlinear_on_balls(activation: str, ord: float):
@@ -874,6 +875,7 @@ def test_a_limit_that_is_not_a_number_is_not_sorted(method: Any):
         assert np.all(lower <= value) and np.all(value <= upper)
 
 
+@pytest.mark.slow
 def test_planes_of_values_that_are_relaxed_themselves():
     """Of those, what is known from below and from above is not the same function."""
 

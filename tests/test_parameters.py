@@ -37,6 +37,7 @@ def holds(fn: Callable[..., Any], *sets: Any, methods: Any = oracles.METHODS) ->
 # ---- functions applied at indices ----------------------------------------------------------
 
 
+@pytest.mark.few(2)
 @every_method
 def test_a_function_applied_at_an_index(method: Any):
     """Exactly where the function is monotone, at the index and nowhere else."""
@@ -78,12 +79,14 @@ APPLIED: dict[str, Callable[[Any], Any]] = {
 }
 
 
+@pytest.mark.few(8)
 @pytest.mark.parametrize("name", APPLIED)
 def test_functions_applied_at_indices(name: str):
     box, number = Box(jnp.asarray(X - 0.2), jnp.asarray(X + 0.15)), [*APPLIED].index(name)
     holds(APPLIED[name], box, methods=oracles.in_turn(number))
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize(("width", "dtype"), [(0.0, np.float64), (30.0, np.float32)])
 def test_functions_applied_at_indices_of_a_matrix(width: float, dtype: Any):
     def fn(x: Any) -> Any:
@@ -205,6 +208,7 @@ BOUNDED: dict[str, Callable[[Any], Any]] = {
 }
 
 
+@pytest.mark.few(10)
 @pytest.mark.parametrize("name", BOUNDED)
 def test_functions_that_are_read(name: str):
     ball, number = LpBall(jnp.asarray(X), 0.1), [*BOUNDED].index(name)

@@ -167,6 +167,7 @@ def test_choices_are_as_tight_as_their_cases():
 # ---- interpolation -------------------------------------------------------------------------
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("ends", [(None, None), (3.0, -2.0), ("extrapolate", "extrapolate")])
 def test_lines_around_a_table(ends: tuple[Any, Any], dtype: Any):

@@ -142,6 +142,7 @@ def assert_planes_hold(
         )
 
 
+@pytest.mark.few(4)
 @every_case
 @every_dtype
 def test_planes_hold_the_function(case: Case, dtype: Any) -> None:
@@ -211,6 +212,7 @@ def test_a_certain_choice_is_exact() -> None:
 # ---- normalisation -------------------------------------------------------------------------
 
 
+@pytest.mark.few(4)
 @pytest.mark.parametrize("centred", [False, True])
 @pytest.mark.parametrize("floor", [0.0, 1e-5, 1.0])
 @every_dtype
@@ -251,6 +253,7 @@ def pairs(box: Interval) -> list[Interval]:
     return [logits, entry, Interval(low * apart, high * apart)]
 
 
+@pytest.mark.few(2)
 @every_dtype
 @pytest.mark.parametrize("far", [10, 1e4])
 def test_softmax(dtype: Any, far: float) -> None:
@@ -267,7 +270,8 @@ def test_softmax(dtype: Any, far: float) -> None:
         )
         gap = np.abs(sum(t.sum(-1) for t in terms) - sum(t.sum(-1) for t in merged))
         size = sum(np.abs(t).sum(-1) for t in merged)
-        assert (gap <= oracles.ULPS * np.finfo(dtype).eps * size).all()
+        info = np.finfo(dtype)
+        assert (gap <= oracles.ULPS * info.eps * size + info.tiny).all()
 
 
 def test_softmax_of_far_apart_logits_is_sure() -> None:
@@ -288,6 +292,7 @@ def test_softmax_of_far_apart_logits_is_sure() -> None:
 # ---- tightness -----------------------------------------------------------------------------
 
 
+@pytest.mark.few(4)
 @every_dtype
 @pytest.mark.parametrize("ord", [1, 1.5, 2, 5])
 def test_inner_products_with_a_ball(ord: float, dtype: Any) -> None:

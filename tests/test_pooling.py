@@ -67,6 +67,7 @@ def operands(name: str, derivative: Any) -> tuple[jaxlirpa.Box, jaxlirpa.Box]:
     return image, box(1, shape if derivative is forwards else function(image.lower).shape)
 
 
+@pytest.mark.few(5)
 @every_pool
 @pytest.mark.parametrize("derivative", [backwards, forwards])
 def test_every_node(name: str, derivative: Any):
@@ -85,6 +86,7 @@ def test_one_operand(derivative: Any):
         oracles.equal(method(lambda v: function(x.lower, v))(v), exact[0])
 
 
+@pytest.mark.few(4)
 @every_pool
 @pytest.mark.parametrize("derivative", [backwards, forwards])
 def test_the_graph_decides_ties_as_jax_does(name: str, derivative: Any):

@@ -253,6 +253,7 @@ SECOND = {
 }
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("second", SECOND)
 @pytest.mark.parametrize("activation", [jnp.tanh, jax.nn.sigmoid], ids=["tanh", "logistic"])
 def test_second_derivatives_are_kept_whole(activation: Callable[[Any], Any], second: str):
@@ -265,6 +266,7 @@ def test_second_derivatives_are_kept_whole(activation: Callable[[Any], Any], sec
     oracles.check_every_node(function, [BOX])
 
 
+@pytest.mark.slow
 def test_second_derivatives_are_kept_whole_inside_jit():
     """Though weights are not known there."""
 
@@ -318,6 +320,7 @@ def test_long_chains_are_no_deep_recursion(combine: Callable[[Any, Any], Any]):
     assert {"tanh_derivative", "tanh_second_derivative"} & set(primitives(function, BOX))
 
 
+@pytest.mark.few(4)
 @pytest.mark.parametrize("extreme", [jnp.maximum, jnp.minimum])
 @pytest.mark.parametrize("name", oracles.METHODS)
 def test_which_of_two_is_the_largest_is_no_matter_of_rounding(name: str, extreme: Any):

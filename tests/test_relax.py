@@ -185,6 +185,7 @@ def assert_sound(case: Case, solve: Solver, box: Interval) -> None:
 # ---- soundness -----------------------------------------------------------------------------
 
 
+@pytest.mark.few(16)
 @every_dtype
 @every_case
 def test_encloses(case: Case, dtype: Any):
@@ -193,6 +194,7 @@ def test_encloses(case: Case, dtype: Any):
     assert_sound(case, solver(case, dtype), Interval(*map(jnp.asarray, box)))
 
 
+@pytest.mark.few(8)
 @pytest.mark.parametrize("dtype", [np.float32, pytest.param(np.float64, marks=pytest.mark.long)])
 @every_case
 def test_every_member_of_the_family_encloses(case: Case, dtype: Any):
@@ -209,6 +211,7 @@ def test_every_member_of_the_family_encloses(case: Case, dtype: Any):
         assert_sound(case, arithmetic.jit(member), box)
 
 
+@pytest.mark.few(8)
 @every_case
 @hypothesis.given(data=st.data())
 def test_encloses_on_random_boxes(case: Case, data: st.DataObject):

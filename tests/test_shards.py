@@ -120,6 +120,7 @@ def check_bounds(fn: Callable[..., Any]) -> None:
             assert np.all((low - 1e-4 <= value) & (value <= high + 1e-4))
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("fn", CASES, ids=lambda fn: fn.__name__)
 def test_the_graph_computes_what_one_device_does(fn: Callable[..., Any]) -> None:
     check_values(fn)

@@ -96,6 +96,7 @@ def rows(folder: Path) -> list[dict[str, float]]:
     return [{k: v for k, v in row.items() if k != "seconds"} for row in logbook.read(folder)]
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_as_if_it_had_never_stopped(tmp_path, small, monkeypatch, capsys):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     assert run(*SMALL, "--epochs", 4, "--out", whole) == 0
@@ -141,6 +142,7 @@ def test_a_run_that_diverges_stops_and_keeps_its_last_checkpoint(tmp_path, small
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(state))
 
 
+@pytest.mark.slow
 def test_no_checkpoint_has_parameters_that_are_no_numbers(tmp_path, small, monkeypatch, capsys):
     monkeypatch.setattr(training, "optimiser", lambda *_: optax.sgd(np.nan))
     assert run(*SMALL, "--batch", 96, "--epochs", 2, "--out", tmp_path) == 1
@@ -189,6 +191,7 @@ def trained(few: data.Dataset) -> tuple[training.Trainer, training.State]:
     return own, training.make_statistics(own)(state, few.train_images)
 
 
+@pytest.mark.slow
 def test_every_image_is_decided_by_the_first_method_that_can(tmp_path, small):
     own, state = trained(small)
     fn = training.network(own.model, state.batch_stats)
@@ -269,6 +272,7 @@ def test_schedules_begin_and_end_where_they_should():
     assert found.rate(0) == pytest.approx(3e-3) and found.rate(50) == pytest.approx(3e-3 / 25)
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize("name", models.MODELS)
 @pytest.mark.parametrize("shape", [(8, 8, 1), (32, 32, 3)])
 def test_models_take_all_images(name, shape):

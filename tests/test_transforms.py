@@ -51,6 +51,7 @@ def same(a: Any, b: Any, rtol: float = 1e-12) -> None:
 # ---- jit, vmap, grad of bounds -------------------------------------------------------------
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize(
     "method",
     [pytest.param(m, id=k, marks=slow if "forward" in k else ()) for k, m in METHODS.items()],
@@ -82,6 +83,7 @@ def test_jit_is_eager_and_vmap_is_a_loop(method: Any) -> None:
     )
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize(
     ("name", "ord"),
     [
@@ -100,6 +102,7 @@ def test_gradients_are_those_of_finite_differences(name: str, ord: float) -> Non
     check_grads(jax.jit(loss), args, order=1, modes=["fwd", "rev"], atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.slow
 @two_methods
 def test_gradients_with_respect_to_a_box(method: Any) -> None:
     def loss(lower: jax.Array, upper: jax.Array) -> jax.Array:
@@ -134,6 +137,7 @@ def test_one_trace_serves_all_values() -> None:
     assert len(traces) == 1
 
 
+@pytest.mark.few(2)
 @every_method
 def test_nothing_leaks(method: Any) -> None:
     with jax.checking_leaks():
@@ -143,6 +147,7 @@ def test_nothing_leaks(method: Any) -> None:
 # ---- sets in transformations ---------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_sets_inside_jit_and_through_it() -> None:
     bound = jaxlirpa.crown(net)
     expected = bound(LpBall(X, EPS, ord=2))
@@ -169,6 +174,7 @@ def test_sets_in_control_flow_outside() -> None:
 # ---- transformations in what is bounded ----------------------------------------------------
 
 
+@pytest.mark.few(2)
 @every_method
 def test_transformed_functions(method: Any) -> None:
     expected = method(net)(X, EPS)
@@ -300,6 +306,7 @@ def linen_conv(x: jax.Array, kernel: jax.Array, stride: int, precision: Any) -> 
     )
 
 
+@pytest.mark.few(3)
 @every_method
 @pytest.mark.parametrize("precision", [None, jax.lax.Precision.DEFAULT])
 def test_products_run_at_the_highest_precision(method: Any, precision: Any) -> None:
@@ -324,6 +331,7 @@ def test_products_run_at_the_highest_precision(method: Any, precision: Any) -> N
         assert precision_found in (highest, highest[0]), eqn
 
 
+@pytest.mark.few(3)
 @every_method
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
 def test_the_precision_of_the_input_is_kept(method: Any, dtype: Any) -> None:
@@ -409,6 +417,7 @@ def check_model(method: Any, fn: Callable[..., jax.Array], params: Any) -> None:
         assert np.any(gradient != 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", [pytest.param(jaxlirpa.ibp, marks=slow), jaxlirpa.crown_ibp])
 def test_linen(method: Any) -> None:
     model = LinenModel()

@@ -92,6 +92,7 @@ CASES = [
 ]
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize(("name", "kind"), CASES)
 def test_every_node(name: str, kind: str) -> None:
     """At every node, against sampled members, by all methods but alpha-CROWN."""
@@ -112,6 +113,7 @@ def test_weights_and_inputs_at_once(name: str) -> None:
     oracles.check_every_node(network, (SETS["one 2-ball"](params), LpBall(x, 0.05)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "kind"),
     [
@@ -140,6 +142,7 @@ def test_worst_weights_that_gradients_find(name: str, kind: str) -> None:
         assert worst.upper <= upper
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize("ord", [1, 1.5, 2, jnp.inf])
 @pytest.mark.parametrize("joint", [False, True])
 def test_first_layers_are_exact(ord: float, joint: bool) -> None:

@@ -118,7 +118,7 @@ CASES = {
 @pytest.mark.parametrize(
     "fn, shape",
     [
-        pytest.param(*c, id=k, marks=pytest.mark.slow if k == "batch" else ())
+        pytest.param(*c, id=k, marks=() if k in ("channels_first", "signal") else pytest.mark.slow)
         for k, c in CASES.items()
     ],
 )
@@ -143,7 +143,9 @@ def test_windows_equal_dense_rows(
 
 
 @pytest.mark.parametrize("rows", [1, pytest.param(30, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("case", ["residual", "pooled", "signal"])
+@pytest.mark.parametrize(
+    "case", [*(pytest.param(x, marks=pytest.mark.slow) for x in ("residual", "pooled")), "signal"]
+)
 def test_pixels_in_chunks(case: str, rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of as many channels as there are at least; and only those pixels that need it."""
     fn, shape = CASES[case]
@@ -167,6 +169,7 @@ def test_pixels_in_chunks(case: str, rows: int, monkeypatch: pytest.MonkeyPatch)
         np.testing.assert_allclose(mine, other, rtol=1e-11, atol=1e-11)
 
 
+@pytest.mark.slow
 def test_windows_have_the_gradient_of_dense_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     x = image(1, 12, 12, 2)
 
@@ -181,6 +184,7 @@ def test_windows_have_the_gradient_of_dense_rows(monkeypatch: pytest.MonkeyPatch
         np.testing.assert_allclose(mine, other, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_norm_balls_and_moved_images_stay_dense() -> None:
     x = image(1, 12, 12, 2)
     ball = jaxlirpa.LpBall(x, 0.1, ord=2)

@@ -141,6 +141,10 @@ def _scatter(fn: Callable[..., None]) -> Rule:
             *(window, update.ndim, _dropping(params["mode"])),
         )
         out = x.copy()
+        if not update.ndim:  # NumPy selects from a number as if it were a list of one.
+            if inside.all():
+                fn(out, tuple(i.reshape(()) for i in places), update)
+            return out
         inside = np.broadcast_to(inside, update.shape)
         fn(out, tuple(np.broadcast_to(i, update.shape)[inside] for i in places), update[inside])
         return out

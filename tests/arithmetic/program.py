@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -30,6 +31,24 @@ SEVERAL: dict[str, Callable[..., Any]] = {**arrays.SEVERAL, **indexing.SEVERAL}
 
 BY_JAX: collections.Counter[str] = collections.Counter()
 """How often which primitive was left to JAX."""
+
+
+class NoRule(Exception):
+    """A primitive is left to JAX."""
+
+
+@contextlib.contextmanager
+def alone() -> Iterator[None]:
+    """Leaves nothing to JAX: what would be is a `NoRule`."""
+    global _alone
+    before, _alone = _alone, True
+    try:
+        yield
+    finally:
+        _alone = before
+
+
+_alone = False
 
 
 def run(closed: ClosedJaxpr, args: Sequence[Any]) -> Values:
@@ -79,11 +98,13 @@ def _computed(eqn: Any, args: Values) -> Values:
     if name in BODIES:
         body = params[BODIES[name]]
         return _closed(body, args) if isinstance(body, ClosedJaxpr) else _run(body, [], args)
+    avals = [v.aval for v in eqn.outvars]
+    if not all(_is_plain(x) for x in (*args, *avals)):
+        return _by_jax(eqn, args)
     if name in CONTROL:
         return CONTROL[name](args, params)
-    avals = [v.aval for v in eqn.outvars]
     rule = RULES.get(name) or SEVERAL.get(name)
-    if rule is None or not all(_is_plain(x) for x in (*args, *avals)):
+    if rule is None:
         return _by_jax(eqn, args)
     results = rule(args, params) if name in SEVERAL else [rule(args, params, avals[0])]
     if results[0] is NotImplemented:
@@ -99,6 +120,8 @@ def _is_plain(x: Any) -> bool:
 
 
 def _by_jax(eqn: Any, args: Values) -> Values:
+    if _alone:
+        raise NoRule(eqn.primitive.name)
     BY_JAX[eqn.primitive.name] += 1
     params = eqn.primitive.get_bind_params(eqn.params)
     results = eqn.primitive.bind(*map(jax.numpy.asarray, args), **params)

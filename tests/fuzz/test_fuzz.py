@@ -49,7 +49,7 @@ def check(
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_random_programs(dtype: np.dtype, record_property: Callable[[str, object], None]):
-    check(seeds(10, least=8), dtype, record_property)
+    check(seeds(5, least=4), dtype, record_property)
 
 
 @pytest.mark.slow
@@ -166,6 +166,7 @@ def test_rounding_is_no_violation_and_no_excuse(monkeypatch: pytest.MonkeyPatch)
     assert any(not violation.rounded for violation in violations(case))
 
 
+@pytest.mark.slow
 def test_rounding_of_uses_that_cancel_is_no_violation(monkeypatch: pytest.MonkeyPatch):
     """`2 x (x - x)` is zero, but has slopes of thousands, which are rounded; wrong ones are not."""
     lines = (

@@ -162,6 +162,7 @@ def test_bisection_returns_the_certified_end() -> None:
     assert certified(found)[jnp.array([0, 1, 3, 4])].all()
 
 
+@pytest.mark.slow
 def test_flat_radius() -> None:
     """Of a linear loss it is exact; of any, the loss stays within the margin up to it."""
     radius = landscape.flat_radius(linear, 1.0, most=10.0, steps=30)(LINEAR, INPUTS)
@@ -174,6 +175,7 @@ def test_flat_radius() -> None:
     assert landscape.attained(loss, key=KEY, starts=1, steps=6)(ball, X, LABELS).upper <= limit
 
 
+@pytest.mark.slow
 def test_stable_radii() -> None:
     """No weights within them change a class; they are not far from the smallest that do."""
     radii = arithmetic.jit(landscape.stable_radii(network, most=2.0, steps=6))(PARAMS, X)
@@ -201,6 +203,7 @@ def test_accuracy_radius() -> None:
 # ---- derivatives ---------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_derivatives() -> None:
     """Bounds of gradients, slopes, Hessian products and curvatures around those of members."""
     first, second = landscape.random_directions(KEY, PARAMS)
@@ -273,6 +276,7 @@ def test_slice() -> None:
 # ---- training ------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_flat_loss() -> None:
     """The upper end of the band; at radius zero it is the loss, with its gradient."""
 

@@ -27,6 +27,7 @@ def network(params: Any, x: jax.Array) -> jax.Array:
     return jax.nn.relu(x @ first["kernel"] + first["bias"]) @ second["kernel"] + second["bias"]
 
 
+@pytest.mark.few(8)
 @pytest.mark.parametrize("bits", [2, 3, 8, 16])
 @pytest.mark.parametrize("axis", [None, -1, 0])
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
@@ -95,6 +96,7 @@ def inside(cell: Any, rng: np.random.Generator) -> Any:
     return jax.tree.map(member, cell, is_leaf=lambda own: isinstance(own, Box))
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("axis", [None, -1])
 def test_certified_bits(axis: int | None) -> None:
     """The network that is quantised to as many bits, or more, classifies as before."""

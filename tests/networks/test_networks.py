@@ -107,11 +107,13 @@ def check(network: Network, methods: Iterable[str] = METHODS) -> None:
         assert (widths[name] <= widths["ibp"] + slack(lower, upper)).all(), name
 
 
+@pytest.mark.few(5)
 @pytest.mark.parametrize("name", slowly(SHORT, "linen-resnet"))
 def test_network_by_every_method(name: str) -> None:
     check(NETWORKS[name]())
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize("name", slowly(LONG, long=SIMILAR))
 def test_network_by_the_cheap_methods(name: str) -> None:
     check(NETWORKS[name](), CHEAP)
@@ -179,6 +181,7 @@ class Classifier(nn.Module):
         return nn.Dense(10)(x)
 
 
+@pytest.mark.slow
 def test_trained_classifier() -> None:
     with np.load(DIGITS) as archive:
         images, labels = archive["images"][..., None] / 16.0, archive["labels"].astype(int)
@@ -224,6 +227,7 @@ def test_trained_classifier() -> None:
 # ---- under other transformations --------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     slowly(
@@ -259,6 +263,7 @@ def test_a_bound_is_differentiable_in_the_weights(name: str) -> None:
     assert any(np.any(g) for g in gradient)
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("name", slowly(("mlp-relu", "linen-resnet", "linen-gru"), "linen-resnet"))
 def test_a_batch_equals_its_examples(name: str) -> None:
     network = NETWORKS[name]()

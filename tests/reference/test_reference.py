@@ -185,6 +185,7 @@ def test_rebuilt_network_gives_the_stored_output(name: str) -> None:
     np.testing.assert_allclose(output, case.arrays["clean"], rtol=ROUNDING, atol=ROUNDING)
 
 
+@pytest.mark.few(34)
 @pytest.mark.parametrize("name, method", each_method(*COVERED))
 def test_bounds_are_sound_and_as_tight_as_the_reference(name: str, method: str) -> None:
     case = program.load(name)
@@ -197,6 +198,7 @@ def test_bounds_are_sound_and_as_tight_as_the_reference(name: str, method: str) 
 EQUAL_CROWN = [n for n in (*SMALL, "cifar_2c2f") if "crown" not in DIFFERENT.get(n, {})]
 
 
+@pytest.mark.few(5)
 @pytest.mark.parametrize("name", each_case(*EQUAL_CROWN))
 def test_crown_coefficients_equal_the_reference(name: str) -> None:
     case = program.load(name)

@@ -124,6 +124,7 @@ def test_what_cannot_be_attacked_is_refused(call: Any, message: str) -> None:
 # ---- small boxes --------------------------------------------------------------------------
 
 
+@pytest.mark.few(6)
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.7, 1.0])
 @pytest.mark.parametrize("perturbed", SETS.values(), ids=SETS)
 def test_a_small_box_is_inside_of_the_large_one(perturbed: Any, share: float) -> None:

@@ -169,6 +169,7 @@ def close(a: Any, b: Any) -> None:
         np.testing.assert_allclose(x, y, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.few(1)
 @EITHER
 @pytest.mark.parametrize("rate", [0.0, 0.5])
 def test_the_clean_batch_is_flax_s_own(make: Any, rate: float) -> None:
@@ -219,6 +220,7 @@ def test_gradients_flow_through_the_statistics(make: Any) -> None:
     assert all(np.all(np.isfinite(g)) for g in jax.tree.leaves(gradient))
 
 
+@pytest.mark.few(1)
 @EITHER
 def test_batch_norm_in_training_mode_is_refused(make: Any) -> None:
     """Together, apart by in_axes, and alone."""
@@ -323,6 +325,7 @@ def test_modules_without_statistics_to_share_say_so() -> None:
         train.nnx.shared_statistics(*nnx.split(model, nnx.Param, ...), X)
 
 
+@pytest.mark.slow
 def test_dropout_alone_is_shared() -> None:
     """Without BatchNorm there is nothing else, in either library."""
 

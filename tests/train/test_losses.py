@@ -59,6 +59,7 @@ def worst_met(name: str, ord: float, eps: float = EPS) -> np.ndarray:
     return np.max([loss(own.params, jnp.asarray(x), own.labels) for x in points], 0)
 
 
+@pytest.mark.few(5)
 @pytest.mark.parametrize("ord", [np.inf, 2])
 @EVERY
 @pytest.mark.parametrize("name", CLASSIFIERS)
@@ -172,6 +173,7 @@ def test_arguments_that_do_not_fit_are_refused() -> None:
     assert not np.any(np.isfinite(wrong))
 
 
+@pytest.mark.slow
 def test_examples_that_influence_one_another_are_refused() -> None:
     own = dense()
 
@@ -245,6 +247,7 @@ def test_two_classes_that_are_bounded_exactly_have_the_worst_loss() -> None:
     np.testing.assert_allclose(bound, expected, rtol=1e-12)
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("scale", [1e-3, 1e3, 1e6])
 def test_fusion_holds_at_any_scale_in_short_numbers(scale: float) -> None:
     """Neither an overflow nor an underflow, where intervals are exponentially too wide."""
@@ -320,6 +323,7 @@ def test_bounds_around_middles_are_those_around_attained_values(name: str) -> No
     np.testing.assert_allclose(found, expected, rtol=1e-8, atol=1e-10)
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("make", [train.fused, train.crown_ibp])
 def test_a_mixture_begins_and_ends_as_its_parts(make: Any) -> None:
     own = dense()
@@ -364,6 +368,7 @@ def gradient_operations(loss: Any, own: Classifier, *args: Any, **kwargs: Any) -
     return operations(gradient, own)
 
 
+@pytest.mark.slow
 def test_one_row_serves_all_classes() -> None:
     few, many = (dense(classes, (96, 96)) for classes in (10, 40))
     fused, margins = (
@@ -376,6 +381,7 @@ def test_one_row_serves_all_classes() -> None:
     assert fused < 1.1 * last, (fused, last)
 
 
+@pytest.mark.slow
 def test_intervals_are_propagated_once() -> None:
     """Two products for one, and a third one backwards: with all that is done entry by entry, less
     than three times the natural loss.
@@ -408,6 +414,7 @@ def test_nothing_is_carried_backwards_where_it_does_not_count() -> None:
 # ---- derivatives --------------------------------------------------------------------------
 
 
+@pytest.mark.few(1)
 @EVERY
 def test_gradients_are_those_of_differences(loss: Any) -> None:
     own = dense()

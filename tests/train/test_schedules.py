@@ -138,6 +138,7 @@ def by_hand(boxes: train.Boxes, tolerance: float) -> tuple[float, float]:
     return np.mean(tight) / tolerance, np.mean(balance) / tolerance
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("make", [train.certified, train.fused, train.crown_ibp])
 def test_regularisers_read_the_boxes_of_a_loss(make: Any) -> None:
     own = dense(widths=(30, 30))
@@ -155,6 +156,7 @@ def test_regularisers_read_the_boxes_of_a_loss(make: Any) -> None:
     assert all(value > 0 for value in found)
 
 
+@pytest.mark.slow
 def test_regularisers_cost_no_further_pass() -> None:
     own = dense(10, (96, 96))
 
