@@ -16,6 +16,7 @@ from jaxlirpa._errors import (
 )
 from jaxlirpa._methods.alpha_crown import alpha_crown
 from jaxlirpa._methods.crown import crown, crown_ibp
+from jaxlirpa._methods.explain import Explanation, explain
 from jaxlirpa._methods.forward import forward_crown
 from jaxlirpa._methods.ibp import ibp
 from jaxlirpa._methods.intermediate import intermediate_bounds
@@ -31,6 +32,7 @@ __all__ = [
     "DomainError",
     "EffectError",
     "ExpensiveJointCallWarning",
+    "Explanation",
     "ExtensionError",
     "IntermediateBounds",
     "JointBall",
@@ -42,6 +44,7 @@ __all__ = [
     "alpha_crown",
     "crown",
     "crown_ibp",
+    "explain",
     "forward_crown",
     "ibp",
     "intermediate_bounds",

@@ -5,7 +5,7 @@ Neither knows what a state is; that is the domain's business.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol, TypeVar
 
 from jaxlirpa._graph.graph import INPUT, Graph, Node, Ref
@@ -47,17 +47,16 @@ def forward(
 def backward(
     graph: Graph,
     domain: BackwardDomain[State],
-    target: Ref,
-    functional: State,
+    functionals: Mapping[Ref, State],
     stop: Callable[[Ref], bool],
 ) -> dict[Ref, State]:
-    """A functional of `target` as a sum of functionals of the values where `stop` holds.
+    """A sum of functionals of some values as a sum of functionals of those where `stop` holds.
 
     `stop` must hold at the inputs.
     """
-    pending: dict[Ref, State] = {target: functional}
+    pending = dict(functionals)
     reached: dict[Ref, State] = {}
-    for index in reversed(range(target.node + 1)):
+    for index in reversed(range(max((ref.node + 1 for ref in pending), default=0))):
         node = graph.nodes[index]
         refs = [Ref(index, k) for k in range(len(node.outputs))]
         reached.update({r: pending.pop(r) for r in refs if r in pending and stop(r)})

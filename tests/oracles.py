@@ -21,7 +21,7 @@ import numpy as np
 import jaxlirpa
 from jaxlirpa._graph.graph import Graph, Ref
 from jaxlirpa._methods.arguments import arguments
-from jaxlirpa._methods.transform import trace_call
+from jaxlirpa._methods.problem import TracedFunction, problem_of
 from jaxlirpa._typing import Bounds, PyTree
 from jaxlirpa.sets import ArraySet, Box, LpBall, PerturbationSet
 
@@ -219,7 +219,7 @@ def relu_net_extrema(
 def trace(fn: Callable[..., PyTree], *args: Any) -> tuple[Graph, tuple[ArraySet, ...]]:
     """The graph that the methods walk, and the set of each of its inputs."""
     call = arguments(fn, args, None)
-    graph, _ = trace_call(fn, call)
+    graph = problem_of(fn, call)[0].graph
     return graph, call.sets
 
 
@@ -257,7 +257,9 @@ def check_every_node(
     check_outputs(fn, args, graph, dict(zip(refs, values, strict=True)), points)
     if transforms is None:
         transforms = in_turn(zlib.crc32(" ".join(n.primitive for n in graph.nodes).encode()))
-    bounds = {name: method(everything)(*sets) for name, method in transforms.items()}
+    bounds = {
+        name: method(TracedFunction(everything))(*sets) for name, method in transforms.items()
+    }
     for name, (lower, upper) in bounds.items():
         for ref, *found in zip(refs, values, lower, upper, strict=True):
             node = graph.nodes[ref.node]

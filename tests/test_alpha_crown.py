@@ -250,3 +250,62 @@ def test_without_freedom_it_is_crown() -> None:
     np.testing.assert_allclose(point.upper, NETWORKS["tanh"](weights(1), CENTER))
     far = lirpa.alpha_crown(jnp.exp)(jnp.array([0.0, 1e4]), 1.0)
     assert np.isfinite(far.lower[0]) and np.isfinite(far.upper[0]) and far.upper[1] == np.inf
+
+
+# ---- alphas, in and out ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shared", [False, pytest.param(True, marks=pytest.mark.long)])
+def test_a_search_goes_on_where_another_one_ended(shared: bool) -> None:
+    """For another radius as well; bounds are sound and never looser than CROWN's from any start."""
+    network, params, ball = NETWORKS["relu"], weights(1), LpBall(CENTER, 0.3)
+    search = functools.partial(lirpa.alpha_crown, network, shared=shared)
+    first, alphas = search(steps=8, with_alphas=True)(params, ball)
+    cold, again = search(steps=1)(params, ball), search(steps=1, alphas=alphas)(params, ball)
+    assert width(first) < width(cold) - 1e-6
+    for limit, expected in zip(again, first, strict=True):
+        np.testing.assert_allclose(limit, expected, 1e-12)
+    wider = LpBall(CENTER, 0.35)
+    warm = search(steps=1, alphas=alphas)(params, wider)
+    assert inside(warm, lirpa.crown(network)(params, wider))
+    assert width(warm) < width(search(steps=1)(params, wider))
+    values = jax.vmap(functools.partial(network, params))(oracles.sample(wider, 0, POINTS))
+    oracles.contains(values, *warm)
+
+
+def test_alphas_of_a_batch_are_those_of_its_examples() -> None:
+    network, params = NETWORKS["tanh"], weights(1)
+    xs = jnp.stack([CENTER, -CENTER / 2])
+    options = {"steps": 3, "in_axes": (None, 0), "intermediate": jaxlirpa.ibp}
+
+    def rows(params: Any, x: jax.Array) -> jax.Array:
+        return jax.vmap(functools.partial(network, params))(x)
+
+    bounds, alphas = lirpa.alpha_crown(rows, with_alphas=True, **options)(params, xs, 0.3)
+    again = lirpa.alpha_crown(rows, alphas=alphas, **{**options, "steps": 1})(params, xs, 0.3)
+    for limit, expected in zip(again, bounds, strict=True):
+        np.testing.assert_allclose(limit, expected, 1e-12)
+    assert all(x.shape[0] == 2 for x in jax.tree.leaves(alphas))
+
+
+def test_alphas_of_another_function_are_refused() -> None:
+    network, params, ball = NETWORKS["relu"], weights(1), LpBall(CENTER, 0.3)
+    _, alphas = lirpa.alpha_crown(network, steps=1, with_alphas=True)(params, ball)
+    for fn in (NETWORKS["attention"], lambda w, x: network(w, x)[:2]):
+        with pytest.raises(jaxlirpa.ArgumentError, match="of the same function"):
+            lirpa.alpha_crown(fn, steps=1, alphas=alphas)(params, ball)
+    with pytest.raises(jaxlirpa.ArgumentError, match="alphas of 0 outputs"):
+        lirpa.alpha_crown(network, steps=1, alphas=())(params, ball)
+    with pytest.raises(jaxlirpa.ArgumentError, match="out_axes=0"):
+        lirpa.alpha_crown(network, with_alphas=True, out_axes=1)
+
+
+def test_alphas_beyond_the_unit_interval_are_taken_back() -> None:
+    """So that whatever is handed in, bounds are sound."""
+    network, params, ball = NETWORKS["relu"], weights(1), LpBall(CENTER, 0.3)
+    _, alphas = lirpa.alpha_crown(network, steps=1, with_alphas=True)(params, ball)
+    wild = jax.tree.map(lambda x: 9 * x - 4, alphas)
+    bounds = lirpa.alpha_crown(network, steps=1, alphas=wild)(params, ball)
+    assert inside(bounds, lirpa.crown(network)(params, ball))
+    values = jax.vmap(functools.partial(network, params))(oracles.sample(ball, 0, POINTS))
+    oracles.contains(values, *bounds)

@@ -494,7 +494,7 @@ def test_a_backward_domain_runs():
 
     graph, sets, _ = extend.trace(lambda x: jnp.tanh(x) + jnp.exp(x) + x, BOX)
     (target,) = graph.targets
-    found = extend.backward(graph, Paths(), target, 1, sets.__contains__)
+    found = extend.backward(graph, Paths(), {target: 1}, sets.__contains__)
     assert found == {graph.inputs[0]: 3}
 
 

@@ -19,8 +19,9 @@ from oracles import METHODS
 
 from jaxlirpa import Box, LpBall
 from jaxlirpa._graph.graph import Graph, Ref
-from jaxlirpa._methods import transform
+from jaxlirpa._methods import problem
 from jaxlirpa._methods.arguments import arguments
+from jaxlirpa._methods.problem import problem_of
 
 RANDOM = np.random.default_rng(5)
 BATCH = 3
@@ -34,7 +35,7 @@ Function = Callable[[jax.Array], jax.Array]
 
 def traced(fn: Callable[..., jax.Array], x: jax.Array, *known: Any, eps: float = 0.1) -> Graph:
     """The graph of a function of something known and of a batch."""
-    return transform.trace_call(fn, arguments(fn, (*known, Box(x - eps, x + eps)), None))[0]
+    return problem_of(fn, arguments(fn, (*known, Box(x - eps, x + eps)), None))[0].graph
 
 
 def check_independent(graph: Graph, x: jax.Array) -> None:
@@ -157,7 +158,7 @@ def test_what_has_no_common_batch_is_one_vector() -> None:
 
     for x, y in ((jnp.ones((3, 1)), jnp.ones((1, 3))), (jnp.ones(()), X), (X[:1], X[:1])):
         call = arguments(fn, (Box(x, x), Box(y, y)), None)
-        assert not transform.trace_call(fn, call)[0].examples
+        assert not problem_of(fn, call)[0].graph.examples
 
 
 # ---- what it changes -----------------------------------------------------------------------
@@ -166,7 +167,7 @@ def test_what_has_no_common_batch_is_one_vector() -> None:
 def joint(monkeypatch: pytest.MonkeyPatch, bound: Callable[[], Any]) -> Any:
     """A result without anything known to be independent."""
     with monkeypatch.context() as patched:
-        patched.setattr(transform, "examples", lambda graph, sets: {})
+        patched.setattr(problem, "examples", lambda graph, sets: {})
         return bound()
 
 

@@ -20,11 +20,11 @@ from oracles import sample
 
 import jaxlirpa
 from jaxlirpa import Bounds, LpBall
+from jaxlirpa._methods import relaxed_graph
 from jaxlirpa._methods.arguments import arguments
-from jaxlirpa._methods.inner import bound_inside
-from jaxlirpa._methods.layers import Layers
-from jaxlirpa._methods.relaxed import Relaxed
-from jaxlirpa._methods.transform import named_sets, trace_call
+from jaxlirpa._methods.intermediate_boxes import intermediate_boxes
+from jaxlirpa._methods.layerwise import Layerwise, _Layers
+from jaxlirpa._methods.problem import problem_of
 
 slow = pytest.mark.slow
 Function = Callable[[jax.Array], Any]
@@ -105,13 +105,13 @@ def saved(name: str, eps: float = EPS) -> jaxlirpa.IntermediateBounds:
 def passes(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[int, ...]]]:
     """The shapes of the inner values that are bounded by dense rows of their own."""
     found: list[tuple[int, ...]] = []
-    plain = Layers._by_rows
+    plain = _Layers._by_rows
 
-    def noted(self: Layers, ref: Any, box: Any) -> Any:
+    def noted(self: _Layers, before: Any, ref: Any, box: Any) -> Any:
         found.append(box.lower.shape)
-        return plain(self, ref, box)
+        return plain(self, before, ref, box)
 
-    monkeypatch.setattr(Layers, "_by_rows", noted)
+    monkeypatch.setattr(_Layers, "_by_rows", noted)
     return found
 
 
@@ -125,7 +125,7 @@ def test_every_box_holds_what_it_names(fn: Function, x: jax.Array, request: Any)
     ball = LpBall(x, EPS)
     bounds = saved(request.node.callspec.id)
     call = arguments(fn, (ball,), None)
-    graph, _ = trace_call(fn, call)
+    graph = problem_of(fn, call)[0].graph
     refs = {name: graph.names.find(name) for name in bounds}
     assert len(refs) >= 3
     graph = graph.returning(refs.values())
@@ -147,17 +147,11 @@ def test_every_box_holds_what_it_names(fn: Function, x: jax.Array, request: Any)
 def test_the_boxes_are_those_of_crown(fn: Function, x: jax.Array, request: Any) -> None:
     """All on which it relaxes, but for inputs."""
     call = arguments(fn, (LpBall(x, EPS),), None)
-    graph, _ = trace_call(fn, call)
-    inner = bound_inside(
-        graph,
-        named_sets(graph, call.sets),
-        intermediate=None,
-        given={},
-        rows_per_chunk=None,
-    )
+    problem, _ = problem_of(fn, call)
+    graph, inside = problem.graph, intermediate_boxes(problem, Layerwise())
     bounds = saved(request.node.callspec.id)
     by_ref = {graph.names.find(name): box for name, box in bounds.items()}
-    expected = {r: b for r, b in inner.tight.items() if r not in graph.inputs}
+    expected = {r: b for r, b in inside.tight.items() if r not in graph.inputs}
     assert expected.keys() <= by_ref.keys()
     for ref, box in expected.items():
         same(tuple(by_ref[ref]), tuple(box))
@@ -489,14 +483,14 @@ def test_what_is_no_strategy_is_refused() -> None:
 def test_functions_are_relaxed_on_given_boxes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Given boxes are those on which functions are relaxed."""
     seen: list[Any] = []
-    families = Relaxed._lines
+    relaxed = relaxed_graph._relaxed
 
-    def noted(self: Relaxed, index: int) -> Any:
-        seen.append(self._operands(index)[1][0])
-        return families(self, index)
+    def noted(node: Any, boxes: Any) -> Any:
+        seen.append(boxes[0])
+        return relaxed(node, boxes)
 
     given = {k: Bounds(b.lower + 1e-3, b.upper - 1e-3) for k, b in saved("mlp").items()}
-    monkeypatch.setattr(Relaxed, "_lines", noted)
+    monkeypatch.setattr(relaxed_graph, "_relaxed", noted)
     jaxlirpa.crown(mlp, intermediate=given)(X, EPS)
-    for box, expected in zip(seen, reversed(given.values()), strict=True):
+    for box, expected in zip(seen, given.values(), strict=True):
         same(tuple(box), tuple(expected))

@@ -16,7 +16,7 @@ from oracles import METHODS
 import jaxlirpa
 from jaxlirpa import train
 from jaxlirpa._methods.arguments import arguments
-from jaxlirpa._methods.transform import trace_call
+from jaxlirpa._methods.problem import problem_of
 
 RNG = np.random.default_rng(0)
 MESH = Mesh(np.array(jax.devices()[:1]).reshape(1, 1), ("examples", "copies"))
@@ -92,7 +92,7 @@ def test_functions_that_are_known_whole_are_so_inside() -> None:
 
     def nodes(w: Any, x: jax.Array) -> jax.Array:
         call = arguments(lambda x: curved(w, x), (jaxlirpa.LpBall(x, EPS),), None)
-        graph, _ = trace_call(lambda x: curved(w, x), call)
+        graph = problem_of(lambda x: curved(w, x), call)[0].graph
         seen.append([node.primitive for node in graph.nodes])
         return x
 

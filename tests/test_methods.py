@@ -18,6 +18,7 @@ from oracles import METHODS
 
 import jaxlirpa
 from jaxlirpa import Bounds, Box, LpBall
+from jaxlirpa._methods.problem import TracedFunction
 
 LINEAR = {name: method for name, method in METHODS.items() if name != "ibp"}
 every_method = pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
@@ -282,7 +283,9 @@ def test_every_node(net: Net, kind: str, methods: Callable[[int], Any]) -> None:
         names[:] = [f"{graph.nodes[ref.node].primitive} {ref}" for ref in refs]
         values = jax.vmap(lambda x: [everything.evaluate([x])[r] for r in refs])(xs)
         outputs = jax.vmap(lambda x: everything.evaluate([x])[graph.targets[0]])(xs)
-        bounds = {name: method(everything)(*inputs) for name, method in chosen.items()}
+        bounds = {
+            name: method(TracedFunction(everything))(*inputs) for name, method in chosen.items()
+        }
         return values, (outputs, jax.vmap(fn)(xs)), bounds
 
     values, (outputs, results), bounds = arithmetic.call(

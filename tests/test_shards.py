@@ -24,7 +24,7 @@ from jax.sharding import PartitionSpec as P  # noqa: E402
 import jaxlirpa  # noqa: E402
 from jaxlirpa import UnsupportedPrimitiveError  # noqa: E402
 from jaxlirpa._methods.arguments import arguments  # noqa: E402
-from jaxlirpa._methods.transform import trace_call  # noqa: E402
+from jaxlirpa._methods.problem import problem_of  # noqa: E402
 
 RNG = np.random.default_rng(0)
 SHAPE = (2, 2) if _ALONE else (1, 1)
@@ -103,7 +103,7 @@ CASES = [rows, columns, gathered, inside, unchecked, known]
 
 def check_values(fn: Callable[..., Any]) -> None:
     """The graph computes what the function does."""
-    graph, _ = trace_call(fn, arguments(fn, (X, EPS), None))
+    graph = problem_of(fn, arguments(fn, (X, EPS), None))[0].graph
     for x in (X, X + 0.05):
         values = graph.evaluate([x])
         found = [values[ref] for ref in graph.targets]
@@ -132,7 +132,7 @@ def test_bounds_of_one_device() -> None:
 
 def test_names_and_functions_that_are_known_whole() -> None:
     """As if they were written without devices."""
-    graph, _ = trace_call(rows, arguments(rows, (X, EPS), None))
+    graph = problem_of(rows, arguments(rows, (X, EPS), None))[0].graph
     assert "gelu_tanh" in [node.primitive for node in graph.nodes][-4:]
 
 

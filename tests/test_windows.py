@@ -13,9 +13,9 @@ import pytest
 
 import jaxlirpa
 from jaxlirpa._domains.windows import layout_of
-from jaxlirpa._methods import layers
+from jaxlirpa._methods import layerwise
 from jaxlirpa._methods.chunks import by_chunks
-from jaxlirpa._methods.layers import Layers
+from jaxlirpa._methods.layerwise import _Layers
 
 RANDOM = np.random.default_rng(0)
 NHWC, NCHW = ("NHWC", "HWIO", "NHWC"), ("NCHW", "OIHW", "NCHW")
@@ -132,9 +132,9 @@ def test_windows_equal_dense_rows(
         used.append(layout_of(*args))
         return used[-1]
 
-    monkeypatch.setattr(layers, "layout_of", observed)
+    monkeypatch.setattr(layerwise, "layout_of", observed)
     windowed = compiled(lirpa.crown(fn))(x, 0.2)
-    monkeypatch.setattr(layers, "layout_of", lambda *args: None)
+    monkeypatch.setattr(layerwise, "layout_of", lambda *args: None)
     # Windows are computed for all entries, so the dense rows must be too.
     dense = compiled(lirpa.crown(fn, rows_per_chunk=10**6))(x, 0.2)
     assert any(layout is not None for layout in used)
@@ -155,14 +155,14 @@ def test_pixels_in_chunks(case: str, rows: int, monkeypatch: pytest.MonkeyPatch)
         chunks.append((len(needed), size))
         return by_chunks(bound, box, needed, size)
 
-    monkeypatch.setattr(layers, "by_chunks", observed)
+    monkeypatch.setattr(layerwise, "by_chunks", observed)
     value, whole = fn(x), compiled(lirpa.crown(fn, rows_per_chunk=10**6))(x, 0.1)
     assert not chunks
     lower, upper = compiled(lirpa.crown(fn, rows_per_chunk=rows))(x, 0.1)
     assert any(pixels > size for pixels, size in chunks)
     assert (lower <= value).all() and (value <= upper).all()
     assert (upper - lower <= 1.1 * (whole.upper - whole.lower) + 1e-9).all()
-    monkeypatch.setattr(Layers, "_open", lambda self, ref, box: jnp.ones(box.lower.shape, bool))
+    monkeypatch.setattr(_Layers, "_open", lambda self, ref, box: jnp.ones(box.lower.shape, bool))
     for mine, other in zip(
         compiled(lirpa.crown(fn, rows_per_chunk=rows))(x, 0.1), whole, strict=True
     ):
@@ -178,7 +178,7 @@ def test_windows_have_the_gradient_of_dense_rows(monkeypatch: pytest.MonkeyPatch
         return (upper - lower).sum()
 
     windowed = compiled(jax.grad(width, (0, 1)))(x, 0.2)
-    monkeypatch.setattr(layers, "layout_of", lambda *args: None)
+    monkeypatch.setattr(layerwise, "layout_of", lambda *args: None)
     dense = compiled(jax.grad(width, (0, 1)))(x, 0.2)
     for mine, other in zip(windowed, dense, strict=True):
         np.testing.assert_allclose(mine, other, rtol=1e-9, atol=1e-9)

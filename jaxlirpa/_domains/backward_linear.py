@@ -22,17 +22,16 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 
-from jaxlirpa._domains.rows import Side, inner_products, numbered, placed
-from jaxlirpa._domains.underflow import Underflow
+from jaxlirpa._domains.rows import Side, inner_products, numbered, placed, total
 from jaxlirpa._extrema import maximum, minimum
 from jaxlirpa._graph.graph import Graph, Node, Ref
-from jaxlirpa._ops.families import Elementwise, Joint, Nonlinear, Within
+from jaxlirpa._ops.families import Bilinear, Elementwise, Joint, Nonlinear, Within
 from jaxlirpa._ops.registry import record
 from jaxlirpa._relax.lines import Lines, around
 from jaxlirpa._relax.planes import Plane, Planes
@@ -52,10 +51,33 @@ class Sided(NamedTuple, Generic[Relaxed]):
 
 
 class Functional(NamedTuple):
-    """The two sides; one object twice where they are equal, which halves the work."""
+    """Rows of numbers between two affine functions of one value.
+
+    Attributes:
+        lower: the one below.
+        upper: the one above; None where the two are the same, which halves the work.
+        slack: how far off both may be, as numbers were rounded or flushed to zero on the way: a
+            number, one of each row, or `[rows, examples]`. None as long as all coefficients are
+            whole numbers, of which nothing is lost.
+    """
 
     lower: Side
-    upper: Side
+    upper: Side | None = None
+    slack: Array | None = None
+
+    @property
+    def above(self) -> Side:
+        """The affine function above."""
+        return self.lower if self.upper is None else self.upper
+
+    def loosened(self) -> tuple[Side, Side]:
+        """Both sides, with the slack taken off the one and added to the other."""
+        if self.slack is None:
+            return self.lower, self.above
+        # A row that has none is minus infinity, or no number where infinity was added to that.
+        slack = jnp.where(self.slack >= 0, self.slack, 0).astype(self.lower.offset.dtype)
+        below, above = self.lower.offset - slack, self.above.offset + slack
+        return self.lower._replace(offset=below), self.above._replace(offset=above)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,7 +89,8 @@ class BackwardLinear:
         reference: the values around which functionals are written.
         lines: the relaxation of a nonlinear node, by index.
         planes: that of each output of a node of several operands, by index.
-        underflow: what numbers below the normal ones may take from functionals.
+        slack: how far a functional may be off because it was pulled through a node, by index: a
+            number, or one of each example, or None for nothing.
         chosen: other lines, or planes of every output, for some of the nodes. With a leading axis
             in front of the operand's shape, every row has its own.
     """
@@ -76,10 +99,10 @@ class BackwardLinear:
     reference: Mapping[Ref, Array]
     lines: Callable[[int], Lines]
     planes: Callable[[int], Sequence[Planes]]
-    underflow: Underflow
+    slack: Callable[[int], Array | None]
     chosen: Mapping[int, Sided[Sequence[Any]]] = dataclasses.field(default_factory=dict)
 
-    def start(self, target: Ref, rows: Array | None = None) -> tuple[Ref, Functional]:
+    def start(self, target: Ref, rows: Array | None = None) -> dict[Ref, Functional]:
         """The functional that is some entries of a value, one row an entry.
 
         Args:
@@ -88,7 +111,7 @@ class BackwardLinear:
                 independent, `[rows, examples]` numbers of entries of each.
 
         Returns:
-            The functional, and the value that it is one of: `target`, or one before it.
+            The functional, by the value that it is one of: `target`, or one before it.
         """
         offset = numbered(self.reference[target], self.graph.examples.get(target))
         found = behind_dense(self.graph, target, alike=rows is not None)
@@ -104,32 +127,31 @@ class BackwardLinear:
             coefficients = coefficients[rows, 0]
         coefficients = vary(placed(coefficients, shape, axis), self.graph.axes)
         side = Side(coefficients, offset)
-        return value, Functional(side, side)
-
-    def lost(
-        self, target: Ref, known: Collection[Ref], value: Ref, functional: Functional
-    ) -> Array:
-        """How far the functional that `start` gives for a target may be off as one of known values.
-
-        A row of zeros, as that of a difference of a value and itself behind a product, loses
-        nothing.
-
-        Returns:
-            Shaped as the offsets.
-        """
-        coefficients, offset = functional.lower
-        lost = jnp.broadcast_to(self.underflow.behind(target, known), offset.shape)
         if value == target:
-            return lost
-        axis = self._examples(functional, value)
-        behind = [i for i in range(1, coefficients.ndim) if axis is None or i != axis + 1]
-        return jnp.where(jnp.any(coefficients != 0, tuple(behind)), lost, 0)
+            return {target: Functional(side)}
+        return {value: Functional(side, slack=self._behind(target, value, coefficients))}
+
+    def _behind(self, target: Ref, value: Ref, coefficients: Array) -> Array:
+        """The slack of a functional that starts behind a matrix product, one of each row.
+
+        A row of zeros, as that of a difference of a value and itself, has none, whatever is added:
+        minus infinity.
+        """
+        axis = self.graph.examples[value] if target in self.graph.examples else None
+        lost = jnp.zeros((), coefficients.dtype)
+        for index in self.graph.returning((target,)).live((value,)):
+            own = self.slack(index)
+            if own is not None:
+                lost = lost + (jnp.sum(own) if axis is None else own)
+        others = [i for i in range(1, coefficients.ndim) if axis is None or i != axis + 1]
+        return jnp.where(jnp.any(coefficients != 0, tuple(others)), lost, -jnp.inf)
 
     def add(self, a: Functional, b: Functional) -> Functional:
         """The sum of two functionals of one value."""
         lower = Side(*map(jnp.add, a.lower, b.lower))
-        shared = a.lower is a.upper and b.lower is b.upper
-        return Functional(lower, lower if shared else Side(*map(jnp.add, a.upper, b.upper)))
+        shared = a.upper is None and b.upper is None
+        upper = None if shared else Side(*map(jnp.add, a.above, b.above))
+        return Functional(lower, upper, total(a.slack, b.slack))
 
     def pull(
         self, index: int, node: Node, outputs: tuple[Functional | None, ...]
@@ -143,8 +165,29 @@ class BackwardLinear:
         if isinstance(found, Within):
             assert outputs[0] is not None
             return [(node.perturbed[0], outputs[0])]
-        if not isinstance(found, Nonlinear):
-            return list(zip(node.perturbed, self._affine(node, outputs), strict=True))
+        if isinstance(found, Nonlinear):
+            pairs = self._nonlinear(index, node, found, outputs)
+        else:
+            pairs = list(zip(node.perturbed, self._affine(node, outputs), strict=True))
+        present = [f for f in outputs if f is not None]
+        slack = functools.reduce(total, [f.slack for f in present])
+        if slack is None and not isinstance(found, Nonlinear | Bilinear):
+            return pairs
+        lost = self.slack(index)
+        if lost is not None and not present[0].lower.by_example:
+            lost = jnp.sum(lost)
+        # Offset and slack go to one operand; the others know that their coefficients are products.
+        (first, functional), *others = pairs
+        nothing = jnp.zeros((), functional.lower.offset.dtype)
+        slack = total(total(slack, lost), nothing)
+        return [
+            (first, functional._replace(slack=slack)),
+            *((ref, other._replace(slack=nothing)) for ref, other in others),
+        ]
+
+    def _nonlinear(
+        self, index: int, node: Node, found: Nonlinear, outputs: tuple[Functional | None, ...]
+    ) -> list[tuple[Ref, Functional]]:
         xs = [self.reference[ref] for ref in node.perturbed]
         if isinstance(found, Elementwise):
             (functional,) = outputs
@@ -168,7 +211,7 @@ class BackwardLinear:
         axis = self._examples(functional, Ref(index, 0))
         return Functional(
             _substitute(functional.lower, pair.lower[:2], pair.lower[2:], axis),
-            _substitute(functional.upper, pair.upper[2:], pair.upper[:2], axis),
+            _substitute(functional.above, pair.upper[2:], pair.upper[:2], axis),
         )
 
     def _examples(self, functional: Functional, ref: Ref) -> int | None:
@@ -198,7 +241,7 @@ class BackwardLinear:
         axis = self._examples(functional, ref)
         shapes = [x.shape for x in xs]
         rows, offset = _substitute_jointly(functional.lower, below, above, axes, axis, shapes)
-        rows_, offset_ = _substitute_jointly(functional.upper, above_, below_, axes, axis, shapes)
+        rows_, offset_ = _substitute_jointly(functional.above, above_, below_, axes, axis, shapes)
         pairs = []
         for ref, a, b in zip(node.perturbed, rows, rows_, strict=True):
             if a is not None and b is not None:
@@ -213,9 +256,9 @@ class BackwardLinear:
 
     def _affine(self, node: Node, outputs: tuple[Functional | None, ...]) -> tuple[Functional, ...]:
         lower = self._transpose(node, [f and f.lower for f in outputs])
-        if all(f is None or f.lower is f.upper for f in outputs):
-            return tuple(Functional(side, side) for side in lower)
-        upper = self._transpose(node, [f and f.upper for f in outputs])
+        if all(f is None or f.upper is None for f in outputs):
+            return tuple(map(Functional, lower))
+        upper = self._transpose(node, [f and f.above for f in outputs])
         return tuple(map(Functional, lower, upper))
 
     def _transpose(self, node: Node, outputs: list[Side | None]) -> list[Side]:

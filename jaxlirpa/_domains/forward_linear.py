@@ -302,7 +302,7 @@ def _compose(
 
 
 def compose(
-    rows: Side,
+    sides: tuple[Side, Side],
     reference: Array,
     value: Enclosure,
     shape: tuple[int, ...],
@@ -312,15 +312,16 @@ def compose(
     of the value bounds from below.
 
     Args:
-        rows: of the value's deviation from `reference`.
+        sides: of the value's deviation from `reference`, below and above.
         reference: shaped like the value.
         value: what is known of it.
         shape: of the result, one entry a row.
         axes: of the value and of the result, that number examples.
     """
-    up, down = maximum(rows.coefficients, 0), minimum(rows.coefficients, 0)
 
-    def side(rising: Form, falling: Form) -> Form:
+    def side(rows: Side, rising: Form, falling: Form) -> Form:
+        up, down = maximum(rows.coefficients, 0), minimum(rows.coefficients, 0)
+
         def mix(a: Array, b: Array) -> Array:
             products = inner_products([(up, a[None]), (down, b[None])], axes[0])
             return arranged(products, shape, axes[1])
@@ -330,7 +331,8 @@ def compose(
         return Form(coefficients, offset + arranged(rows.offset, shape, axes[1]))
 
     assert value.lower is not None and value.upper is not None
-    return side(value.lower, value.upper), side(value.upper, value.lower)
+    below, above = sides
+    return side(below, value.lower, value.upper), side(above, value.upper, value.lower)
 
 
 def add(a: Form, b: Form) -> Form:

@@ -27,6 +27,13 @@ class Side(NamedTuple):
         return self.offset.ndim > 1
 
 
+def total(a: Array | None, b: Array | None) -> Array | None:
+    """The sum of two slacks, either of which may be none."""
+    if a is None or b is None:
+        return b if a is None else a
+    return a + b
+
+
 def numbered(x: Array, axis: int | None) -> Array:
     """The entries of a value as rows: `[entries]`, or `[entries of one example, examples]`."""
     if axis is None:

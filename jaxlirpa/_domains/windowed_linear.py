@@ -10,13 +10,14 @@ stored.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxlirpa._domains.rows import total
 from jaxlirpa._domains.windows import Geometry, Layout, slide, union
 from jaxlirpa._extrema import maximum, minimum
 from jaxlirpa._graph.graph import Graph, Node, Ref
@@ -38,11 +39,24 @@ class Windows(NamedTuple):
 
 
 class Local(NamedTuple):
-    """A functional: two sides, one object twice where they are equal, and their place."""
+    """A functional, see `backward_linear.Functional`, and where its windows are.
+
+    Attributes:
+        lower: the affine functions below.
+        upper: those above; None where they are the same.
+        geometry: the place of the windows.
+        slack: how far off both may be, a number; None as long as coefficients are whole numbers.
+    """
 
     lower: Windows
-    upper: Windows
+    upper: Windows | None
     geometry: Geometry
+    slack: Array | None = None
+
+    @property
+    def above(self) -> Windows:
+        """The affine functions above."""
+        return self.lower if self.upper is None else self.upper
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,36 +67,40 @@ class WindowedLinear:
         graph: for the shapes of operands.
         reference: the values around which functionals are written.
         lines: the relaxation of a nonlinear node, by index.
+        slack: how far a functional may be off because it was pulled through a node, by index.
         layout: of the images.
+        target: the value that the rows are entries of.
     """
 
     graph: Graph
     reference: Mapping[Ref, Array]
     lines: Callable[[int], Lines]
+    slack: Callable[[int], Array | None]
     layout: Layout
+    target: Ref
 
-    def identity(self, target: Ref) -> Local:
+    def start(self) -> dict[Ref, Local]:
         """The functional that is the value itself: a window of one pixel, a row a channel."""
-        at = self.layout.rows(self.reference[target])
+        at = self.layout.rows(self.reference[self.target])
         channels = at.shape[-1]
         one, zero = (1,) * len(self.layout.grid), (0,) * len(self.layout.grid)
         eye = jnp.eye(channels, dtype=at.dtype).reshape(1, channels, *one, channels)
-        side = Windows(eye, at)
-        return Local(side, side, Geometry(zero, one, one, clean=True))
+        return {self.target: Local(Windows(eye, at), None, Geometry(zero, one, one, clean=True))}
 
     def add(self, a: Local, b: Local) -> Local:
         """The sum of two functionals of one value, on the union of their windows."""
         geometry = union(a.geometry, b.geometry)
 
-        def total(x: Windows, y: Windows) -> Windows:
+        def summed(x: Windows, y: Windows) -> Windows:
             x_values, y_values = (
                 _widened(side.values, local.geometry, geometry) for side, local in ((x, a), (y, b))
             )
             return Windows(x_values + y_values, x.offset + y.offset)
 
-        lower = total(a.lower, b.lower)
-        shared = a.lower is a.upper and b.lower is b.upper
-        return Local(lower, lower if shared else total(a.upper, b.upper), geometry)
+        lower = summed(a.lower, b.lower)
+        shared = a.upper is None and b.upper is None
+        upper = None if shared else summed(a.above, b.above)
+        return Local(lower, upper, geometry, total(a.slack, b.slack))
 
     def pull(
         self, index: int, node: Node, outputs: tuple[Local | None, ...]
@@ -92,7 +110,8 @@ class WindowedLinear:
         assert local is not None
         found = record(node)
         if isinstance(found, Elementwise):
-            return [(node.perturbed[0], self._substitute(local, index, node))]
+            slack = total(local.slack, self._lost(index))
+            return self._shared_out(node, [self._substitute(local, index, node)], slack)
         if isinstance(found, Affine) and not found.mixes:
             parts = [self._scaled(local, float(found.signs[p]), node) for p in node.positions]
         elif isinstance(found, Bilinear) and not found.mixes:
@@ -105,9 +124,29 @@ class WindowedLinear:
             parts = [self._scaled(local._replace(geometry=clean), under, node)]
         else:
             parts = [self._slid(local, node)]
-        silent = jnp.zeros_like(local.lower.offset)
-        parts[1:] = [_each(p, lambda s: s._replace(offset=silent)) for p in parts[1:]]
-        return list(zip(node.perturbed, parts, strict=True))
+        slack = local.slack
+        if slack is not None or isinstance(found, Bilinear):
+            slack = total(slack, self._lost(index))
+        return self._shared_out(node, parts, slack)
+
+    def _lost(self, index: int) -> Array | None:
+        """What is added to the slack at a node: of every example, where the rows are of one."""
+        lost = self.slack(index)
+        if lost is None or self.target in self.graph.examples:
+            return lost
+        return jnp.sum(lost)
+
+    def _shared_out(
+        self, node: Node, parts: Sequence[Local], slack: Array | None
+    ) -> list[tuple[Ref, Local]]:
+        """Functionals of the operands, the first of which has the offset and the slack."""
+        first, *others = parts
+        silent = jnp.zeros_like(first.lower.offset)
+        nothing = None if slack is None else jnp.zeros_like(slack)
+        rest = [
+            _each(p, lambda s: s._replace(offset=silent))._replace(slack=nothing) for p in others
+        ]
+        return list(zip(node.perturbed, [first._replace(slack=slack), *rest], strict=True))
 
     def box(self, reached: Mapping[Ref, Local], sets: Mapping[Ref, ArraySet]) -> Interval:
         """Extrema over boxes, `[pixels, channels]`."""
@@ -120,11 +159,23 @@ class WindowedLinear:
             )
             for_lower, for_upper = (
                 side.values.reshape(*side.values.shape[:2], -1)
-                for side in (local.lower, local.upper)
+                for side in (local.lower, local.above)
             )
-            lower = lower + local.lower.offset + _least(for_lower, least, most)
-            upper = upper + local.upper.offset - _least(-for_upper, least, most)
+            slack = self._slack_of_rows(local)
+            lower = lower + (local.lower.offset - slack) + _least(for_lower, least, most)
+            upper = upper + (local.above.offset + slack) - _least(-for_upper, least, most)
         return Interval(lower, upper)
+
+    def _slack_of_rows(self, local: Local) -> Array | int:
+        """`[pixels, 1]`, or a number."""
+        if local.slack is None:
+            return 0
+        slack, aval = local.slack.astype(local.lower.offset.dtype), self.graph.aval(self.target)
+        if not slack.ndim:
+            return slack
+        axis = self.graph.examples[self.target]
+        shape = [-1 if i == axis else 1 for i in range(len(aval.shape))]
+        return self.layout.rows(jnp.broadcast_to(slack.reshape(shape), aval.shape))[:, :1]
 
     def _scaled(self, local: Local, factor: Any, node: Node) -> Local:
         dtype = self.graph.aval(node.perturbed[0]).dtype
@@ -176,7 +227,7 @@ class WindowedLinear:
 
         return Local(
             choose(local.lower, below, above),
-            choose(local.upper, above, below),
+            choose(local.above, above, below),
             local.geometry._replace(clean=True),
         )
 
@@ -185,8 +236,8 @@ def _each(
     local: Local, change: Callable[[Windows], Windows], geometry: Geometry | None = None
 ) -> Local:
     lower = change(local.lower)
-    upper = lower if local.lower is local.upper else change(local.upper)
-    return Local(lower, upper, geometry or local.geometry)
+    upper = None if local.upper is None else change(local.upper)
+    return Local(lower, upper, geometry or local.geometry, local.slack)
 
 
 def _widened(values: Array, old: Geometry, new: Geometry) -> Array:

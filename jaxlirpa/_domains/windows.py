@@ -217,7 +217,7 @@ def layout_of(graph: Graph, sets: Mapping[Ref, ArraySet], target: Ref) -> Layout
     one, zero = (1,) * len(layout.grid), (0,) * len(layout.grid)
     plan = Plan(Geometry(zero, one, one, clean=True), 0, 0, 0)
     try:
-        found = backward(graph, _Planning(graph, layout), target, plan, sets.__contains__)
+        found = backward(graph, _Planning(graph, layout), {target: plan}, sets.__contains__)
     except NotLocal:
         return None
     plans = found.values()

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections import Counter
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxlirpa._graph.source import Source
 from jaxlirpa._typing import Array, Shaped, varying
@@ -21,6 +24,11 @@ class Ref(NamedTuple):
 
     node: int
     output: int
+
+    @property
+    def name(self) -> str:
+        """What it is called where a graph is printed."""
+        return f"%{self.node}.{self.output}" if self.output else f"%{self.node}"
 
 
 Value = Ref | Array
@@ -107,12 +115,31 @@ class Graph:
         outputs: a `Ref`, or an array where the output does not depend on the inputs.
         names: of the values.
         examples: the axes of values that number examples, none of which depends on another.
+        rules: by node, the rewriting rule that has put it in the place of what the user wrote.
     """
 
     nodes: tuple[Node, ...]
     outputs: tuple[Ref | Array, ...]
     names: Names = Names()
     examples: Mapping[Ref, int] = dataclasses.field(default_factory=dict)
+    rules: Mapping[int, str] = dataclasses.field(default_factory=dict)
+
+    def __str__(self) -> str:
+        """The live nodes like the equations of a jaxpr, each with the user's line."""
+        live = set(self.live()) | {ref.node for ref in self.inputs}
+        lines = [self.equation(index) for index in sorted(live)]
+        results = ", ".join(x.name if isinstance(x, Ref) else _known(x) for x in self.outputs)
+        return "\n".join([*lines, f"return {results}"])
+
+    def equation(self, index: int) -> str:
+        """One node: `%3:f32[4] = max %2 f32[]  # file:line (function)`."""
+        node = self.nodes[index]
+        results = " ".join(
+            f"{Ref(index, k).name}:{_short(aval)}" for k, aval in enumerate(node.outputs)
+        )
+        operands = [x.name if isinstance(x, Ref) else _known(x) for x in node.operands]
+        source = f"  # {node.source}" if node.source.place else ""
+        return f"{results} = {' '.join([node.primitive, *operands])}{source}"
 
     @property
     def inputs(self) -> tuple[Ref, ...]:
@@ -155,6 +182,7 @@ class Graph:
                 wanted.update(ref.node for ref in operands if ref not in known)
         return tuple(sorted(wanted))
 
+    @functools.cached_property
     def uses(self) -> Counter[Ref]:
         """How often each live value is an operand."""
         return Counter(ref for index in self.live() for ref in self.nodes[index].perturbed)
@@ -176,3 +204,18 @@ class Graph:
             results = node(*(values[ref] for ref in node.perturbed))
             values.update({Ref(index, k): y for k, y in enumerate(results)})
         return values
+
+
+def _short(aval: Any) -> str:
+    """Shape and dtype as a jaxpr has them, `f32[3,4]`."""
+    dtype = np.dtype(aval.dtype)
+    kind = dtype.name if dtype.kind not in "fiu" else f"{dtype.kind}{8 * dtype.itemsize}"
+    return f"{kind}[{','.join(map(str, aval.shape))}]"
+
+
+def _known(x: Array) -> str:
+    """A known operand: a number as it is, an array by its shape."""
+    at_hand = isinstance(x, np.ndarray | np.generic | jax.Array)
+    if at_hand and not isinstance(x, jax.core.Tracer) and not np.shape(x):
+        return str(np.asarray(x))
+    return _short(jax.typeof(x))

@@ -144,7 +144,8 @@ def trace(
     builder = Builder(vocabulary, rules or {}, names or {}, axes)
     arguments = [builder.input(aval, (about or {}).get(i, {})) for i, aval in enumerate(inputs)]
     outputs = [builder.lengthened(x) for x in builder.run(traced, arguments, caller())]
-    return Graph(tuple(builder.nodes), tuple(outputs), numbered(builder.labels)), shape
+    called = numbered(builder.labels)
+    return Graph(tuple(builder.nodes), tuple(outputs), called, rules=builder.applied), shape
 
 
 def _said(error: BaseException) -> str:
@@ -222,6 +223,8 @@ class Builder:
         self.equated: set[tuple[str, Ref]] = set()
         self.equating = False
         self.parts: dict[Ref, Any] = {}
+        self.rule = ""
+        self.applied: dict[int, str] = {}
 
     def definition(self, value: Any) -> Node | None:
         """The node that computes a perturbed value."""
@@ -258,7 +261,9 @@ class Builder:
         if node.outputs and all(0 in aval.shape for aval in node.outputs):
             return [jnp.zeros(aval.shape, aval.dtype) for aval in node.outputs]
         for rule in (*self.rules.get(ANY, ()), *self.rules.get(node.primitive, ())):
+            outer, self.rule = self.rule, rule.__module__.rpartition(".")[-1]
             values = rule(self, node)
+            self.rule = outer
             if values is not None:
                 return list(values)
         return self.kept(node)
@@ -267,6 +272,8 @@ class Builder:
         """The outputs of a node that no rule is asked about."""
         index = self.known.setdefault(_key(node), len(self.nodes))
         if index == len(self.nodes):
+            if self.rule:
+                self.applied[index] = self.rule
             outputs = tuple(shaped(a.shape, a.dtype, self.axes) for a in node.outputs)
             self.nodes.append(dataclasses.replace(node, outputs=outputs) if self.axes else node)
         return [Ref(index, k) for k in range(len(node.outputs))]
@@ -317,6 +324,7 @@ class Builder:
         self.known = {key: index for key, index in self.known.items() if index < since}
         self.equated = {(name, ref) for name, ref in self.equated if ref.node < since}
         self.parts = {ref: found for ref, found in self.parts.items() if ref.node < since}
+        self.applied = {index: rule for index, rule in self.applied.items() if index < since}
 
     def empty(self) -> Builder:
         """Another one, of the same kind, without nodes."""

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
-import operator
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -17,25 +15,21 @@ from jaxlirpa._domains.backward_linear import Sided
 from jaxlirpa._domains.rows import numbered
 from jaxlirpa._errors import ArgumentError
 from jaxlirpa._graph.graph import Graph, Ref
+from jaxlirpa._methods.ascent import ascend, to_unit_interval
 from jaxlirpa._methods.crown import cost, solve
-from jaxlirpa._methods.given import Named, strategy
-from jaxlirpa._methods.inner import Transform
-from jaxlirpa._methods.layers import plain
+from jaxlirpa._methods.given import Named, strategy_of
+from jaxlirpa._methods.intermediate_boxes import Strategy, Transform
+from jaxlirpa._methods.layerwise import Layerwise, by_default_relaxations
 from jaxlirpa._methods.options import checked, whole_number
-from jaxlirpa._methods.relaxed import Relaxed
+from jaxlirpa._methods.problem import Problem
+from jaxlirpa._methods.relaxed_graph import RelaxedGraph
 from jaxlirpa._methods.solution import Solution, enclose
 from jaxlirpa._methods.transform import transform
 from jaxlirpa._relax.family import Family
-from jaxlirpa._typing import (
-    Array,
-    Bounds,
-    Interval,
-    LinearBounds,
-    PyTree,
-    intersect,
-    vary,
-    varying,
-)
+from jaxlirpa._typing import Array, Interval, PyTree, intersect, vary
+
+Alphas: TypeAlias = Mapping[str, Any]
+"""What the relaxations of each node are for one output: by node and by side."""
 
 
 @checked
@@ -49,11 +43,13 @@ def alpha_crown(
     optimize_intermediate: bool = False,
     shared: bool = False,
     unroll: bool = False,
+    alphas: Any = None,
+    with_alphas: bool = False,
     argnums: int | tuple[int, ...] | None = None,
     in_axes: PyTree = None,
     out_axes: int = 0,
     linear: bool = False,
-) -> Callable[..., Bounds | LinearBounds]:
+) -> Callable[..., Any]:
     """Bounds a function by CROWN with optimised relaxations (Xu et al. 2021, alpha-CROWN).
 
     Where a function may be enclosed by lines of many slopes, CROWN takes one that is good in
@@ -77,10 +73,16 @@ def alpha_crown(
             values, all entries of a chunk.
         unroll: whether derivatives of the result pass through the search. By default they treat
             the parameters it found as constants, which at an optimum they are to first order.
-        argnums, in_axes, out_axes, linear: as of `crown`.
+        alphas: where the search starts, instead of at CROWN's relaxations: what an earlier call
+            `with_alphas` returned for the same function and shapes, as in a sweep over radii or for
+            the next image. Bounds are sound whatever they are.
+        with_alphas: return the pair of the bounds and of the relaxations that were found, a pytree
+            of numbers in [0, 1] for each output. Those of inner values are not among them.
+        argnums, in_axes, out_axes, linear: as of `crown`. With alphas, out_axes must be 0; their
+            first axis numbers the examples then.
 
     Returns:
-        A function of fn's arguments, see `jaxlirpa.ibp`.
+        A function of fn's arguments, see `jaxlirpa.ibp`; to a pair where `with_alphas` is set.
 
     Raises:
         As `jaxlirpa.ibp`.
@@ -108,29 +110,47 @@ def alpha_crown(
         shared=shared,
         unroll=unroll,
     )
-    by_transform, given = strategy(intermediate)
-    method = functools.partial(
-        solve,
-        intermediate=by_transform,
-        merge_output=not isinstance(fn, Graph),
-        bound_output=search,
-        bound_layer=search if optimize_intermediate else plain,
-        rows_per_chunk=rows_per_chunk,
-    )
+    if (with_alphas or alphas is not None) and (out_axes != 0 or unroll):
+        raise ArgumentError("alphas are handed in and out with out_axes=0 and unroll=False only.")
+    bound_value = search if optimize_intermediate else by_default_relaxations
+    strategy, given = strategy_of(intermediate, Layerwise(bound_value, rows_per_chunk))
     return transform(
         fn,
-        method,
+        functools.partial(_solve, strategy=strategy, search=search),
         cost,
         argnums=argnums,
         in_axes=in_axes,
         out_axes=out_axes,
         linear=linear,
         given=given,
+        alphas=alphas,
+        with_alphas=with_alphas,
     )
 
 
+def _solve(
+    problem: Problem,
+    strategy: Strategy,
+    search: Callable[..., Solution],
+    given: Named | None = None,
+    alphas: Sequence[Alphas] | None = None,
+) -> list[Solution]:
+    """As of `crown.solve`, where each output may have a start of its own."""
+    targets = problem.graph.targets
+    if alphas is None:
+        return solve(problem, strategy, search, given)
+    if len(alphas) != len(targets):
+        raise ArgumentError(f"there are alphas of {len(alphas)} outputs, and {len(targets)} here.")
+    own = dict(zip(targets, alphas, strict=True))
+
+    def bound_output(relaxed: RelaxedGraph, target: Ref, rows: Array | None = None) -> Solution:
+        return search(relaxed, target, rows, start=own[target])
+
+    return solve(problem, strategy, bound_output, given)
+
+
 def _search(
-    relaxed: Relaxed,
+    relaxed: RelaxedGraph,
     target: Ref,
     rows: Array | None = None,
     *,
@@ -138,81 +158,74 @@ def _search(
     optimizer: optax.GradientTransformation,
     shared: bool,
     unroll: bool,
+    start: Alphas | None = None,
 ) -> Solution:
     """The bounds of a value by the best relaxations of the nodes before it."""
-    families: dict[int, list[Any]] = {i: relaxed.families(i) for i in relaxed.nonlinear(target)}
+    graph = relaxed.problem.graph
+    families = {i: relaxed.families(i) for i in relaxed.passed(target)}
     tables = {i: relaxed.table(i, own) for i, own in families.items()}
-    start = {i: [f.start for f in own] for i, own in families.items()}
-    alike = 1 if shared else relaxed.graph.size(target) if rows is None else len(rows)
-    along = {i: [_along(relaxed.graph, i, x) for x in start[i]] for i in start}
-    axes = relaxed.graph.axes  # every device searches for its own
-    start = jax.tree.map(lambda x: vary(jnp.broadcast_to(x, (alike, *x.shape)), axes), start)
+    default = by_default_relaxations(relaxed, target, rows)
+    alike = 1 if shared else graph.size(target) if rows is None else len(rows)
+    first, axes = _defaults(graph, families, alike)
+    if not jax.tree.leaves(first):
+        return default._replace(alphas={})
+    begin = Sided(first, first) if start is None else _fitting(start, Sided(first, first))
 
-    def at(families: Mapping[int, Sequence[Family[Any]]], position: Sided[PyTree]) -> Solution:
-        """The bounds by the relaxations at a position."""
-        # One evaluation of both sides' relaxations, whose code is most of what is compiled.
-        both = jax.tree.map(lambda *sides: jnp.stack(sides), *position)
-        chosen: dict[int, Any] = {
-            i: _sides([_members(*pair) for pair in zip(families[i], both[i], strict=True)])
-            for i in families
-        }
-        domain = dataclasses.replace(relaxed.domain, chosen=chosen)
-        return enclose(relaxed.graph, relaxed.sets, domain, target, rows)
-
-    default = plain(relaxed, target, rows)
-    if not jax.tree.leaves(start):
-        return default
-
-    def limits(position: Sided[PyTree]) -> Interval:
-        box, axis = at(tables, position).box, relaxed.graph.examples.get(target)
+    def limits(alphas: Sided[PyTree]) -> Interval:
+        box = enclose(relaxed.problem, relaxed.at(tables, alphas), target, rows).box
+        axis = graph.examples.get(target)
         return box if rows is not None else Interval(*(numbered(limit, axis) for limit in box))
 
-    descend = functools.partial(_descend, limits, along, steps, optimizer)
-    position = Sided(start, start)
+    search = functools.partial(ascend, limits, axes=axes, steps=steps, optimizer=optimizer)
     if unroll:
-        best = descend(position)
+        best = search(begin)
     else:
         # What the search depends on becomes its arguments, so that derivatives end there.
-        closed, constants = jax.closure_convert(descend, position)
-        best = jax.lax.stop_gradient(
-            jax.jit(closed)(*jax.lax.stop_gradient((position, *constants)))
-        )
-    found = at(families, best)
-    return found._replace(box=intersect(found.box, default.box))
+        closed, constants = jax.closure_convert(search, begin)
+        best = jax.lax.stop_gradient(jax.jit(closed)(*jax.lax.stop_gradient((begin, *constants))))
+    found = enclose(relaxed.problem, relaxed.at(families, best), target, rows)
+    return found._replace(box=intersect(found.box, default.box), alphas=_by_name(best))
 
 
-def _members(family: Family[Any], position: PyTree) -> Sided[Any]:
-    """The members of both sides, one for every row; or the only one."""
-    if not jax.tree.leaves(position):
-        return Sided(family.default, family.default)
-    members = jax.vmap(jax.vmap(family.at))(position)
-    return Sided(*(jax.tree.map(operator.itemgetter(i), members) for i in range(2)))
+def _defaults(
+    graph: Graph, families: Mapping[int, Sequence[Family[Any]]], rows: int
+) -> tuple[PyTree, PyTree]:
+    """CROWN's own alphas of every node for so many rows, and their axes that number examples."""
+    own = {i: [f.start for f in members] for i, members in families.items()}
+    axes = {i: [_along(graph, i, x) for x in own[i]] for i in own}
+
+    def repeated(x: Array) -> Array:  # every device searches for its own
+        return vary(jnp.broadcast_to(x, (rows, *x.shape)), graph.axes)
+
+    return jax.tree.map(repeated, own), axes
 
 
-def _sides(outputs: Sequence[Sided[Any]]) -> Sided[list[Any]]:
-    """The sides of all outputs of a node."""
-    return Sided(*(list(side) for side in zip(*outputs, strict=True)))
+def _by_name(alphas: Sided[PyTree]) -> Alphas:
+    """Alphas by node, with the sides below: what a user is given."""
+    pairs = {str(i): (alphas.lower[i], alphas.upper[i]) for i in alphas.lower}
+    return {node: {"lower": low, "upper": high} for node, (low, high) in pairs.items()}
 
 
-def _adam(steps: int) -> optax.GradientTransformation:
-    """Found best on networks of all kinds, at 20 steps; with a longer memory it is slower.
+def _fitting(start: Alphas, default: Sided[PyTree]) -> Sided[PyTree]:
+    """What a user hands in, inside of the unit interval.
 
-    The second `eps` keeps derivatives finite that pass through the search.
+    Raises:
+        ArgumentError: where it is not of the present function.
     """
-    return optax.adam(
-        optax.exponential_decay(0.2, max(steps, 1), 0.125), b1=0.7, b2=0.9, eps_root=1e-16
-    )
-
-
-class _Best(NamedTuple):
-    """The best limits of every row so far, and the positions that gave them."""
-
-    limits: Interval
-    position: Sided[PyTree]
+    wanted = jax.eval_shape(_by_name, default)
+    kinds = [jax.tree.map(lambda x: (jnp.shape(x), jnp.result_type(x)), t) for t in (start, wanted)]
+    structures: list[Any] = [jax.tree.structure(t) for t in (start, wanted)]
+    if structures[0] != structures[1] or kinds[0] != kinds[1]:
+        raise ArgumentError(
+            "alphas must be those that alpha_crown(fn, with_alphas=True) returned, of the same "
+            "function, shapes and options; they have others."
+        )
+    sides = ({i: start[str(i)][side] for i in default.lower} for side in ("lower", "upper"))
+    return to_unit_interval(Sided(*sides))
 
 
 def _along(graph: Graph, index: int, start: PyTree) -> PyTree:
-    """The axis that numbers examples in each array of a position; -1 where there is none.
+    """The axis that numbers examples in each array of a node's alphas; -1 where there is none.
 
     The arrays have the shape of an operand, that of the output, or that to which all operands
     broadcast.
@@ -226,75 +239,11 @@ def _along(graph: Graph, index: int, start: PyTree) -> PyTree:
     return jax.tree.map(lambda x: axes.get(x.shape, -1), start)
 
 
-def _descend(
-    limits_at: Callable[[Sided[PyTree]], Interval],
-    axes: PyTree,
-    steps: int,
-    optimizer: optax.GradientTransformation,
-    start: Sided[PyTree],
-) -> Sided[PyTree]:
-    """The best position for every row among those that gradient descent comes by.
+def _adam(steps: int) -> optax.GradientTransformation:
+    """Found best on networks of all kinds, at 20 steps; with a longer memory it is slower.
 
-    Args:
-        limits_at: the limits at a position, `[rows]` or `[rows, examples]`.
-        axes: those of the position's arrays that number examples, or -1.
-        steps: how many positions.
-        optimizer: goes from one to the next.
-        start: the first.
+    The second `eps` keeps derivatives finite that pass through the search.
     """
-
-    def width(position: Sided[PyTree]) -> tuple[Array, Interval]:
-        limits = limits_at(position)
-        difference = limits.upper - limits.lower
-        return jnp.sum(jnp.where(jnp.isfinite(difference), difference, 0)), limits
-
-    def step(carry: tuple[Any, Any, _Best], _: None) -> tuple[tuple[Any, Any, _Best], None]:
-        position, state, best = carry
-        (_, limits), slopes = jax.value_and_grad(width, has_aux=True)(position)
-        best = _better(best, limits, position, axes)
-        slopes = jax.tree.map(lambda x: jnp.where(jnp.isfinite(x), x, 0), slopes)
-        updates, state = optimizer.update(slopes, state, position)
-        moved = optax.apply_updates(position, updates)
-        return (jax.tree.map(lambda x: jnp.clip(x, 0, 1), moved), state, best), None
-
-    _, limits = jax.eval_shape(width, start)
-    worst = Interval(
-        *(
-            vary(jnp.full(limit.shape, value, limit.dtype), varying(limit))
-            for limit, value in zip(limits, (-jnp.inf, jnp.inf), strict=True)
-        )
-    )
-    first = start, optimizer.init(start), _Best(worst, start)
-    (_, _, best), _ = jax.lax.scan(step, first, length=steps)
-    return best.position
-
-
-def _better(best: _Best, limits: Interval, position: Sided[PyTree], axes: PyTree) -> _Best:
-    """Keeps for every row, or for all that share their parameters, what is best."""
-    gains = limits.lower - best.limits.lower, best.limits.upper - limits.upper
-    rows = len(jax.tree.leaves(position)[0])
-    if rows < len(gains[0]):
-        gains = jnp.sum(gains[0], 0, keepdims=True), jnp.sum(gains[1], 0, keepdims=True)
-
-    def keep(gain: Array, new: PyTree, old: PyTree) -> PyTree:
-        def choose(axis: int, x: Array, y: Array) -> Array:
-            apart = gain.ndim > 1 and axis >= 0
-            own = gain if apart else gain.sum(tuple(range(1, gain.ndim)))
-            shape = [len(gain), *[1] * (x.ndim - 1)]
-            if apart:
-                shape[axis + 1] = gain.shape[1]
-            return jnp.where(own.reshape(shape) > 0, x, y)
-
-        return jax.tree.map(choose, axes, new, old)
-
-    lower, upper = (gain > 0 for gain in gains)
-    return _Best(
-        Interval(
-            jnp.where(lower, limits.lower, best.limits.lower),
-            jnp.where(upper, limits.upper, best.limits.upper),
-        ),
-        Sided(
-            keep(gains[0], position.lower, best.position.lower),
-            keep(gains[1], position.upper, best.position.upper),
-        ),
+    return optax.adam(
+        optax.exponential_decay(0.2, max(steps, 1), 0.125), b1=0.7, b2=0.9, eps_root=1e-16
     )

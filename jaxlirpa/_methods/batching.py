@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from jaxlirpa._errors import ArgumentError
 from jaxlirpa._methods.arguments import Arguments
+from jaxlirpa._methods.solution import Optimized
 from jaxlirpa._typing import Array, LinearBounds, PyTree
 from jaxlirpa.sets import ArraySet
 from jaxlirpa.sets.joint import Concatenation
@@ -71,7 +72,9 @@ def map_examples(
         return (
             result
             if out_axes is None
-            else _drop_example_axis(result, _coefficient_axes(call, set_axes), out_axes)
+            else _of_bounds(
+                lambda x: _drop_example_axis(x, _coefficient_axes(call, set_axes), out_axes), result
+            )
         )
 
     pairs = zip(call.sets, set_axes, strict=True)
@@ -79,7 +82,16 @@ def map_examples(
     result = jax.vmap(single, in_axes=(mapped, known_axes, 0))(list(call.sets), known, given)
     if out_axes is None:
         return result
-    return _each_output(result, lambda x, ndim: jnp.moveaxis(x, 0, out_axes % ndim))
+    return _of_bounds(
+        lambda x: _each_output(x, lambda y, ndim: jnp.moveaxis(y, 0, out_axes % ndim)), result
+    )
+
+
+def _of_bounds(change: Callable[[Any], Any], result: Any) -> Any:
+    """Changes bounds; what may come with them is not shaped like an output."""
+    if isinstance(result, Optimized):
+        return result._replace(bounds=change(result.bounds))
+    return change(result)
 
 
 def _check_joint(call: Arguments, axes: list[int | None]) -> None:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import jax.numpy as jnp
 
-from jaxlirpa._graph.graph import Graph, Ref
-from jaxlirpa._methods.chain import merged
-from jaxlirpa._methods.given import Named, check_possible, resolved, strategy
+from jaxlirpa._graph.graph import Ref
+from jaxlirpa._methods.affine_tail import tail_boxes
+from jaxlirpa._methods.given import Named, check_possible, resolved, strategy_of
 from jaxlirpa._methods.ibp import ibp
-from jaxlirpa._methods.inner import Transform, bound_inside
-from jaxlirpa._methods.layers import Bound, plain
+from jaxlirpa._methods.intermediate_boxes import Strategy, Transform, intermediate_boxes
+from jaxlirpa._methods.layerwise import BoundValue, Layerwise, by_default_relaxations
 from jaxlirpa._methods.options import checked, whole_number
+from jaxlirpa._methods.problem import Problem
 from jaxlirpa._methods.solution import Solution, only_box, output_cost
 from jaxlirpa._methods.transform import transform
 from jaxlirpa._typing import (
@@ -26,7 +27,6 @@ from jaxlirpa._typing import (
     traced_once,
     vacuous_where_nan,
 )
-from jaxlirpa.sets import ArraySet
 
 
 @checked
@@ -94,17 +94,10 @@ def crown(
         -0.5 0.5
     """
     whole_number("rows_per_chunk", rows_per_chunk, 1)
-    merge_output = not isinstance(fn, Graph)
-    by_transform, given = strategy(intermediate)
-    method = functools.partial(
-        solve,
-        intermediate=by_transform,
-        merge_output=merge_output,
-        rows_per_chunk=rows_per_chunk,
-    )
+    strategy, given = strategy_of(intermediate, Layerwise(rows_per_chunk=rows_per_chunk))
     return transform(
         fn,
-        method,
+        functools.partial(solve, strategy=strategy),
         cost if intermediate is None else output_cost,
         argnums=argnums,
         in_axes=in_axes,
@@ -145,50 +138,33 @@ def crown_ibp(
 
 
 def solve(
-    graph: Graph,
-    sets: Mapping[Ref, ArraySet],
-    intermediate: Transform | None,
-    merge_output: bool,
-    bound_output: Bound = plain,
-    bound_layer: Bound = plain,
-    rows_per_chunk: int | None = None,
+    problem: Problem,
+    strategy: Strategy,
+    bound_output: BoundValue = by_default_relaxations,
     given: Named | None = None,
 ) -> list[Solution]:
-    """Boxes and linear bounds of a graph's outputs.
+    """Boxes and linear bounds of a program's outputs.
 
     Args:
-        graph: the program.
-        sets: of its inputs.
-        intermediate: see `crown`.
-        merge_output: see `jaxlirpa._methods.ibp.solve`.
+        problem: the program, and the sets of its inputs.
+        strategy: bounds the values that nonlinear nodes read.
         bound_output: bounds an output, by the relaxations of the nodes before it.
-        bound_layer: bounds an intermediate value in the same way; default: as CROWN does.
-        rows_per_chunk: see `crown`.
         given: bounds of inner values by name, see `crown`.
     """
-    known = resolved(graph, given)
-    inner = bound_inside(
-        graph,
-        sets,
-        intermediate=intermediate,
-        given=known,
-        bound_layer=bound_layer,
-        rows_per_chunk=rows_per_chunk,
-    )
-    check_possible(graph, known, inner)
-    boxes = inner.boxes
-    if merge_output:
-        boxes.update(merged(graph, sets, boxes))
+    known = resolved(problem.graph, given)
+    inside = intermediate_boxes(problem, strategy, known=known)
+    check_possible(problem.graph, known, inside)
+    boxes = {**inside.boxes, **tail_boxes(problem, inside.boxes)}
+    relaxed = inside.relaxed()
 
     def solution(ref: Ref, box: Interval) -> Solution:
         """Linear bounds, intersected with the box; a mask or a number has a box only."""
         if not is_floating(box.lower):
             return only_box(box)
-        found = bound_output(inner.relaxed, ref)
-        value = inner.relaxed.domain.reference[ref]
-        return found._replace(box=_around(value, box, found.box))
+        found = bound_output(relaxed, ref)
+        return found._replace(box=_around(relaxed.reference[ref], box, found.box))
 
-    return [solution(ref, boxes[ref]) for ref in graph.targets]
+    return [solution(ref, boxes[ref]) for ref in problem.graph.targets]
 
 
 @traced_once()
@@ -204,8 +180,8 @@ def _around(value: Array, box: Interval, found: Interval) -> Interval:
     return Interval(jnp.where(lower > value, value, lower), jnp.where(upper < value, value, upper))
 
 
-def cost(graph: Graph, sets: Mapping[Ref, ArraySet]) -> int:
+def cost(problem: Problem) -> int:
     """Coefficients of a row an entry, on the widest value."""
-    del sets
+    graph = problem.graph
     values = [Ref(i, k) for i in graph.live() for k in range(len(graph.nodes[i].outputs))]
     return max(map(graph.size, values), default=0) * graph.width()

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
+from typing import Any
 
+from jaxlirpa._domains.backward_linear import Functional
 from jaxlirpa._domains.forward_linear import Enclosure, Form, ForwardLinear, add, compose
-from jaxlirpa._domains.rows import arranged, numbered
-from jaxlirpa._graph.graph import Graph, Ref
-from jaxlirpa._methods.chain import affine, merged, starts
+from jaxlirpa._domains.rows import numbered
+from jaxlirpa._graph.graph import Ref
+from jaxlirpa._methods.affine_tail import affine, starts, tail_boxes
 from jaxlirpa._methods.options import checked
+from jaxlirpa._methods.problem import Problem
 from jaxlirpa._methods.solution import AffineRows, Solution, only_box
 from jaxlirpa._methods.transform import transform
 from jaxlirpa._typing import Bounds, LinearBounds, PyTree
 from jaxlirpa._walk import backward, forward
-from jaxlirpa.sets import ArraySet
 
 
 @checked
@@ -50,24 +52,17 @@ def forward_crown(
         >>> print(lower, upper)
         0.0 0.0
     """
-    method = functools.partial(solve, merge_output=not isinstance(fn, Graph))
     return transform(
-        fn, method, _cost, argnums=argnums, in_axes=in_axes, out_axes=out_axes, linear=linear
+        fn, solve, _cost, argnums=argnums, in_axes=in_axes, out_axes=out_axes, linear=linear
     )
 
 
-def solve(graph: Graph, sets: Mapping[Ref, ArraySet], merge_output: bool) -> list[Solution]:
-    """Boxes and linear bounds of a graph's outputs.
-
-    Args:
-        graph: the program.
-        sets: of its inputs.
-        merge_output: see `jaxlirpa._methods.ibp.solve`.
-    """
-    forms = ForwardLinear(graph, sets)
+def solve(problem: Problem) -> list[Solution]:
+    """Boxes and linear bounds of a program's outputs."""
+    graph = problem.graph
+    forms = ForwardLinear(graph, problem.sets)
     values = forward(graph, forms, forms.inputs())
-    if merge_output:
-        values.update(_merged(graph, sets, forms, values))
+    values.update(_tails(problem, forms, values))
     return [_solution(forms, ref, values[ref]) for ref in graph.targets]
 
 
@@ -85,41 +80,30 @@ def _solution(forms: ForwardLinear, ref: Ref, value: Enclosure) -> Solution:
     return Solution(box, lower, upper)
 
 
-def _merged(
-    graph: Graph,
-    sets: Mapping[Ref, ArraySet],
-    forms: ForwardLinear,
-    values: Mapping[Ref, Enclosure],
+def _tails(
+    problem: Problem, forms: ForwardLinear, values: Mapping[Ref, Enclosure]
 ) -> dict[Ref, Enclosure]:
-    """Better enclosures of the outputs whose affine chain has several links."""
+    """Better enclosures of the outputs whose affine tail has several links."""
+    graph = problem.graph
     known = {ref: value.box for ref, value in values.items()}
-    domain = affine(graph, sets, known)
-    boxes = merged(graph, sets, known)
+    domain = affine(problem, known)
     begin = [ref for ref in values if starts(graph, ref)]
     found = {}
-    for ref, box in boxes.items():
-        value, functional = domain.start(ref)
-        lost = domain.lost(ref, begin, value, functional)
-        reached = backward(graph, domain, value, functional, begin.__contains__)
-        axis = graph.examples.get(ref)
-        parts = [
-            compose(
-                f.lower,
-                domain.reference[r],
-                forms.joined(r, values[r]) if axis is None else values[r],
-                graph.aval(ref).shape,
-                (None if axis is None else graph.examples[r], axis),
-            )
-            for r, f in reached.items()
-        ]
-        lower, upper = (functools.reduce(add, forms) for forms in zip(*parts, strict=True))
-        lost = arranged(lost, box.lower.shape, axis)
-        lower = lower._replace(offset=lower.offset - lost)
-        upper = upper._replace(offset=upper.offset + lost)
+    for ref, box in tail_boxes(problem, known).items():
+        reached = backward(graph, domain, domain.start(ref), begin.__contains__)
+        axis, shape = graph.examples.get(ref), graph.aval(ref).shape
+
+        def composed(r: Ref, f: Functional, axis: int | None = axis, shape: Any = shape) -> Any:
+            value = forms.joined(r, values[r]) if axis is None else values[r]
+            own = None if axis is None else graph.examples[r]
+            return compose(f.loosened(), domain.reference[r], value, shape, (own, axis))
+
+        parts = [composed(r, f) for r, f in reached.items()]
+        lower, upper = (functools.reduce(add, side) for side in zip(*parts, strict=True))
         found[ref] = Enclosure(lower, upper, box)
     return found
 
 
-def _cost(graph: Graph, sets: Mapping[Ref, ArraySet]) -> int:
+def _cost(problem: Problem) -> int:
     """Coefficients of the widest value."""
-    return sum(map(graph.size, sets)) * graph.width()
+    return sum(map(problem.graph.size, problem.sets)) * problem.graph.width()

@@ -10,8 +10,15 @@ import jax.numpy as jnp
 from jaxlirpa._errors import ArgumentError
 from jaxlirpa._graph.graph import INPUT, Graph, Ref
 from jaxlirpa._graph.jaxpr import is_traced
-from jaxlirpa._methods.inner import Inner, Transform
-from jaxlirpa._methods.relaxed import nonlinear
+from jaxlirpa._methods.ibp import ibp
+from jaxlirpa._methods.intermediate_boxes import (
+    ByIntervals,
+    ByTransform,
+    Intermediate,
+    Strategy,
+    Transform,
+)
+from jaxlirpa._methods.relaxed_graph import nonlinear
 from jaxlirpa._typing import Bounds, Interval, Shaped, intersect, is_floating, vacuous_where_nan
 
 Named: TypeAlias = Mapping[str, Any]
@@ -22,16 +29,28 @@ _FEW = 8
 _ROUNDING = 1e-3
 
 
-def strategy(intermediate: Transform | Named | None) -> tuple[Transform | None, Named | None]:
-    """The transform and the given bounds that an `intermediate` argument stands for.
+_OWN: Mapping[Any, Strategy] = {ibp: ByIntervals()}
+"""Transforms that are strategies as well, and need no other walk."""
+
+
+def strategy_of(
+    intermediate: Transform | Named | None, layerwise: Strategy
+) -> tuple[Strategy, Named | None]:
+    """The strategy and the given bounds that an `intermediate` argument stands for.
+
+    Args:
+        intermediate: the argument.
+        layerwise: what bounds values where nothing else does.
 
     Raises:
-        ArgumentError: where it is neither.
+        ArgumentError: where it is none of what it may be.
     """
+    if intermediate is None:
+        return layerwise, None
     if isinstance(intermediate, Mapping):
-        return None, intermediate
-    if intermediate is None or callable(intermediate):
-        return intermediate, None
+        return layerwise, intermediate
+    if callable(intermediate):
+        return _OWN.get(intermediate) or ByTransform(intermediate), None
     raise ArgumentError(
         "intermediate must be a transform (jaxlirpa.ibp), the bounds that "
         f"jaxlirpa.intermediate_bounds returned, or None, and not {intermediate!r}."
@@ -89,14 +108,14 @@ def _box(name: str, limits: Any, aval: Shaped) -> Interval:
     return Interval(jnp.where(ordered, box.lower, -jnp.inf), jnp.where(ordered, box.upper, jnp.inf))
 
 
-def check_possible(graph: Graph, given: Mapping[Ref, Interval], inner: Inner) -> None:
+def check_possible(graph: Graph, given: Mapping[Ref, Interval], inside: Intermediate) -> None:
     """Refuses given boxes that intervals prove wrong; not inside `jax.jit`, where none can be.
 
     Raises:
         ArgumentError: where a given box and that by intervals are further apart than by rounding.
     """
-    for ref in given.keys() & inner.tight.keys():
-        box, known = given[ref], inner.boxes[ref]
+    for ref in given.keys() & inside.tight.keys():
+        box, known = given[ref], inside.boxes[ref]
         gap = jnp.maximum(box.lower - known.upper, known.lower - box.upper)
         size = jnp.maximum(jnp.abs(known.lower), jnp.abs(known.upper))
         wrong = gap > _ROUNDING * (1 + size)
@@ -108,14 +127,14 @@ def check_possible(graph: Graph, given: Mapping[Ref, Interval], inner: Inner) ->
             )
 
 
-def named(graph: Graph, inner: Inner) -> dict[str, Bounds]:
+def named(graph: Graph, inside: Intermediate) -> dict[str, Bounds]:
     """What is known inside a graph, by name and in order of computation; marked values last."""
     names = graph.names.first()
-    inside = sorted(ref for ref in inner.tight if graph.nodes[ref.node].primitive != INPUT)
-    real = [ref for ref in inside if is_floating(graph.aval(ref))]
+    bounded = sorted(ref for ref in inside.tight if graph.nodes[ref.node].primitive != INPUT)
+    real = [ref for ref in bounded if is_floating(graph.aval(ref))]
     found = {names[ref]: ref for ref in real if ref in names}
     found.update(graph.names.marked)
-    boxes = {name: vacuous_where_nan(inner.tight[ref]) for name, ref in found.items()}
+    boxes = {name: vacuous_where_nan(inside.tight[ref]) for name, ref in found.items()}
     return {name: Bounds(*box) for name, box in boxes.items()}
 
 

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
-from jaxlirpa._domains.interval import IntervalDomain
-from jaxlirpa._graph.graph import Graph, Ref
-from jaxlirpa._methods.chain import affine, merged, merging_cost
-from jaxlirpa._methods.exactness import Origin, Quality, origins
+from jaxlirpa._methods.affine_tail import fusing_cost, tail_boxes
+from jaxlirpa._methods.intermediate_boxes import ByIntervals, intermediate_boxes
 from jaxlirpa._methods.options import checked
-from jaxlirpa._methods.solution import Solution, enclose
+from jaxlirpa._methods.problem import Problem
+from jaxlirpa._methods.solution import Solution
 from jaxlirpa._methods.transform import transform
-from jaxlirpa._typing import Bounds, Interval, PyTree, intersect
-from jaxlirpa._walk import forward
-from jaxlirpa.sets import ArraySet
+from jaxlirpa._typing import Bounds, PyTree
 
 
 @checked
@@ -57,51 +53,12 @@ def ibp(
         >>> print(lower, upper)
         1.0 3.0
     """
-    method = functools.partial(solve, merge_output=not isinstance(fn, Graph))
-    return transform(fn, method, merging_cost, argnums=argnums, in_axes=in_axes, out_axes=out_axes)
+    return transform(fn, solve, fusing_cost, argnums=argnums, in_axes=in_axes, out_axes=out_axes)
 
 
-def solve(graph: Graph, sets: Mapping[Ref, ArraySet], merge_output: bool) -> list[Solution]:
-    """Boxes of a graph's outputs.
-
-    Args:
-        graph: the program.
-        sets: of its inputs.
-        merge_output: whether the affine functions that end in an output are bounded as one.
-            Worthwhile for the few outputs of a function, not for all of its inner values.
-    """
-    boxes = {ref: s.hull() for ref, s in sets.items()}
-    tighten = from_balls(graph, sets, boxes)
-    forward(graph, IntervalDomain(tighten), boxes)
-    tight = merged(graph, sets, boxes) if merge_output else {}
-    return [Solution(tight.get(ref) or tighten(ref, boxes[ref])) for ref in graph.targets]
-
-
-def from_balls(
-    graph: Graph, sets: Mapping[Ref, ArraySet], boxes: Mapping[Ref, Interval]
-) -> Callable[[Ref, Interval], Interval]:
-    """What betters interval bounds: those of what is affine in sets that are not all boxes.
-
-    Args:
-        graph: the program.
-        sets: of its inputs.
-        boxes: of the values before the one that is asked for.
-    """
-    origin = origins(graph, sets)
-    domain = functools.cache(functools.partial(affine, graph, sets, boxes))
-
-    def tighten(ref: Ref, box: Interval) -> Interval:
-        if not _from_ball(origin[ref], sets):
-            return box
-        return intersect(box, enclose(graph, sets, domain(), ref).box)
-
-    return tighten
-
-
-def _from_ball(origin: Origin, sets: Mapping[Ref, ArraySet]) -> bool:
-    """Whether a value is an affine function of sets that are not all boxes."""
-    return (
-        origin.quality is Quality.LOOSE
-        and origin.sources <= sets.keys()
-        and not all(sets[ref].is_box for ref in origin.sources)
-    )
+def solve(problem: Problem) -> list[Solution]:
+    """Boxes of a program's outputs."""
+    targets = problem.graph.targets
+    found = intermediate_boxes(problem, ByIntervals(), wanted=targets)
+    tight = {**found.tight, **tail_boxes(problem, found.boxes)}
+    return [Solution(tight[ref]) for ref in targets]

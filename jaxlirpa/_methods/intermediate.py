@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from jaxlirpa._errors import ArgumentError
-from jaxlirpa._graph.graph import Graph
 from jaxlirpa._methods.arguments import Arguments
 from jaxlirpa._methods.crown import cost
-from jaxlirpa._methods.given import Named, check_possible, named, resolved, strategy
-from jaxlirpa._methods.inner import Transform, bound_inside
+from jaxlirpa._methods.given import Named, check_possible, named, resolved, strategy_of
+from jaxlirpa._methods.intermediate_boxes import Transform, intermediate_boxes
+from jaxlirpa._methods.layerwise import Layerwise
 from jaxlirpa._methods.options import checked, whole_number
+from jaxlirpa._methods.problem import TracedFunction, problem_of
 from jaxlirpa._methods.saved import IntermediateBounds, remembered
-from jaxlirpa._methods.transform import call_of, named_sets, trace_call, warn_if_expensive
+from jaxlirpa._methods.transform import call_of, warn_if_expensive
 from jaxlirpa._typing import PyTree
 
 
@@ -76,31 +78,24 @@ def intermediate_bounds(
         >>> print(*jaxlirpa.crown(margin, intermediate=bounds)(w, x, 0.25))
         -2.5 -1.0
     """
-    if isinstance(fn, Graph):
+    if isinstance(fn, TracedFunction):
         raise ArgumentError(
             "intermediate_bounds is no strategy to bound intermediate values by. Hand in the "
             "bounds that it returns: intermediate=jaxlirpa.intermediate_bounds(fn)(*args)."
         )
     whole_number("rows_per_chunk", rows_per_chunk, 1)
-    by_transform, known = strategy(intermediate)
+    strategy, known = strategy_of(intermediate, Layerwise(rows_per_chunk=rows_per_chunk))
 
-    def joint(call: Arguments, given: Named | None) -> IntermediateBounds:
-        graph, _ = trace_call(fn, call)
+    def joint(call: Arguments, own: tuple[Named | None, Any]) -> IntermediateBounds:
+        problem, _ = problem_of(fn, call)
+        graph = problem.graph
         marked = tuple(dict.fromkeys(graph.names.marked.values()))
-        graph = graph.returning(dict.fromkeys((*graph.targets, *marked)))
-        sets = named_sets(graph, call.sets)
+        problem = problem.returning(dict.fromkeys((*graph.targets, *marked)))
         if in_axes is None and intermediate is None:
-            warn_if_expensive(graph, cost(graph, sets))
-        boxes = resolved(graph, given)
-        inner = bound_inside(
-            graph,
-            sets,
-            intermediate=by_transform,
-            given=boxes,
-            rows_per_chunk=rows_per_chunk,
-            wanted=marked,
-        )
-        check_possible(graph, boxes, inner)
-        return remembered(named(graph, inner), call)
+            warn_if_expensive(problem, cost(problem))
+        boxes = resolved(graph, own[0])
+        inside = intermediate_boxes(problem, strategy, known=boxes, wanted=marked)
+        check_possible(graph, boxes, inside)
+        return remembered(named(graph, inside), call)
 
     return call_of(fn, joint, argnums=argnums, in_axes=in_axes, out_axes=None, given=known)

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
 from jaxlirpa._errors import ArgumentError
-from jaxlirpa._graph.graph import Graph
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -20,14 +19,14 @@ def checked(transform: Callable[P, R]) -> Callable[P, R]:
     """A transform that says what to do where it is called with something else.
 
     Raises:
-        ArgumentError: where the first argument is no function (or graph), it is not the only one
+        ArgumentError: where the first argument is no function, it is not the only one
             that is given by position, or there is no such option.
     """
     parameters = inspect.signature(transform).parameters
     name, options = transform.__name__, [*parameters][1:]
 
     def check(args: tuple[Any, ...], named: dict[str, Any]) -> None:
-        if args and not callable(args[0]) and not isinstance(args[0], Graph):
+        if args and not callable(args[0]):
             raise ArgumentError(
                 f"{name} bounds a function, and no {type(args[0]).__name__}. Hand in the function "
                 f"itself, and its arguments to what {name} returns: {_usage(name)}."

@@ -1,17 +1,16 @@
-"""What a method finds out about one output of a graph."""
+"""What a method finds out about one output of a program."""
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Mapping
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from jaxlirpa._domains.backward_linear import BackwardLinear, Functional
 from jaxlirpa._domains.rows import Side, arranged
-from jaxlirpa._graph.graph import Graph, Ref
+from jaxlirpa._graph.graph import Ref
+from jaxlirpa._methods.problem import Problem
 from jaxlirpa._typing import Array, Interval, vacuous_where_overflown
 from jaxlirpa._walk import backward
-from jaxlirpa.sets import ArraySet
 from jaxlirpa.sets.examples import extrema_by_example
 
 
@@ -29,11 +28,18 @@ class AffineRows(NamedTuple):
 
 
 class Solution(NamedTuple):
-    """A box of one output and, where the method has them, its linear bounds."""
+    """What a method knows of one output.
+
+    Attributes:
+        box: its bounds.
+        lower, upper: affine functions of the inputs around it, where the method has them.
+        alphas: the relaxations that were found best for it, where they were searched for.
+    """
 
     box: Interval
     lower: AffineRows | None = None
     upper: AffineRows | None = None
+    alphas: Any = None
 
 
 def only_box(box: Interval) -> Solution:
@@ -42,79 +48,67 @@ def only_box(box: Interval) -> Solution:
     return Solution(box, lower, upper)
 
 
-Method: TypeAlias = Callable[[Graph, Mapping[Ref, ArraySet]], list[Solution]]
+class Optimized(NamedTuple):
+    """Bounds, and the relaxations that were found best.
+
+    Attributes:
+        bounds: as of `alpha_crown`.
+        alphas: one pytree an output, of numbers in [0, 1].
+    """
+
+    bounds: Any
+    alphas: tuple[Any, ...]
+
+
+Method: TypeAlias = Callable[[Problem], list[Solution]]
 
 
 def enclose(
-    graph: Graph,
-    sets: Mapping[Ref, ArraySet],
-    domain: BackwardLinear,
-    target: Ref,
-    rows: Array | None = None,
+    problem: Problem, domain: BackwardLinear, target: Ref, rows: Array | None = None
 ) -> Solution:
     """Linear bounds of one value in terms of others, and their extrema over the others' sets.
 
     Args:
-        graph: the program.
-        sets: what is known of the values at which to stop; must contain the inputs.
+        problem: the program, and the sets of the values at which to stop.
         domain: relaxes the nonlinear nodes in between.
         target: the value.
         rows: the numbers of the entries that are bounded, shaped as the box will be; None for all
             of them. See `BackwardLinear.start`.
     """
-    value, functional = domain.start(target, rows)
-    lost = domain.lost(target, sets.keys(), value, functional)
-    found = enclose_functional(graph, sets, domain, value, functional, lost)
-    aval = graph.aval(target)
+    found = enclose_functionals(problem, domain, domain.start(target, rows))
+    aval = problem.graph.aval(target)
     limits = list(found.box)
     if rows is None:
-        axis = graph.examples.get(target)
+        axis = problem.graph.examples.get(target)
         limits = [arranged(limit, aval.shape, axis) for limit in limits]
     # A value of a shorter format than the inputs' has limits of that format: rounding keeps order.
     box = Interval(*(limit.astype(aval.dtype) for limit in limits))
     return found._replace(box=vacuous_where_overflown(box))
 
 
-def enclose_functional(
-    graph: Graph,
-    sets: Mapping[Ref, ArraySet],
-    domain: BackwardLinear,
-    value: Ref,
-    functional: Functional,
-    lost: Array,
+def enclose_functionals(
+    problem: Problem, domain: BackwardLinear, functionals: Mapping[Ref, Functional]
 ) -> Solution:
-    """As `enclose`, of the rows of a functional of a value; the box is shaped as its offsets.
-
-    Args:
-        graph, sets, domain: as of `enclose`.
-        value: what the rows are functions of.
-        functional: the rows.
-        lost: what numbers below the normal ones may take from them on their way.
-    """
-    reached = backward(graph, domain, value, functional, sets.__contains__)
-    lower = _rows({ref: f.lower for ref, f in reached.items()})
-    shared = all(f.lower is f.upper for f in reached.values())
-    upper = lower if shared else _rows({ref: f.upper for ref, f in reached.items()})
-    lower = lower._replace(offset=lower.offset - lost)
-    upper = upper._replace(offset=upper.offset + lost)
-    extrema = functools.partial(_extrema, graph, sets, domain.reference)
-    return Solution(Interval(extrema(lower).lower, extrema(upper).upper), lower, upper)
+    """As `enclose`, of a sum of functionals of some values; the box is shaped as their offsets."""
+    reached = backward(problem.graph, domain, functionals, problem.sets.__contains__)
+    sides = {ref: f.loosened() for ref, f in reached.items()}
+    lower = _rows({ref: below for ref, (below, _) in sides.items()})
+    upper = _rows({ref: above for ref, (_, above) in sides.items()})
+    limits = (_extrema(problem, domain.reference, rows) for rows in (lower, upper))
+    low, high = limits
+    return Solution(Interval(low.lower, high.upper), lower, upper)
 
 
-def _extrema(
-    graph: Graph,
-    sets: Mapping[Ref, ArraySet],
-    reference: Mapping[Ref, Array],
-    rows: AffineRows,
-) -> Interval:
+def _extrema(problem: Problem, reference: Mapping[Ref, Array], rows: AffineRows) -> Interval:
     """Minimum and maximum of affine functions over sets that vary independently."""
     lower = upper = rows.offset
     for ref, coefficients in rows.coefficients.items():
+        own = problem.sets[ref]
         if rows.offset.ndim == 1:
-            part = sets[ref].extrema(coefficients, reference[ref])
+            part = own.extrema(coefficients, reference[ref])
         else:
-            axis = graph.examples[ref]
-            part = extrema_by_example(sets[ref], coefficients, reference[ref], axis)
+            axis = problem.graph.examples[ref]
+            part = extrema_by_example(own, coefficients, reference[ref], axis)
         lower, upper = lower + part.lower, upper + part.upper
     return Interval(lower, upper)
 
@@ -124,12 +118,7 @@ def _rows(sides: dict[Ref, Side]) -> AffineRows:
     return AffineRows({r: s.coefficients for r, s in sides.items()}, sum(others, start=first))
 
 
-def reference(graph: Graph, sets: Mapping[Ref, ArraySet]) -> dict[Ref, Array]:
-    """The value of every node at a point of the sets."""
-    return graph.evaluate([s.point() for s in sets.values()])
-
-
-def output_cost(graph: Graph, sets: Mapping[Ref, ArraySet]) -> int:
+def output_cost(problem: Problem) -> int:
     """Coefficients of a row an output, on the widest value."""
-    del sets
+    graph = problem.graph
     return max(map(graph.size, graph.targets), default=0) * graph.width()

@@ -7,45 +7,38 @@ import functools
 import inspect
 import math
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
 
 from jaxlirpa._errors import ArgumentError, ExpensiveJointCallWarning
-from jaxlirpa._graph.graph import Graph, Ref
-from jaxlirpa._graph.trace import trace
+from jaxlirpa._graph.graph import Ref
 from jaxlirpa._methods import signature
 from jaxlirpa._methods.arguments import Arguments, arguments
 from jaxlirpa._methods.batching import map_examples
-from jaxlirpa._methods.independence import examples, mixing
+from jaxlirpa._methods.independence import mixing
+from jaxlirpa._methods.problem import Problem, TracedFunction, by_input, problem_of
 from jaxlirpa._methods.saved import IntermediateBounds, admitted
-from jaxlirpa._methods.solution import AffineRows, Method, Solution
-from jaxlirpa._ops import declared
-from jaxlirpa._ops.registry import check
-from jaxlirpa._ops.rules import RULES
+from jaxlirpa._methods.solution import AffineRows, Method, Optimized, Solution
 from jaxlirpa._typing import (
     Bounds,
     Interval,
     LinearBounds,
     PyTree,
     inner,
-    shaped,
     vacuous_where_nan,
-    vary,
-    varying,
 )
-from jaxlirpa.sets import ArraySet, LpBall
 
-Cost: TypeAlias = Callable[[Graph, Mapping[Ref, ArraySet]], int]
+Cost: TypeAlias = Callable[[Problem], int]
 
 # Coefficients above which a joint call on what looks like a batch is worth a warning (256 MiB).
 _EXPENSIVE = 2**26
 
 
 def transform(
-    fn: Callable[..., PyTree] | Graph,
+    fn: Callable[..., PyTree],
     method: Callable[..., list[Solution]],
     cost: Cost,
     *,
@@ -54,51 +47,66 @@ def transform(
     out_axes: int,
     linear: bool = False,
     given: PyTree = None,
+    alphas: PyTree = None,
+    with_alphas: bool = False,
 ) -> Callable[..., Any]:
     """A function that bounds `fn` by `method`.
 
     Args:
-        fn: the function; or a graph, whose inputs then are the arguments, all of them sets.
-        method: bounds the outputs of a graph.
-        cost: the number of coefficients that the method holds at once, on a graph and its sets.
+        fn: the function; of one that is traced already, all arguments are sets.
+        method: bounds the outputs of a program.
+        cost: the number of coefficients that the method holds at once.
         argnums, in_axes, out_axes, linear: see `jaxlirpa.crown`.
-        given: what else the method reads, as an argument of that name; None: nothing.
+        given, alphas: what else the method reads, as arguments of these names; None: nothing.
+        with_alphas: return the pair of the bounds and of the solutions' alphas.
     """
 
-    def told(given: PyTree) -> Method:
-        return method if given is None else functools.partial(method, given=given)
+    def told(given: PyTree, alphas: PyTree = None) -> Method:
+        named = {"given": given, "alphas": alphas}
+        return functools.partial(method, **{k: x for k, x in named.items() if x is not None})
 
-    if isinstance(fn, Graph):
+    if isinstance(fn, TracedFunction):
         if isinstance(given, IntermediateBounds):
             raise ArgumentError(
                 "bounds that know their sets are handed to the outermost transform, which sees the "
                 "arguments: crown(fn, intermediate=bounds)."
             )
-        return lambda *sets: _bounds(_solve(fn, sets, told(given)))
+        graph = fn.graph
+        return lambda *sets: _bounds(
+            _solve(Problem(graph, by_input(graph, sets), fuses=False), told(given))
+        )
 
-    def joint(call: Arguments, given: PyTree) -> Bounds | LinearBounds:
-        graph, shape = trace_call(fn, call)
+    def joint(call: Arguments, own: tuple[PyTree, PyTree]) -> Any:
+        problem, shape = problem_of(fn, call)
         if linear:  # Its coefficients are those on all examples.
-            graph = dataclasses.replace(graph, examples={})
+            graph = dataclasses.replace(problem.graph, examples={})
+            problem = dataclasses.replace(problem, graph=graph)
         if in_axes is None:
-            warn_if_expensive(graph, cost(graph, named_sets(graph, call.sets)))
-        solutions = _solve(graph, call.sets, told(given))
+            warn_if_expensive(problem, cost(problem))
+        solutions = _solve(problem, told(*own))
         structure = jax.tree.structure(shape)
+        bounds: Any
         if linear:
-            return _linear_bounds(graph, solutions, call, structure)
-        return Bounds(*(jax.tree.unflatten(structure, side) for side in _bounds(solutions)))
+            bounds = _linear_bounds(problem, solutions, call, structure)
+        else:
+            bounds = Bounds(*(jax.tree.unflatten(structure, side) for side in _bounds(solutions)))
+        found = (s.alphas for s in solutions if s.alphas is not None)
+        return Optimized(bounds, tuple(found)) if with_alphas else bounds
 
-    return call_of(fn, joint, argnums=argnums, in_axes=in_axes, out_axes=out_axes, given=given)
+    return call_of(
+        fn, joint, argnums=argnums, in_axes=in_axes, out_axes=out_axes, given=given, besides=alphas
+    )
 
 
 def call_of(
     fn: Callable[..., PyTree],
-    joint: Callable[[Arguments, PyTree], Any],
+    joint: Callable[[Arguments, tuple[PyTree, PyTree]], Any],
     *,
     argnums: int | tuple[int, ...] | None,
     in_axes: PyTree,
     out_axes: int | None,
     given: PyTree,
+    besides: PyTree = None,
 ) -> Callable[..., Any]:
     """A function of fn's arguments that finds the sets among them, and the examples.
 
@@ -107,12 +115,13 @@ def call_of(
         joint: what to do in one call, for one example.
         argnums, in_axes: see `jaxlirpa.crown`.
         out_axes: see `map_examples`.
-        given: what else `joint` reads: for every example its own.
+        given: bounds of inner values, which must hold in the call.
+        besides: what else `joint` reads. Of both, every example has its own.
     """
 
     def bounded(*args: Any, **named: Any) -> Any:
         call = arguments(fn, args, argnums, named)
-        own = admitted(call, given, in_axes)
+        own = admitted(call, given, in_axes), besides
         if in_axes is None:
             return joint(call, own)
         return map_examples(joint, call, in_axes, out_axes, own)
@@ -145,37 +154,10 @@ def _presented(bounded: Callable[..., Any], fn: Callable[..., PyTree]) -> Callab
     return signature.standing_for(bounded, fn, signature.with_radius(fn))
 
 
-def trace_call(fn: Callable[..., PyTree], call: Arguments) -> tuple[Graph, PyTree]:
-    """The graph of `fn` as a function of its perturbed leaves alone; with what is independent."""
-
-    def perturbed(*arrays: Any) -> PyTree:
-        return fn(*call.fill(arrays), **call.named)
-
-    perturbed = signature.standing_for(perturbed, fn, inspect.signature(perturbed))
-    axes = frozenset().union(*map(varying, jax.tree.leaves(list(call.sets))))
-    avals = [shaped(s.aval.shape, s.aval.dtype, axes) for s in call.sets]
-    balls = {i: {"ball": s} for i, s in enumerate(call.sets) if _is_one_ball(s)}
-    vocabulary, primitives = declared.vocabulary(), declared.PRIMITIVES
-    graph, shape = trace(perturbed, avals, vocabulary, RULES, primitives, balls)
-    check(graph)
-    proved = examples(graph, named_sets(graph, call.sets))
-    return dataclasses.replace(graph, examples=proved), shape
-
-
-def _is_one_ball(s: ArraySet) -> bool:
-    return isinstance(s, LpBall) and not s.is_box and s.axis is None
-
-
-def named_sets(graph: Graph, sets: Sequence[ArraySet]) -> dict[Ref, ArraySet]:
-    """The sets by the inputs that they are of, varying as the values that are computed of them."""
-    if graph.axes:
-        sets = jax.tree.map(functools.partial(vary, axes=graph.axes), list(sets))
-    return dict(zip(graph.inputs, sets, strict=True))
-
-
-def _solve(graph: Graph, sets: Sequence[ArraySet], method: Method) -> list[Solution]:
+def _solve(problem: Problem, method: Method) -> list[Solution]:
     """The method's solution of every output; what no input reaches is known exactly."""
-    found = iter(method(graph, named_sets(graph, sets)) if graph.targets else [])
+    graph = problem.graph
+    found = iter(method(problem) if graph.targets else [])
 
     def certain(value: Any) -> Solution:
         value = jnp.asarray(value)
@@ -192,16 +174,14 @@ def _bounds(solutions: Sequence[Solution]) -> Bounds:
 
 
 def _linear_bounds(
-    graph: Graph, solutions: Sequence[Solution], call: Arguments, structure: Any
+    problem: Problem, solutions: Sequence[Solution], call: Arguments, structure: Any
 ) -> LinearBounds:
     """The solutions' affine rows, in the structure of the output and the arguments."""
-
-    named = named_sets(graph, call.sets)
 
     def offset(rows: AffineRows, box: Interval) -> Any:
         at_zero = rows.offset
         for ref, coefficients in rows.coefficients.items():
-            at_zero = at_zero - inner(coefficients, named[ref].point())
+            at_zero = at_zero - inner(coefficients, problem.sets[ref].point())
         return at_zero.reshape(box.lower.shape)
 
     def coefficients(rows: AffineRows, box: Interval) -> Any:
@@ -210,7 +190,7 @@ def _linear_bounds(
             rows.coefficients[ref].reshape(*shape, *s.aval.shape)
             if ref in rows.coefficients
             else jnp.zeros((*shape, *s.aval.shape), s.aval.dtype)
-            for ref, s in zip(graph.inputs, call.sets, strict=True)
+            for ref, s in problem.sets.items()
         ]
         return call.fill(arrays, [None] * len(call.leaves))
 
@@ -227,8 +207,9 @@ def _linear_bounds(
     )
 
 
-def warn_if_expensive(graph: Graph, cost: int) -> None:
+def warn_if_expensive(problem: Problem, cost: int) -> None:
     """Warns where a batch seems to be bounded as one vector, at the square of its size."""
+    graph = problem.graph
     inputs = [graph.aval(ref).shape for ref in graph.inputs]
     outputs = [graph.aval(ref).shape for ref in graph.targets]
     leading = {shape[0] if len(shape) > 1 else 1 for shape in inputs}

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from jaxlirpa._graph.graph import Graph, Ref
 from jaxlirpa._methods.arguments import arguments
-from jaxlirpa._methods.transform import trace_call
+from jaxlirpa._methods.problem import problem_of
 from jaxlirpa._typing import PyTree
 from jaxlirpa.sets import ArraySet
 
@@ -49,5 +49,5 @@ def trace(fn: Callable[..., PyTree], *args: Any) -> Traced:
         ['Bilinear', 'Elementwise']
     """
     call = arguments(fn, args, None)
-    graph, shape = trace_call(fn, call)
-    return Traced(graph, dict(zip(graph.inputs, call.sets, strict=True)), shape)
+    problem, shape = problem_of(fn, call)
+    return Traced(problem.graph, dict(problem.sets), shape)

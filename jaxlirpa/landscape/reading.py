@@ -9,7 +9,7 @@ import jax
 
 from jaxlirpa._errors import ArgumentError
 from jaxlirpa._methods.arguments import arguments
-from jaxlirpa._methods.transform import trace_call
+from jaxlirpa._methods.problem import problem_of
 from jaxlirpa._typing import PyTree
 from jaxlirpa.sets import LpBall
 from jaxlirpa.sets.base import is_set
@@ -34,7 +34,7 @@ def require_read(fn: Callable[..., PyTree], *args: Any) -> None:
         inner = (path for path, _ in jax.tree_util.tree_leaves_with_path(center))
         names += [outer + jax.tree_util.keystr(path) for path in inner]
     apart = arguments(fn, jax.tree.unflatten(call.structure, leaves), None)
-    graph, _ = trace_call(fn, apart)
+    graph = problem_of(fn, apart)[0].graph
     live = {*graph.live()}
     unread = [n for n, ref in zip(names, graph.inputs, strict=True) if ref.node not in live]
     if unread:

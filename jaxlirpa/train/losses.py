@@ -20,7 +20,7 @@ import jax.numpy as jnp
 
 import jaxlirpa
 from jaxlirpa._errors import ArgumentError
-from jaxlirpa._methods.inner import Transform
+from jaxlirpa._methods.intermediate_boxes import Transform
 from jaxlirpa._typing import Array, ArrayLike, Interval, PyTree
 from jaxlirpa.sets.base import holds, poison
 from jaxlirpa.train.margins import Margins, Network, bounded, margins

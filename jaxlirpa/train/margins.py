@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import jax.numpy as jnp
@@ -12,16 +12,17 @@ import numpy as np
 
 from jaxlirpa._domains.backward_linear import BackwardLinear, Functional
 from jaxlirpa._domains.rows import Side
-from jaxlirpa._domains.underflow import Underflow
 from jaxlirpa._errors import ArgumentError, MixedExamplesWarning
-from jaxlirpa._graph.graph import INPUT, Graph, Node, Ref
+from jaxlirpa._graph.graph import INPUT, Node, Ref
 from jaxlirpa._graph.jaxpr import is_traced
+from jaxlirpa._methods.affine_tail import tail_boxes
 from jaxlirpa._methods.arguments import arguments
-from jaxlirpa._methods.chain import merged
+from jaxlirpa._methods.given import strategy_of
 from jaxlirpa._methods.independence import examples, mixing
-from jaxlirpa._methods.inner import Inner, Transform, bound_inside
-from jaxlirpa._methods.solution import enclose, enclose_functional
-from jaxlirpa._methods.transform import named_sets, trace_call
+from jaxlirpa._methods.intermediate_boxes import Intermediate, Transform, intermediate_boxes
+from jaxlirpa._methods.layerwise import Layerwise
+from jaxlirpa._methods.problem import Problem, problem_of
+from jaxlirpa._methods.solution import enclose, enclose_functionals
 from jaxlirpa._ops.families import Within
 from jaxlirpa._ops.registry import record
 from jaxlirpa._typing import (
@@ -33,7 +34,6 @@ from jaxlirpa._typing import (
     intersect,
     vacuous_where_nan,
 )
-from jaxlirpa.sets import ArraySet
 from jaxlirpa.train.regularisers import Boxes
 
 Network: TypeAlias = Callable[[PyTree, Any], Array]
@@ -101,30 +101,32 @@ class Margins:
     """The margins of a batch over the sets of a call.
 
     Attributes:
-        graph: computes them, as its only output.
-        sets: of its inputs.
-        inner: what is known inside.
+        inside: what is known inside of the program that computes them, as its only output.
         target: the margins; or their value, where no input reaches them.
     """
 
-    graph: Graph
-    sets: Mapping[Ref, ArraySet]
-    inner: Inner
+    inside: Intermediate
     target: Ref | Array
 
+    @property
+    def problem(self) -> Problem:
+        """The program, and the sets of its inputs."""
+        return self.inside.problem
+
     def box(self) -> Interval:
-        """The margins between intervals, together with the last layer; or as `inner` has them."""
+        """The margins between intervals, together with the last layer; or as `inside` has them."""
         if not isinstance(self.target, Ref):
             return Interval(self.target, self.target)
-        found = {**self.inner.boxes, **merged(self.graph, self.sets, self.inner.boxes)}[self.target]
-        tight = self.inner.tight.get(self.target, found)
+        boxes = self.inside.boxes
+        found = {**boxes, **tail_boxes(self.problem, boxes)}[self.target]
+        tight = self.inside.tight.get(self.target, found)
         return vacuous_where_nan(intersect(found, tight))
 
     def crown(self) -> Interval:
         """The margins by one backward pass, a row a class."""
         if not isinstance(self.target, Ref):
             return self.box()
-        found = enclose(self.graph, self.sets, self._domain(), self.target)
+        found = enclose(self.problem, self._domain(), self.target)
         return vacuous_where_nan(found.box)
 
     def weighted(self, weights: Array, origin: Array) -> Array:
@@ -141,14 +143,13 @@ class Margins:
             return jnp.sum(weights * (self.target - origin), 1)
         domain = self._domain()
         offset = jnp.sum(weights * (domain.reference[self.target] - origin), 1)
-        if self.target in self.graph.examples:
+        if self.target in self.problem.graph.examples:
             side = Side(weights[None], offset[None])
         else:
             own = jnp.eye(len(weights), dtype=weights.dtype)
             side = Side(own[:, :, None] * weights, offset)
-        functional = Functional(side, side)
-        lost = domain.underflow.behind(self.target, self.sets.keys(), whole=False)
-        found = enclose_functional(self.graph, self.sets, domain, self.target, functional, lost)
+        functional = Functional(side, slack=jnp.zeros((), offset.dtype))
+        found = enclose_functionals(self.problem, domain, {self.target: functional})
         return found.box.upper.reshape(-1)
 
     def _domain(self) -> BackwardLinear:
@@ -159,22 +160,21 @@ class Margins:
         node maps the middle of a box to that of its image. (Not so where a value is another one of
         which more is known.) A middle that is not finite makes all NaN that is computed from it.
         """
-        domain = self.inner.relaxed.domain
-        nodes = [self.graph.nodes[index] for index in self.graph.live()]
+        nodes = [self.problem.graph.nodes[index] for index in self.problem.graph.live()]
         if any(node.primitive != INPUT and isinstance(record(node), Within) for node in nodes):
-            return domain
-        middles = {ref: _middle(box) for ref, box in self.inner.boxes.items()}
-        middles.update({ref: s.point() for ref, s in self.sets.items()})
-        underflow = Underflow(self.graph, self.inner.boxes)
-        return dataclasses.replace(domain, reference=middles, underflow=underflow)
+            return self.inside.relaxed().domain
+        middles = {ref: _middle(box) for ref, box in self.inside.boxes.items()}
+        middles.update({ref: s.point() for ref, s in self.problem.sets.items()})
+        return self.inside.relaxed(middles).domain
 
     def boxes(self) -> Boxes:
         """What the regularisers read."""
-        names = {**self.graph.names.first(), **{r: n for n, r in self.graph.names.marked.items()}}
-        nodes = [self.graph.nodes[index] for index in self.graph.live()]
+        graph = self.problem.graph
+        names = {**graph.names.first(), **{r: n for n, r in graph.names.marked.items()}}
+        nodes = [graph.nodes[index] for index in graph.live()]
         refs = dict.fromkeys(node.perturbed[0] for node in nodes if _is_relu(node))
-        relus = {names.get(ref, str(ref)): Bounds(*self.inner.tight[ref]) for ref in refs}
-        return Boxes(tuple(Bounds(*s.hull()) for s in self.sets.values()), relus)
+        relus = {names.get(ref, str(ref)): Bounds(*self.inside.tight[ref]) for ref in refs}
+        return Boxes(tuple(Bounds(*s.hull()) for s in self.problem.sets.values()), relus)
 
 
 def _middle(box: Interval) -> Array:
@@ -203,34 +203,26 @@ def bounded(
         fn: the network.
         args: params, x and labels.
         eps: the radius, where x is no set.
-        intermediate: as of `bound_inside`.
+        intermediate: as of `jaxlirpa.crown`.
         wanted: whether the margins themselves are bounded like what is inside.
 
     Raises:
         ArgumentError: where examples influence one another; and as `margins`.
     """
-    graph, sets = traced(fn, args, eps)
-    inner = bound_inside(
-        graph,
-        sets,
-        intermediate=intermediate,
-        given={},
-        rows_per_chunk=None,
-        wanted=graph.targets if wanted else (),
-    )
-    (target,) = graph.outputs
-    return Margins(graph, sets, inner, target)
+    problem = traced(fn, args, eps)
+    strategy, _ = strategy_of(intermediate, Layerwise())
+    wanted_refs = problem.graph.targets if wanted else ()
+    (target,) = problem.graph.outputs
+    return Margins(intermediate_boxes(problem, strategy, wanted=wanted_refs), target)
 
 
-def traced(
-    fn: Network, args: tuple[Any, ...], eps: ArrayLike | None
-) -> tuple[Graph, dict[Ref, ArraySet]]:
-    """The graph of the margins, and the sets of its inputs; refuses what mixes examples."""
+def traced(fn: Network, args: tuple[Any, ...], eps: ArrayLike | None) -> Problem:
+    """The program of the margins, and the sets of its inputs; refuses what mixes examples."""
     full, argnums = (args, None) if eps is None else ((*args, eps), 1)
     specification = margins(fn)
     call = arguments(specification, full, argnums)
-    graph, _ = trace_call(specification, call)
-    node = mixing(graph)
+    problem, _ = problem_of(specification, call)
+    node = mixing(problem.graph)
     if node is not None:
         raise ArgumentError(
             f"the losses of a batch are not seen to be independent: `{node.primitive}` at "
@@ -239,14 +231,14 @@ def traced(
             "nnx, shares those of the clean batch instead. If examples are independent although "
             "that is not seen, bound each alone: jax.vmap of a batch of one."
         )
-    sets = named_sets(graph, call.sets)
-    _warn_of_statistics(graph, sets)
-    return graph, sets
+    _warn_of_statistics(problem)
+    return problem
 
 
-def _warn_of_statistics(graph: Graph, sets: Mapping[Ref, ArraySet]) -> None:
+def _warn_of_statistics(problem: Problem) -> None:
     """Warns where statistics are taken of a batch of one, as if it were many."""
-    alone = dataclasses.replace(graph, examples=examples(graph, sets, fewest=1))
+    axes = examples(problem.graph, problem.sets, fewest=1)
+    alone = dataclasses.replace(problem.graph, examples=axes)
     node = mixing(alone)
     if node is not None and node.primitive == "reduce_sum":
         warnings.warn(

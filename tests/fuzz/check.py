@@ -21,6 +21,7 @@ from fuzz.programs import OPERATIONS, SHAPES, Operation, Program, random_program
 from fuzz.sets import Batch, between, convert, farthest, members, pick, put_back, random_batch
 from jaxlirpa._graph.graph import INPUT, Graph, Node, Ref
 from jaxlirpa._graph.trace import trace
+from jaxlirpa._methods.problem import TracedFunction
 from jaxlirpa._typing import is_floating
 
 # Sets of one program, sampled members of a set, and climbs from each of them.
@@ -258,7 +259,7 @@ def sampled(graph: Graph, case: Case) -> list[np.ndarray]:
 
 def bounded(graph: Graph, case: Case, method: str) -> list[Pair]:
     """The bounds of all nodes over every set."""
-    solve = jax.vmap(oracles.METHODS[method](graph))
+    solve = jax.vmap(oracles.METHODS[method](TracedFunction(graph)))
     lower, upper = arithmetic.call(solve, *case.inputs)
     return [(np.asarray(a), np.asarray(b)) for a, b in zip(lower, upper, strict=True)]
 
@@ -430,7 +431,7 @@ def _moved(
     off: Callable[..., np.ndarray],
 ) -> list[np.ndarray]:
     """The outputs of a graph all of whose values are off."""
-    values, uses = dict(zip(graph.inputs, inputs, strict=True)), graph.uses()
+    values, uses = dict(zip(graph.inputs, inputs, strict=True)), graph.uses
 
     def rounded(ref: Ref, x: np.ndarray) -> np.ndarray:
         return off(x, oracles.ULPS, sizes.get(ref, 0.0)) if is_floating(x) else x

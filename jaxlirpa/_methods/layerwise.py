@@ -1,10 +1,10 @@
-"""Bounds of the values inside a network, layer by layer, as CROWN needs them."""
+"""CROWN's own strategy: the values inside a program are bounded layer by layer."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Protocol
 
 import jax.numpy as jnp
@@ -15,8 +15,10 @@ from jaxlirpa._domains.windowed_linear import WindowedLinear
 from jaxlirpa._domains.windows import Layout, layout_of
 from jaxlirpa._graph.graph import INPUT, Ref
 from jaxlirpa._methods.chunks import by_chunks
-from jaxlirpa._methods.exactness import Quality, origins
-from jaxlirpa._methods.relaxed import Relaxed, nonlinear
+from jaxlirpa._methods.exactness import Quality
+from jaxlirpa._methods.intermediate_boxes import Tighten
+from jaxlirpa._methods.problem import Problem
+from jaxlirpa._methods.relaxed_graph import RelaxedGraph, nonlinear
 from jaxlirpa._methods.solution import Solution, enclose
 from jaxlirpa._ops.families import Affine, Bilinear, Elementwise, Move, Opaque, Repeated
 from jaxlirpa._ops.registry import record
@@ -26,10 +28,12 @@ from jaxlirpa._typing import Array, Interval, vacuous_where_overflown
 from jaxlirpa._walk import backward
 
 
-class Bound(Protocol):
+class BoundValue(Protocol):
     """Bounds a value, or the entries of it with the given numbers, see `enclose`."""
 
-    def __call__(self, relaxed: Relaxed, target: Ref, rows: Array | None = None) -> Solution: ...
+    def __call__(
+        self, relaxed: RelaxedGraph, target: Ref, rows: Array | None = None
+    ) -> Solution: ...
 
 
 # Sums of pairs, one row each, up to which they are bounded as sums and not from the two parts.
@@ -42,29 +46,44 @@ _PARTS, _LEAST = 4, 32
 _BUDGET, _SEARCHED = 2**27, 2**21
 
 
-def plain(relaxed: Relaxed, target: Ref, rows: Array | None = None) -> Solution:
+def by_default_relaxations(
+    relaxed: RelaxedGraph, target: Ref, rows: Array | None = None
+) -> Solution:
     """The bounds of a value by the default relaxations."""
-    return enclose(relaxed.graph, relaxed.sets, relaxed.domain, target, rows)
+    return enclose(relaxed.problem, relaxed.domain, target, rows)
 
 
-class Layers:
+@dataclasses.dataclass(frozen=True)
+class Layerwise:
+    """The strategy of CROWN: a backward pass for each value that a nonlinear node reads.
+
+    Attributes:
+        bound_value: bounds one value; default: a backward pass by the default relaxations.
+        rows_per_chunk: see `jaxlirpa.crown`.
+    """
+
+    bound_value: BoundValue = by_default_relaxations
+    rows_per_chunk: int | None = None
+
+    def __call__(self, problem: Problem, wanted: Collection[Ref]) -> Tighten:
+        """What betters intervals."""
+        return _Layers(problem, self, wanted)
+
+
+class _Layers:
     """Bounds of intermediate values, each by a backward pass of its own."""
 
-    def __init__(
-        self,
-        relaxed: Relaxed,
-        tighten: Callable[[Ref], Interval],
-        bound_value: Bound,
-        rows_per_chunk: int | None,
-    ):
-        self.relaxed, self.tighten, self.bound_value = relaxed, tighten, bound_value
-        self.rows_per_chunk = rows_per_chunk
-        self.graph, self.sets = relaxed.graph, relaxed.sets
-        self.origin = origins(self.graph, self.sets)
-        self.nonlinear = nonlinear(self.graph)
-        self.whole = self._whole()
+    relaxes = True
 
-    def bound(self, ref: Ref, box: Interval) -> Interval:
+    def __init__(self, problem: Problem, strategy: Layerwise, wanted: Collection[Ref]):
+        self.problem, self.graph = problem, problem.graph
+        self.bound_value, self.rows_per_chunk = strategy.bound_value, strategy.rows_per_chunk
+        self.nonlinear = nonlinear(self.graph)
+        read = {ref for index in self.nonlinear for ref in self.graph.nodes[index].perturbed}
+        self.whole = self._told(read, self._repeats)
+        self.besides = self._told({*read, *wanted}, self._is_told)
+
+    def __call__(self, before: RelaxedGraph, ref: Ref, box: Interval) -> Interval:
         """The box of a value.
 
         Not by a pass where its interval is known to be exact, behind the first layer of a box say,
@@ -72,30 +91,32 @@ class Layers:
         whose box is tight: the range over that box lies inside of all that lines around the
         function can tell. Where the value is an image, the rows are carried as windows.
         """
-        graph, sets, origin = self.graph, self.sets, self.origin[ref]
-        if origin.quality >= Quality.EXACT and origin.sources <= sets.keys():
+        graph, sets = self.graph, self.problem.sets
+        if self._is_exact(ref):
             return box
         if isinstance(record(graph.nodes[ref.node]), Elementwise | Opaque | Repeated):
             return box
         if self._repeats(ref):
             node = graph.nodes[ref.node]
-            operands = tuple(self.tighten(operand) for operand in node.perturbed)
+            operands = tuple(before.boxes[operand] for operand in node.perturbed)
             return IntervalDomain().step(ref.node, node, operands)[ref.output]
-        layout = layout_of(graph, sets, ref) if self.bound_value is plain else None
+        default = self.bound_value is by_default_relaxations
+        layout = layout_of(graph, sets, ref) if default else None
         if layout is None:
-            return self._by_rows(ref, box)
-        return self._by_windows(ref, box, layout)
+            return self._by_rows(before, ref, box)
+        return self._by_windows(before, ref, box, layout)
 
-    def _by_windows(self, ref: Ref, box: Interval, layout: Layout) -> Interval:
+    def _by_windows(
+        self, before: RelaxedGraph, ref: Ref, box: Interval, layout: Layout
+    ) -> Interval:
         """By rows that are windows, all channels of a pixel at once; pixels in chunks if many."""
+        dense = before.domain
 
         def bound(pixels: Array | None) -> Interval:
             own = dataclasses.replace(layout, pixels=pixels)
-            relaxed = self.relaxed
-            domain = WindowedLinear(self.graph, relaxed.domain.reference, relaxed.lines, own)
-            identity = domain.identity(ref)
-            reached = backward(self.graph, domain, ref, identity, self.sets.__contains__)
-            return vacuous_where_overflown(domain.box(reached, self.sets))
+            domain = WindowedLinear(self.graph, dense.reference, dense.lines, dense.slack, own, ref)
+            reached = backward(self.graph, domain, domain.start(), self.problem.sets.__contains__)
+            return vacuous_where_overflown(domain.box(reached, self.problem.sets))
 
         dtype = self.graph.aval(ref).dtype
         rows = Interval(*map(layout.rows, box))
@@ -105,27 +126,20 @@ class Layers:
         if pixels <= chunk:
             found = bound(None)
         else:
-            self.relaxed.prepare(ref)
             needed = jnp.any(layout.rows(self._open(ref, box)), -1)
             found = by_chunks(bound, rows, needed, chunk)
-        lower, upper = (layout.image(limit) for limit in found)
-        axis = self.graph.examples.get(ref)
-        lost = self.relaxed.domain.underflow.behind(ref, self.sets.keys())
-        lost = jnp.broadcast_to(lost, numbered(lower, axis).shape)
-        lost = arranged(lost, lower.shape, axis)
-        return Interval((lower - lost).astype(dtype), (upper + lost).astype(dtype))
+        return Interval(*(layout.image(limit).astype(dtype) for limit in found))
 
-    def _by_rows(self, ref: Ref, box: Interval) -> Interval:
+    def _by_rows(self, before: RelaxedGraph, ref: Ref, box: Interval) -> Interval:
         """By dense rows, for the entries that need it; at once where they are few."""
         shape, axis = box.lower.shape, self.graph.examples.get(ref)
         chunk = self.rows_per_chunk or self._default_chunk(ref)
         if self.graph.size(ref) <= chunk:
-            return self.bound_value(self.relaxed, ref).box
+            return self.bound_value(before, ref).box
 
         def bound(rows: Array) -> Interval:
-            return self.bound_value(self.relaxed, ref, rows).box
+            return self.bound_value(before, ref, rows).box
 
-        self.relaxed.prepare(ref)
         entries = Interval(*(numbered(limit, axis) for limit in box))
         found = by_chunks(bound, entries, numbered(self._open(ref, box), axis), chunk)
         return Interval(*(arranged(limit, shape, axis) for limit in found))
@@ -138,7 +152,7 @@ class Layers:
         """
         size = self.graph.size(ref)
         behind = self.graph.returning((ref,))
-        budget = _BUDGET if self.bound_value is plain else _SEARCHED
+        budget = _BUDGET if self.bound_value is by_default_relaxations else _SEARCHED
         fitting = max(1, budget // (behind.width() * self.graph.aval(ref).dtype.itemsize))
         nodes = [self.graph.nodes[index] for index in behind.live()]
         slow = any(n.primitive == "conv_general_dilated" and not turnable(n) for n in nodes)
@@ -163,14 +177,27 @@ class Layers:
             needed |= ~(straight & (lines.lower_offset == lines.upper_offset))
         return needed
 
-    def _whole(self) -> frozenset[Ref]:
-        """The values that operands of nonlinear functions are told from, instead of by rows."""
-        asked = {ref for index in self.nonlinear for ref in self.graph.nodes[index].perturbed}
+    def _is_exact(self, ref: Ref) -> bool:
+        """Whether no method can better the interval of a value."""
+        origin = self.problem.origins[ref]
+        return origin.quality >= Quality.EXACT and origin.sources <= self.problem.sets.keys()
+
+    def _is_told(self, ref: Ref) -> bool:
+        """Whether a value is bounded from the boxes of others, see `_repeats`."""
+        return not self._is_exact(ref) and self._repeats(ref)
+
+    def _told(self, asked: set[Ref], is_told: Callable[[Ref], bool]) -> frozenset[Ref]:
+        """The values that some others are bounded from, instead of by rows.
+
+        Args:
+            asked: the others, at the end.
+            is_told: whether one is so bounded.
+        """
         told: set[Ref] = set()
         for index in reversed(self.graph.live()):
             node = self.graph.nodes[index]
             outputs = (Ref(index, k) for k in range(len(node.outputs)))
-            if node.primitive != INPUT and any(r in asked and self._repeats(r) for r in outputs):
+            if node.primitive != INPUT and any(r in asked and is_told(r) for r in outputs):
                 asked.update(node.perturbed)
                 told.update(node.perturbed)
         return frozenset(told)
