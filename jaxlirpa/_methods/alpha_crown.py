@@ -25,7 +25,7 @@ from jaxlirpa._methods.problem import Problem
 from jaxlirpa._methods.relaxed_graph import RelaxedGraph
 from jaxlirpa._methods.solution import Solution, enclose
 from jaxlirpa._methods.transform import transform
-from jaxlirpa._relax.family import Family
+from jaxlirpa._relax.relaxations import Relaxations
 from jaxlirpa._typing import Array, Interval, PyTree, intersect, vary
 
 Alphas: TypeAlias = Mapping[str, Any]
@@ -188,7 +188,7 @@ def _search(
 
 
 def _defaults(
-    graph: Graph, families: Mapping[int, Sequence[Family[Any]]], rows: int
+    graph: Graph, families: Mapping[int, Sequence[Relaxations[Any]]], rows: int
 ) -> tuple[PyTree, PyTree]:
     """CROWN's own alphas of every node for so many rows, and their axes that number examples."""
     own = {i: [f.start for f in members] for i, members in families.items()}

@@ -17,9 +17,9 @@ from jaxlirpa._graph.graph import INPUT, Graph, Node, Ref
 from jaxlirpa._methods.problem import Problem
 from jaxlirpa._ops.families import Elementwise, Joint, Nonlinear, Opaque, Repeated, Within
 from jaxlirpa._ops.registry import record
-from jaxlirpa._relax.family import Family, single
 from jaxlirpa._relax.lines import Lines, relax, relax_family, tabulated
 from jaxlirpa._relax.planes import Planes, constant, relax_family_jointly, relax_jointly
+from jaxlirpa._relax.relaxations import Relaxations, single
 from jaxlirpa._typing import Array, Interval, PyTree
 
 Relaxed: TypeAlias = Lines | list[Planes]
@@ -97,7 +97,7 @@ class RelaxedGraph:
                     relaxations[index] = _relaxed(node, [boxes[ref] for ref in node.perturbed])
         return dataclasses.replace(self, boxes=dict(boxes), relaxations=relaxations, slacks=slacks)
 
-    def families(self, index: int) -> list[Family[Lines]] | list[Family[Planes]]:
+    def families(self, index: int) -> list[Relaxations[Lines]] | list[Relaxations[Planes]]:
         """All relaxations of every output of a node."""
         node, boxes = self._operands(index)
         found = record(node)
@@ -107,7 +107,7 @@ class RelaxedGraph:
             return [relax_family_jointly(found.relaxation(node), boxes, found.axes(node))]
         return list(map(single, self.planes(index)))
 
-    def table(self, index: int, families: list[Family[Any]]) -> list[Family[Any]]:
+    def table(self, index: int, families: list[Relaxations[Any]]) -> list[Relaxations[Any]]:
         """Families of a node that are cheap to choose from often: lines are taken from a table."""
         node, (box, *_) = self._operands(index)
         if isinstance(record(node), Elementwise):
@@ -115,7 +115,7 @@ class RelaxedGraph:
         return families
 
     def at(
-        self, families: Mapping[int, Sequence[Family[Any]]], alphas: Sided[Mapping[int, Any]]
+        self, families: Mapping[int, Sequence[Relaxations[Any]]], alphas: Sided[Mapping[int, Any]]
     ) -> BackwardLinear:
         """Backward functionals through the relaxations at some alphas, a leading axis of rows each.
 
@@ -140,7 +140,7 @@ class RelaxedGraph:
         return node, [self.boxes[ref] for ref in node.perturbed]
 
 
-def _members(family: Family[Any], alpha: PyTree) -> Sided[Any]:
+def _members(family: Relaxations[Any], alpha: PyTree) -> Sided[Any]:
     """The members of both sides, one for every row; or the only one."""
     if not jax.tree.leaves(alpha):
         return Sided(family.default, family.default)

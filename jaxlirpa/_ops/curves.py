@@ -17,9 +17,9 @@ from jax.scipy.special import polygamma
 
 from jaxlirpa._relax.convex import Convex, always, nearest_to_zero
 from jaxlirpa._relax.curved import Curve
-from jaxlirpa._relax.family import Family
 from jaxlirpa._relax.lines import Adjustable, Lines
 from jaxlirpa._relax.periodic import Wave
+from jaxlirpa._relax.relaxations import Relaxations
 from jaxlirpa._relax.smooth import Smooth
 from jaxlirpa._relax.solvable import Solvable
 from jaxlirpa._typing import Array, Interval
@@ -403,7 +403,7 @@ class Tan(Adjustable):
         """The function increases."""
         return self._on_branch(box).image(box)
 
-    def family(self, box: Interval) -> Family[Lines]:
+    def family(self, box: Interval) -> Relaxations[Lines]:
         """Concave below the branch's zero, convex above."""
         return self._on_branch(box).family(box)
 

@@ -12,7 +12,7 @@ from jaxlirpa._graph.graph import Node, Ref
 from jaxlirpa._ops import curves
 from jaxlirpa._ops.families import Elementwise, Record
 from jaxlirpa._relax.compiled import Compiled
-from jaxlirpa._relax.piecewise import Clip, OneKink, PositionAtKink, flat, nearest
+from jaxlirpa._relax.piecewise import AlphaAtKink, Clip, OneKink, flat, nearest
 from jaxlirpa._relax.rounding import Near, Rounding, growth
 from jaxlirpa._relax.sshaped import SShaped
 
@@ -31,7 +31,7 @@ def _min(node: Node) -> OneKink:
     return OneKink(lambda x: minimum(x, known), known, one, zero)
 
 
-def _abs(node: Node, start: PositionAtKink) -> OneKink:
+def _abs(node: Node, start: AlphaAtKink) -> OneKink:
     """One kink, at zero."""
     one = jnp.ones((), node.outputs[0].dtype)
     return OneKink(jnp.abs, jnp.zeros_like(one), -one, one, start)

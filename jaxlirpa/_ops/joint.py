@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from jaxlirpa._graph.graph import Node, Ref
 from jaxlirpa._ops.families import Joint, Record, Within, operand_boxes
 from jaxlirpa._relax.extremum import Maximum
-from jaxlirpa._relax.family import Family
 from jaxlirpa._relax.inner import Inner
 from jaxlirpa._relax.normalise import Normalised
 from jaxlirpa._relax.planes import AdjustableJointly, JointRelaxation, Plane, Planes, family
 from jaxlirpa._relax.product import Product
+from jaxlirpa._relax.relaxations import Relaxations
 from jaxlirpa._relax.selection import Choice
 from jaxlirpa._relax.softmax import Softmax, of_logits
 from jaxlirpa._relax.sumexp import LogSumExp
@@ -41,7 +41,7 @@ class _Partial(AdjustableJointly):
         """As with boxes of one point in the place of what is known."""
         return self.relaxation.image(operand_boxes(self.node.operands, boxes))
 
-    def family(self, boxes: Sequence[Interval]) -> Family[Planes]:
+    def family(self, boxes: Sequence[Interval]) -> Relaxations[Planes]:
         """What is known goes to the offset."""
         whole = family(self.relaxation, operand_boxes(self.node.operands, boxes))
         return whole.map(lambda planes: Planes(*map(self._without_known, planes)))

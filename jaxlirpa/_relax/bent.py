@@ -29,8 +29,8 @@ import jax.numpy as jnp
 
 from jaxlirpa._extrema import clip, maximum, minimum
 from jaxlirpa._relax.curved import Curve
-from jaxlirpa._relax.family import Family
 from jaxlirpa._relax.lines import Adjustable, Lines, among
+from jaxlirpa._relax.relaxations import Relaxations
 from jaxlirpa._relax.smooth import Smooth, enclose
 from jaxlirpa._typing import Array, Interval
 
@@ -63,7 +63,7 @@ class Bent(Adjustable):
         """The slopes of a curve whose pieces are separated, with offsets that are safe."""
         return self.family(box).default
 
-    def family(self, box: Interval) -> Family[Lines]:
+    def family(self, box: Interval) -> Relaxations[Lines]:
         """Those lines, the ones at either end of the curve's families, and their means."""
         proposed, image = Curve(self.smooth, self.bends, self.convex).family(box), self.image(box)
         slopes = [proposed.first, proposed.default, proposed.last]

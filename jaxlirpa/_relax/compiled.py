@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import jax
 
-from jaxlirpa._relax.family import Family
 from jaxlirpa._relax.lines import Adjustable, Lines, Relaxation, family
+from jaxlirpa._relax.relaxations import Relaxations
 from jaxlirpa._typing import Interval
 
 
@@ -24,7 +24,7 @@ class Compiled(Adjustable):
         """As the relaxation's own."""
         return self._image(box)
 
-    def family(self, box: Interval) -> Family[Lines]:
+    def family(self, box: Interval) -> Relaxations[Lines]:
         """As the relaxation's own, not compiled."""
         return family(self.relaxation, box)
 

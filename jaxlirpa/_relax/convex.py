@@ -19,8 +19,8 @@ from collections.abc import Callable
 import jax.numpy as jnp
 
 from jaxlirpa._extrema import clip
-from jaxlirpa._relax.family import Family, mix, position_of
 from jaxlirpa._relax.lines import Adjustable, Lines, secant
+from jaxlirpa._relax.relaxations import Relaxations, alpha_of, mix
 from jaxlirpa._relax.smooth import Smooth, enclose, midpoint
 from jaxlirpa._typing import Array, Interval
 
@@ -64,13 +64,13 @@ class Convex(Adjustable):
             return self.smooth.range(ends)
         return self.smooth.range([*ends, self.smooth.point(clip(self.turn, *box))])
 
-    def family(self, box: Interval) -> Family[Lines]:
+    def family(self, box: Interval) -> Relaxations[Lines]:
         """The tangent at a point of the box, and the chord."""
         image = self.image(box)
 
-        def at(position: tuple[Array, Array]) -> Lines:
+        def at(alpha: tuple[Array, Array]) -> Lines:
             concave = self.concave(box)
-            touch = clip(mix(jnp.where(concave, *position[::-1]), *box), *box)
+            touch = clip(mix(jnp.where(concave, *alpha[::-1]), *box), *box)
             start, _, end = points = [self.smooth.point(x) for x in (box.lower, touch, box.upper)]
             chord, tangent = secant(start, end), self.smooth.derivative(touch)
             lower = self.smooth.below(jnp.where(concave, chord, tangent), touch, points)
@@ -78,5 +78,5 @@ class Convex(Adjustable):
             upper = self.smooth.below(jnp.where(concave, -tangent, -chord), touch, mirrored)
             return enclose(lower, upper, image)
 
-        start = position_of(self.touch(box), *box)
-        return Family((start, start), at)
+        start = alpha_of(self.touch(box), *box)
+        return Relaxations((start, start), at)

@@ -40,8 +40,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxlirpa._extrema import clip, maximum, minimum
-from jaxlirpa._relax.family import Family, mix, position_of
 from jaxlirpa._relax.lines import Adjustable, Lines, Point, secant, with_derivative
+from jaxlirpa._relax.relaxations import Relaxations, alpha_of, mix
 from jaxlirpa._relax.smooth import Smooth, enclosing, midpoint
 from jaxlirpa._typing import Array, Interval
 
@@ -69,7 +69,7 @@ class Curve(Adjustable):
         turns = [clip(x, box.lower, box.upper) for x in self.turns]
         return self.smooth.range([self.smooth.point(x) for x in (*box, *turns)])
 
-    def family(self, box: Interval) -> Family[Lines]:
+    def family(self, box: Interval) -> Relaxations[Lines]:
         """Tangents and chords, see the module's derivation."""
         limits = [-math.inf, *self.bends, math.inf]
         pieces = list(itertools.pairwise(limits))
@@ -95,7 +95,7 @@ class _Tangents(NamedTuple):
 
 def _lines_below(
     f: Smooth, convex: Sequence[Piece], bends: Sequence[Array], box: Interval
-) -> Family[tuple[Array, Array]]:
+) -> Relaxations[tuple[Array, Array]]:
     """Lines below `f`, given its convex pieces and its bends in the box.
 
     They are the sound tangents of one piece: of that which has the best one.
@@ -106,23 +106,23 @@ def _lines_below(
     start, height = jnp.zeros_like(middle), jnp.full_like(middle, -jnp.inf)
     chosen: list[Array] = []
     for tangents in pieces:
-        nearest = position_of(middle, tangents.first, tangents.last)
+        nearest = alpha_of(middle, tangents.first, tangents.last)
         touch, slope = _tangent(f, tangents, ends, nearest)
         value = touch.y + slope * (middle - touch.x)
         better = tangents.sound & (value > height)
         start, height = jnp.where(better, nearest, start), jnp.where(better, value, height)
         chosen = [c & ~better for c in chosen] + [better]
 
-    def line(position: Array) -> tuple[Array, Array]:
+    def line(alpha: Array) -> tuple[Array, Array]:
         best, slope = box.lower, secant(*ends)
         touched = []
         for tangents, choose in zip(pieces, chosen, strict=True):
-            touch, tangent = _tangent(f, tangents, ends, position)
+            touch, tangent = _tangent(f, tangents, ends, alpha)
             best, slope = jnp.where(choose, touch.x, best), jnp.where(choose, tangent, slope)
             touched.append(touch)
         return f.below(slope, best, [*ends, *map(f.point, bends), *touched])
 
-    return Family(start, line)
+    return Relaxations(start, line)
 
 
 def _tangents(f: Smooth, piece: Piece, ends: tuple[Point, Point]) -> _Tangents:
@@ -144,21 +144,21 @@ def _tangents(f: Smooth, piece: Piece, ends: tuple[Point, Point]) -> _Tangents:
 
 
 def _tangent(
-    f: Smooth, tangents: _Tangents, ends: tuple[Point, Point], position: Array
+    f: Smooth, tangents: _Tangents, ends: tuple[Point, Point], alpha: Array
 ) -> tuple[Point, Array]:
     """One of the tangents: where it touches, and how steep it is."""
     start, end = ends
     piece, first, last, _ = tangents
     low, high = (clip(limit, start.x, end.x) for limit in piece)
-    at = clip(mix(position, first, last), minimum(first, last), maximum(first, last))
+    at = clip(mix(alpha, first, last), minimum(first, last), maximum(first, last))
     # At an end of the box it moves with that end: of equal offsets either may be derived.
     at = jnp.where(at == start.x, start.x, jnp.where(at == end.x, end.x, at))
     slope, touch = _slope(f, at, piece), f.point(at)
-    moved = _slope(f, mix(position, *jax.lax.stop_gradient((first, last))), piece)
+    moved = _slope(f, mix(alpha, *jax.lax.stop_gradient((first, last))), piece)
     # A tangent through an end of the box is also the chord from there to the point where it
     # touches: the slope's derivative is the chord's, as the chord does not change to first order
-    # when that point moves with the end. By its position it moves as any other.
-    for bound, end_, limited in ((low, start, position <= 0), (high, end, position >= 1)):
+    # when that point moves with the end. By its alpha it moves as any other.
+    for bound, end_, limited in ((low, start, alpha <= 0), (high, end, alpha >= 1)):
         chord = secant(end_, touch)
         kink = limited & (at == bound) & (at != end_.x)
         steeper = jnp.maximum(slope, chord) if end_ is end else jnp.minimum(slope, chord)

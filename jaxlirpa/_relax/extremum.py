@@ -15,9 +15,9 @@ from collections.abc import Sequence
 import jax.numpy as jnp
 
 from jaxlirpa._extrema import maximum
-from jaxlirpa._relax.family import Family
 from jaxlirpa._relax.lines import Point, offset_above, secant
 from jaxlirpa._relax.planes import AdjustableJointly, Plane, Planes
+from jaxlirpa._relax.relaxations import Relaxations
 from jaxlirpa._typing import Array, Interval
 
 
@@ -38,7 +38,7 @@ class Maximum(AdjustableJointly):
         (box,) = boxes
         return Interval(*(jnp.max(self._counted(x), self.axes) for x in box))
 
-    def family(self, boxes: Sequence[Interval]) -> Family[Planes]:
+    def family(self, boxes: Sequence[Interval]) -> Relaxations[Planes]:
         """A mean of entries, whose weights are the freedom, and a chord of one."""
         (box,) = boxes
         lower, upper = map(self._counted, box)
@@ -46,15 +46,15 @@ class Maximum(AdjustableJointly):
         nothing = jnp.zeros_like(jnp.max(lower, self.axes))
         above = self._above(lower, upper)
 
-        def at(position: Array) -> Planes:
-            counted = position if self.mask is None else jnp.where(self.mask, position, 0)
+        def at(alpha: Array) -> Planes:
+            counted = alpha if self.mask is None else jnp.where(self.mask, alpha, 0)
             total = jnp.sum(counted, self.axes, keepdims=True)
             enough = total > 0.5
             weights = jnp.where(enough, counted, best)
             weights = weights / jnp.where(enough, total, jnp.sum(best, self.axes, keepdims=True))
             return Planes(Plane((weights,), nothing), above)
 
-        return Family(best, at)
+        return Relaxations(best, at)
 
     def _above(self, lower: Array, upper: Array) -> Plane:
         """A chord of the entry with the largest upper limit."""

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxlirpa._extrema import maximum
-from jaxlirpa._relax.family import Family, between, single
+from jaxlirpa._relax.relaxations import Relaxations, between, single
 from jaxlirpa._typing import Array, Interval, is_finite, traced_once, vacuous_where_nan
 
 
@@ -41,7 +41,7 @@ class Relaxation(Protocol):
 class Adjustable:
     """A relaxation with freedom; a class of its own defines `family`."""
 
-    def family(self, box: Interval) -> Family[Lines]:
+    def family(self, box: Interval) -> Relaxations[Lines]:
         """The lines that enclose the function on a finite box."""
         raise NotImplementedError
 
@@ -50,7 +50,7 @@ class Adjustable:
         return self.family(box).default
 
 
-def among(candidates: Lines, box: Interval) -> Family[Lines]:
+def among(candidates: Lines, box: Interval) -> Relaxations[Lines]:
     """A family of some pairs of lines and the means of neighbours; starts in the middle.
 
     Args:
@@ -59,17 +59,17 @@ def among(candidates: Lines, box: Interval) -> Family[Lines]:
     """
     half = jnp.full_like(candidates.lower_slope[0], 0.5)
     nodes = len(candidates.lower_slope)
-    return Family((half, half), lambda position: _means(candidates, position, box), nodes)
+    return Relaxations((half, half), lambda alpha: _means(candidates, alpha, box), nodes)
 
 
-def _means(table: Lines, position: tuple[Array, Array], box: Interval) -> Lines:
-    """Pairs of lines from a table, see `between`; each of the two has a position of its own.
+def _means(table: Lines, alpha: tuple[Array, Array], box: Interval) -> Lines:
+    """Pairs of lines from a table, see `between`; each of the two has a alpha of its own.
 
     Slope and offset are rounded apart, and numbers below the normal ones may be lost, so the lines
     step out by what that may make on the box.
     """
     (slope, offset), (slope_, offset_) = (
-        between(lines, p) for lines, p in zip((table[:2], table[2:]), position, strict=True)
+        between(lines, p) for lines, p in zip((table[:2], table[2:]), alpha, strict=True)
     )
     far = maximum(jnp.abs(box.lower), jnp.abs(box.upper))
     far = jnp.where(jnp.isfinite(far), far, 0)  # else the lines are constant
@@ -81,7 +81,7 @@ def _means(table: Lines, position: tuple[Array, Array], box: Interval) -> Lines:
     return Lines(slope, offset - room, slope_, offset_ + room_)
 
 
-def tabulated(family: Family[Lines], box: Interval) -> Family[Lines]:
+def tabulated(family: Relaxations[Lines], box: Interval) -> Relaxations[Lines]:
     """A family as means of a few of its members, which take no time to compute.
 
     Where a line of the table is missing, because a value overflows, there is none at all.
@@ -98,8 +98,8 @@ def tabulated(family: Family[Lines], box: Interval) -> Family[Lines]:
     ]
     table = Lines(*(jnp.where(known[i // 2], x, 0) for i, x in enumerate(members)))
 
-    def at(position: tuple[Array, Array]) -> Lines:
-        lines = _means(table, position, box)
+    def at(alpha: tuple[Array, Array]) -> Lines:
+        lines = _means(table, alpha, box)
         return lines._replace(
             lower_offset=jnp.where(known[0], lines.lower_offset, -jnp.inf),
             upper_offset=jnp.where(known[1], lines.upper_offset, jnp.inf),
@@ -108,7 +108,7 @@ def tabulated(family: Family[Lines], box: Interval) -> Family[Lines]:
     return family._replace(at=at)
 
 
-def family(relaxation: Relaxation, box: Interval) -> Family[Lines]:
+def family(relaxation: Relaxation, box: Interval) -> Relaxations[Lines]:
     """A relaxation's family of lines, of a single member where it has no freedom."""
     if isinstance(relaxation, Adjustable):
         return relaxation.family(box)
@@ -125,7 +125,7 @@ def relax(relaxation: Relaxation, box: Interval) -> Lines:
     return guarded(relaxation.lines(safe))
 
 
-def relax_family(relaxation: Relaxation, box: Interval) -> Family[Lines]:
+def relax_family(relaxation: Relaxation, box: Interval) -> Relaxations[Lines]:
     """As `relax`, all members of the relaxation's family."""
     safe, guarded = _guard(relaxation, box)
     return family(relaxation, safe).map(guarded)

@@ -24,9 +24,9 @@ import jax
 import jax.numpy as jnp
 
 from jaxlirpa._extrema import maximum
-from jaxlirpa._relax.family import Family
 from jaxlirpa._relax.planes import AdjustableJointly, Plane, Planes, mean
 from jaxlirpa._relax.product import Product
+from jaxlirpa._relax.relaxations import Relaxations
 from jaxlirpa._relax.sshaped import lower_lines
 from jaxlirpa._typing import Array, Interval, PyTree, intersect, vacuous_where_nan
 
@@ -57,7 +57,7 @@ class Normalised(AdjustableJointly):
         own = Interval(lower - room * jnp.abs(lower), upper + room * jnp.abs(upper))
         return intersect(vacuous_where_nan(Product().image(boxes)), vacuous_where_nan(own))
 
-    def family(self, boxes: Sequence[Interval]) -> Family[Planes]:
+    def family(self, boxes: Sequence[Interval]) -> Relaxations[Planes]:
         """McCormick's planes of the factors, and lines in the entry alone."""
         d, _ = boxes
         least, most = self._others(d)
@@ -65,9 +65,9 @@ class Normalised(AdjustableJointly):
         below = self._lines(d, least, most)
         above = self._lines(Interval(-d.upper, -d.lower), least, most)
 
-        def lines(position: tuple[Array, Array]) -> Planes:
-            slope, offset = below.at(position[0])
-            slope_, offset_ = above.at(position[1])
+        def lines(alpha: tuple[Array, Array]) -> Planes:
+            slope, offset = below.at(alpha[0])
+            slope_, offset_ = above.at(alpha[1])
             return Planes(Plane((slope, None), offset), Plane((slope_, None), -offset_))
 
         start = factors.start, (below.start, above.start)
@@ -78,12 +78,12 @@ class Normalised(AdjustableJointly):
             _better(pair[0].upper, pair[1].upper, middle, jnp.less),
         )
 
-        def at(position: tuple[PyTree, PyTree, tuple[Array, Array]]) -> Planes:
-            first, second, share = position
+        def at(alpha: tuple[PyTree, PyTree, tuple[Array, Array]]) -> Planes:
+            first, second, share = alpha
             sides = zip(share, factors.at(first), lines(second), strict=True)
             return Planes(*(_mean(p, a, b) for p, a, b in sides))
 
-        return Family((*start, better), at)
+        return Relaxations((*start, better), at)
 
     def _others(self, d: Interval) -> tuple[Array, Array]:
         """The least and the largest sum of the other entries' squares."""
@@ -110,7 +110,7 @@ class Normalised(AdjustableJointly):
         # At zero, where the slope jumps, the convex side's counts: tangents are drawn on that one.
         return jnp.where(x >= 0, least, most)
 
-    def _lines(self, d: Interval, least: Array, most: Array) -> Family[tuple[Array, Array]]:
+    def _lines(self, d: Interval, least: Array, most: Array) -> Relaxations[tuple[Array, Array]]:
         """Lines below the smallest `y_i` as a function of `d_i`."""
         unit = jax.lax.stop_gradient(maximum(jnp.abs(d.lower), jnp.abs(d.upper)))
         unit = jnp.where(unit > 0, unit, 1)
@@ -139,7 +139,7 @@ def _better(
     middle: Sequence[Array],
     better: Callable[[Array, Array], Array],
 ) -> Array:
-    """The position of the line where it is better in the middle of the box, else of the factors."""
+    """The alpha of the line where it is better in the middle of the box, else of the factors."""
     a, b = factors.slopes
     slope, _ = line.slopes
     assert a is not None and b is not None and slope is not None
@@ -149,8 +149,8 @@ def _better(
     return chosen.astype(x.dtype)
 
 
-def _mean(position: Array, factors: Plane, line: Plane) -> Plane:
+def _mean(alpha: Array, factors: Plane, line: Plane) -> Plane:
     """The line alone where the factors' plane is not finite."""
     lost = ~jnp.isfinite(factors.offset)
     factors = jax.tree.map(lambda x: jnp.where(lost, 0, x), factors)
-    return mean(jnp.where(lost, 1, position), factors, line, ())
+    return mean(jnp.where(lost, 1, alpha), factors, line, ())

@@ -25,8 +25,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxlirpa._extrema import clip, maximum, minimum
-from jaxlirpa._relax.family import Family
 from jaxlirpa._relax.lines import Adjustable, Lines, Point, secant
+from jaxlirpa._relax.relaxations import Relaxations
 from jaxlirpa._relax.smooth import Smooth, enclose, enclosing, midpoint
 from jaxlirpa._relax.supporting import supporting
 from jaxlirpa._typing import Array, Interval, is_finite
@@ -58,7 +58,7 @@ class Wave(Adjustable):
             jnp.where(crest, 1, minimum(ends.upper, 1)),
         )
 
-    def family(self, box: Interval) -> Family[Lines]:
+    def family(self, box: Interval) -> Relaxations[Lines]:
         """The lines that are best somewhere in the box; they are numbered by their slopes."""
         below, above = (
             supporting(
@@ -128,7 +128,7 @@ def _best_slope(f: Smooth, phase: float, box: Interval, middle: Array) -> Array:
 def _line_below(f: Smooth, phase: float, box: Interval, slope: Array) -> tuple[Array, Array]:
     """The highest line of a slope below `f`."""
     start, end = (f.point(x) for x in box)
-    # A trough's position is wrong by some units of its size and of a period. On the function
+    # A trough's alpha is wrong by some units of its size and of a period. On the function
     # itself that error counts by its square only, which covers the second; the line's allowance
     # for numbers of this size covers the first.
     _, *troughs, _ = jax.lax.stop_gradient(_touching(f, phase, box, slope))

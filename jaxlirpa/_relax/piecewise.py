@@ -15,11 +15,11 @@ from typing import TypeAlias
 import jax.numpy as jnp
 
 from jaxlirpa._extrema import clip, maximum, minimum
-from jaxlirpa._relax.family import Family, mix
 from jaxlirpa._relax.lines import Adjustable, Lines, Point, offset_above, offset_below, secant
+from jaxlirpa._relax.relaxations import Relaxations, mix
 from jaxlirpa._typing import Array, Interval
 
-PositionAtKink: TypeAlias = Callable[[Array, Array, Array], Array]
+AlphaAtKink: TypeAlias = Callable[[Array, Array, Array], Array]
 
 
 def adaptive(chord: Array, left: Array, right: Array) -> Array:
@@ -61,13 +61,13 @@ class OneKink(Adjustable):
     kink: Array
     left: Array
     right: Array
-    start: PositionAtKink = adaptive
+    start: AlphaAtKink = adaptive
 
     def image(self, box: Interval) -> Interval:
         """The extremes are at the ends or at the kink."""
         return _range(self._points(box))
 
-    def family(self, box: Interval) -> Family[Lines]:
+    def family(self, box: Interval) -> Relaxations[Lines]:
         """The chord on one side; on the other a line through the kink, of any slope in between."""
         points = self._points(box)
         inside = (box.lower < self.kink) & (self.kink < box.upper)
@@ -75,16 +75,14 @@ class OneKink(Adjustable):
         chord = jnp.where(inside, secant(points[0], points[-1]), branch)
         start = self.start(chord, self.left, self.right)
 
-        def at(position: tuple[Array, Array]) -> Lines:
-            below, above = (
-                jnp.where(inside, mix(p, self.left, self.right), branch) for p in position
-            )
+        def at(alpha: tuple[Array, Array]) -> Lines:
+            below, above = (jnp.where(inside, mix(p, self.left, self.right), branch) for p in alpha)
             convex = self.left <= self.right
             lower, upper = jnp.where(convex, below, chord), jnp.where(convex, chord, above)
             start, kink, _ = points
             return _around(points, lower, upper, *_if(convex, (kink, start), (start, kink)))
 
-        return Family((start, start), at, nodes=2)
+        return Relaxations((start, start), at, nodes=2)
 
     def _points(self, box: Interval) -> tuple[Point, ...]:
         kink = clip(self.kink, box.lower, box.upper)
@@ -112,21 +110,21 @@ class Clip(Adjustable):
         """The function is monotone."""
         return _range(self._points(box))
 
-    def family(self, box: Interval) -> Family[Lines]:
+    def family(self, box: Interval) -> Relaxations[Lines]:
         """Lines through each kink."""
         start, low, high, end = points = self._points(box)
         floor_inside, ceiling_inside = low.x > start.x, high.x < end.x
         both, chord = floor_inside & ceiling_inside, secant(start, end)
         steepest = secant(low, end), secant(start, high)
-        # With one kink inside, the positions run from a horizontal line to that along the branch.
+        # With one kink inside, the alphas run from a horizontal line to that along the branch.
         share = jnp.where(both, 1.0, chord).astype(chord.dtype)
 
-        def at(position: tuple[Array, Array]) -> Lines:
-            lower = jnp.where(floor_inside, position[0] * steepest[0], chord)
-            upper = jnp.where(ceiling_inside, position[1] * steepest[1], chord)
+        def at(alpha: tuple[Array, Array]) -> Lines:
+            lower = jnp.where(floor_inside, alpha[0] * steepest[0], chord)
+            upper = jnp.where(ceiling_inside, alpha[1] * steepest[1], chord)
             return _around(points, lower, upper, low, high)
 
-        return Family((share, share), at, nodes=2)
+        return Relaxations((share, share), at, nodes=2)
 
     def _points(self, box: Interval) -> tuple[Point, ...]:
         low = clip(self.floor, box.lower, box.upper)

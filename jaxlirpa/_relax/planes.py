@@ -7,7 +7,7 @@ from typing import NamedTuple, Protocol
 
 import jax.numpy as jnp
 
-from jaxlirpa._relax.family import Family, mix, single
+from jaxlirpa._relax.relaxations import Relaxations, mix, single
 from jaxlirpa._typing import Array, Interval, is_finite, summed_product, vacuous_where_nan
 
 
@@ -46,7 +46,7 @@ class JointRelaxation(Protocol):
 class AdjustableJointly:
     """A relaxation with freedom; a class of its own defines `family`."""
 
-    def family(self, boxes: Sequence[Interval]) -> Family[Planes]:
+    def family(self, boxes: Sequence[Interval]) -> Relaxations[Planes]:
         """The planes that enclose the function on finite boxes."""
         raise NotImplementedError
 
@@ -55,22 +55,22 @@ class AdjustableJointly:
         return self.family(boxes).default
 
 
-def family(relaxation: JointRelaxation, boxes: Sequence[Interval]) -> Family[Planes]:
+def family(relaxation: JointRelaxation, boxes: Sequence[Interval]) -> Relaxations[Planes]:
     """A relaxation's family of planes, of a single member where it has no freedom."""
     if isinstance(relaxation, AdjustableJointly):
         return relaxation.family(boxes)
     return single(relaxation.planes(boxes))
 
 
-def mean(position: Array, first: Plane, second: Plane, axes: tuple[int, ...]) -> Plane:
+def mean(alpha: Array, first: Plane, second: Plane, axes: tuple[int, ...]) -> Plane:
     """`first` at 0, `second` at 1, and a mean of the two in between, entry by entry.
 
     Args:
-        position: of the output's shape.
+        alpha: of the output's shape.
         first, second: both below, or both above, one function.
         axes: of the operands, which the output lacks.
     """
-    spread = jnp.expand_dims(position, axes)
+    spread = jnp.expand_dims(alpha, axes)
 
     def slope(a: Array | None, b: Array | None) -> Array | None:
         if a is None and b is None:
@@ -79,7 +79,7 @@ def mean(position: Array, first: Plane, second: Plane, axes: tuple[int, ...]) ->
         return mix(spread, zero if a is None else a, zero if b is None else b)
 
     slopes = tuple(map(slope, first.slopes, second.slopes))
-    return Plane(slopes, mix(position, first.offset, second.offset))
+    return Plane(slopes, mix(alpha, first.offset, second.offset))
 
 
 def constant(image: Interval, operands: int) -> Planes:
@@ -98,7 +98,7 @@ def relax_jointly(
 
 def relax_family_jointly(
     relaxation: JointRelaxation, boxes: Sequence[Interval], axes: tuple[int, ...]
-) -> Family[Planes]:
+) -> Relaxations[Planes]:
     """As `relax_jointly`, all members of the relaxation's family."""
     image = vacuous_where_nan(relaxation.image(boxes))
     bounded = list(map(is_finite, boxes))

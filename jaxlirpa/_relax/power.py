@@ -15,8 +15,8 @@ import jax.numpy as jnp
 
 from jaxlirpa._relax.convex import Convex
 from jaxlirpa._relax.curved import Curve
-from jaxlirpa._relax.family import Family
 from jaxlirpa._relax.lines import Adjustable, Lines
+from jaxlirpa._relax.relaxations import Relaxations
 from jaxlirpa._relax.smooth import Smooth
 from jaxlirpa._typing import Array, Interval
 
@@ -42,7 +42,7 @@ class Power(Adjustable):
         # A box with a pole at zero is not defined, so that the turn is never that pole.
         return Convex(self._smooth(), turn=0.0).image(box)
 
-    def family(self, box: Interval) -> Family[Lines]:
+    def family(self, box: Interval) -> Relaxations[Lines]:
         """Chord and tangent, or the lines around a bend at 0."""
         smooth, odd = self._smooth(), self._odd()
         falling = (self.exponent > 0) & (self.exponent < 1)
@@ -50,12 +50,12 @@ class Power(Adjustable):
         across = odd & (box.lower < 0) & (box.upper > 0)
         bent = Curve(smooth, (0.0,), convex=False).family(box)
 
-        def at(position: tuple[Array, Array]) -> Lines:
-            pairs = zip(bent.at(position), straight.at(position), strict=True)
+        def at(alpha: tuple[Array, Array]) -> Lines:
+            pairs = zip(bent.at(alpha), straight.at(alpha), strict=True)
             return Lines(*(jnp.where(across, b, s) for b, s in pairs))
 
         starts = zip(bent.start, straight.start, strict=True)
-        return Family(tuple(jnp.where(across, b, s) for b, s in starts), at)
+        return Relaxations(tuple(jnp.where(across, b, s) for b, s in starts), at)
 
     def _whole(self) -> Array:
         return self.exponent == jnp.floor(self.exponent)

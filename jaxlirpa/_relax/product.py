@@ -21,8 +21,8 @@ from collections.abc import Sequence
 import jax.numpy as jnp
 
 from jaxlirpa._extrema import maximum, minimum
-from jaxlirpa._relax.family import Family
 from jaxlirpa._relax.planes import AdjustableJointly, Plane, Planes, mean
+from jaxlirpa._relax.relaxations import Relaxations
 from jaxlirpa._typing import Array, Interval, vacuous_where_overflown
 
 # Found best on networks with gates, quotients and attention; no choice is best for all of them.
@@ -46,18 +46,18 @@ class Product(AdjustableJointly):
         extremes = functools.reduce(minimum, corners), functools.reduce(maximum, corners)
         return vacuous_where_overflown(Interval(*(jnp.sum(e, self.axes) for e in extremes)))
 
-    def family(self, boxes: Sequence[Interval]) -> Family[Planes]:
+    def family(self, boxes: Sequence[Interval]) -> Relaxations[Planes]:
         """McCormick's planes."""
         x, y = boxes
         below = (x.lower, y.lower), (x.upper, y.upper)
         above = (x.lower, y.upper), (x.upper, y.lower)
 
-        def at(position: tuple[Array, Array]) -> Planes:
-            pairs = zip(position, (below, above), strict=True)
+        def at(alpha: tuple[Array, Array]) -> Planes:
+            pairs = zip(alpha, (below, above), strict=True)
             planes = (mean(p, _plane(a), _plane(b), ()) for p, (a, b) in pairs)
             return Planes(*(Plane(p.slopes, jnp.sum(p.offset, self.axes)) for p in planes))
 
-        return Family((_flatter(boxes, *below), _flatter(boxes, *above)), at)
+        return Relaxations((_flatter(boxes, *below), _flatter(boxes, *above)), at)
 
 
 def _plane(corner: tuple[Array, Array]) -> Plane:
@@ -69,7 +69,7 @@ def _plane(corner: tuple[Array, Array]) -> Plane:
 def _flatter(
     boxes: Sequence[Interval], first: tuple[Array, Array], second: tuple[Array, Array]
 ) -> Array:
-    """The position of the plane to start from."""
+    """The alpha of the plane to start from."""
     x, y = boxes
     x_width, y_width = x.upper - x.lower, y.upper - y.lower
 

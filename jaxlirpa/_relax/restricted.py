@@ -8,8 +8,8 @@ from typing import TypeAlias
 
 import jax.numpy as jnp
 
-from jaxlirpa._relax.family import Family
 from jaxlirpa._relax.lines import Adjustable, Lines, Relaxation, family
+from jaxlirpa._relax.relaxations import Relaxations
 from jaxlirpa._typing import Array, Interval
 
 Inside: TypeAlias = Callable[[Interval], Array]
@@ -37,7 +37,7 @@ class Restricted(Adjustable):
             jnp.where(inside, image.lower, -jnp.inf), jnp.where(inside, image.upper, jnp.inf)
         )
 
-    def family(self, box: Interval) -> Family[Lines]:
+    def family(self, box: Interval) -> Relaxations[Lines]:
         """The lines, or constant ones at minus and plus infinity."""
         inside = self.inside(box)
 

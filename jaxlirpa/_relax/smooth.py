@@ -14,8 +14,8 @@ from collections.abc import Callable, Sequence
 import jax.numpy as jnp
 
 from jaxlirpa._extrema import clip, maximum, minimum
-from jaxlirpa._relax.family import Family
 from jaxlirpa._relax.lines import Lines, Point, offset_below
+from jaxlirpa._relax.relaxations import Relaxations
 from jaxlirpa._typing import Array, Interval, vacuous_where_overflown
 
 
@@ -121,14 +121,16 @@ def enclose(
 
 
 def enclosing(
-    below: Family[tuple[Array, Array]], above: Family[tuple[Array, Array]], image: Interval
-) -> Family[Lines]:
+    below: Relaxations[tuple[Array, Array]],
+    above: Relaxations[tuple[Array, Array]],
+    image: Interval,
+) -> Relaxations[Lines]:
     """A family of lines below `f`, and one of lines below `-f`, as a family around `f`."""
 
-    def at(position: tuple[Array, Array]) -> Lines:
-        return enclose(below.at(position[0]), above.at(position[1]), image)
+    def at(alpha: tuple[Array, Array]) -> Lines:
+        return enclose(below.at(alpha[0]), above.at(alpha[1]), image)
 
-    return Family((below.start, above.start), at)
+    return Relaxations((below.start, above.start), at)
 
 
 def midpoint(box: Interval) -> Array:

@@ -25,8 +25,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxlirpa._extrema import maximum, minimum
-from jaxlirpa._relax.family import Family
 from jaxlirpa._relax.planes import AdjustableJointly, Plane, Planes, mean
+from jaxlirpa._relax.relaxations import Relaxations
 from jaxlirpa._relax.sumexp import LogSumExp
 from jaxlirpa._typing import Array, Interval, intersect
 
@@ -48,7 +48,7 @@ class Softmax(AdjustableJointly):
         room = 1 + 8 * info.eps
         return Interval(jnp.exp(-inner.upper) / room, jnp.exp(-inner.lower) * room + info.tiny)
 
-    def family(self, boxes: Sequence[Interval]) -> Family[Planes]:
+    def family(self, boxes: Sequence[Interval]) -> Relaxations[Planes]:
         """See the module's derivation."""
         differences = self._differences(boxes)
         known = [*boxes[:2], differences]
@@ -68,8 +68,8 @@ class Softmax(AdjustableJointly):
             self._by_differences(rise, secant.offset, height, differences),
         ]
 
-        def at(position: tuple[Array, Array]) -> Planes:
-            pairs = zip(position, (below, above), strict=True)
+        def at(alpha: tuple[Array, Array]) -> Planes:
+            pairs = zip(alpha, (below, above), strict=True)
             lower, upper = (mean(p, a, b, (self.axis,)) for p, (a, b) in pairs)
             # Shares are so small where logits are far apart that their terms may underflow.
             room = 16 * jnp.finfo(lower.offset.dtype).tiny
@@ -78,7 +78,7 @@ class Softmax(AdjustableJointly):
                 upper._replace(offset=upper.offset + room),
             )
 
-        return Family((self._best(below, known, 1), self._best(above, known, -1)), at)
+        return Relaxations((self._best(below, known, 1), self._best(above, known, -1)), at)
 
     def _differences(self, boxes: Sequence[Interval]) -> Interval:
         """The differences, by themselves and from the logits."""
@@ -127,7 +127,7 @@ class Softmax(AdjustableJointly):
         return Plane((slopes, None, None), offset - room)
 
     def _best(self, planes: Sequence[Plane], boxes: Sequence[Interval], sign: int) -> Array:
-        """Of two planes below (sign 1) or above (-1), the position of the better one."""
+        """Of two planes below (sign 1) or above (-1), the alpha of the better one."""
         scores = [sign * self._in_the_middle(plane, boxes) for plane in planes]
         return (~(scores[0] >= scores[1])).astype(scores[0].dtype)
 

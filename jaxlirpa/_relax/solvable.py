@@ -22,8 +22,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxlirpa._extrema import clip
-from jaxlirpa._relax.family import Family
 from jaxlirpa._relax.lines import Adjustable, Lines, Point
+from jaxlirpa._relax.relaxations import Relaxations
 from jaxlirpa._relax.smooth import Smooth, enclose, enclosing, midpoint
 from jaxlirpa._relax.supporting import supporting
 from jaxlirpa._typing import Array, Interval
@@ -53,7 +53,7 @@ class Solvable(Adjustable):
         turns = [clip(x, box.lower, box.upper) for x in self.turns]
         return self.smooth.range([self.smooth.point(x) for x in (*box, *turns)])
 
-    def family(self, box: Interval) -> Family[Lines]:
+    def family(self, box: Interval) -> Relaxations[Lines]:
         """Lines that are best somewhere in the box."""
         below, above = (
             supporting(

@@ -29,8 +29,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxlirpa._extrema import clip, maximum, minimum
-from jaxlirpa._relax.family import Family, mix, position_of
 from jaxlirpa._relax.lines import Adjustable, Lines, Point, offset_below, secant
+from jaxlirpa._relax.relaxations import Relaxations, alpha_of, mix
 from jaxlirpa._typing import Array, Interval
 
 # A tangent further out than this is a horizontal line to every float64 (tanh' (400) < 1e-340).
@@ -58,7 +58,7 @@ class SShaped(Adjustable):
         ulps = 4 * jnp.finfo(lower.dtype).eps
         return Interval(lower - ulps * jnp.abs(lower), upper + ulps * jnp.abs(upper))
 
-    def family(self, box: Interval) -> Family[Lines]:
+    def family(self, box: Interval) -> Relaxations[Lines]:
         """Chords and tangents, see the module's derivation."""
         below = lower_lines(self.function, self.derivative, box)
         above = lower_lines(
@@ -67,16 +67,16 @@ class SShaped(Adjustable):
             Interval(-box.upper, -box.lower),
         )
 
-        def at(position: tuple[Array, Array]) -> Lines:
-            slope, offset = above.at(position[1])
-            return Lines(*below.at(position[0]), slope, -offset)
+        def at(alpha: tuple[Array, Array]) -> Lines:
+            slope, offset = above.at(alpha[1])
+            return Lines(*below.at(alpha[0]), slope, -offset)
 
-        return Family((below.start, above.start), at)
+        return Relaxations((below.start, above.start), at)
 
 
 def lower_lines(
     f: Callable[[Array], Array], derivative: Callable[[Array], Array], box: Interval
-) -> Family[tuple[Array, Array]]:
+) -> Relaxations[tuple[Array, Array]]:
     """Slope and offset of lines below `f` on the box: tangents from its lower end on."""
     start, end = Point(box.lower, f(box.lower)), Point(box.upper, f(box.upper))
     last, sound_somewhere = _last_sound_tangent(f, derivative, box)
@@ -84,8 +84,8 @@ def lower_lines(
     last = jnp.where(sound_somewhere, minimum(last, box.upper), box.lower)
     middle = minimum(last, box.lower + 0.5 * (box.upper - box.lower))
 
-    def at(position: Array) -> tuple[Array, Array]:
-        x = clip(mix(position, box.lower, last), box.lower, last)
+    def at(alpha: Array) -> tuple[Array, Array]:
+        x = clip(mix(alpha, box.lower, last), box.lower, last)
         touch, slope, chord = Point(x, f(x)), derivative(x), secant(start, end)
         slope = jnp.where(sound_somewhere, slope, chord)
         offset = jnp.where(
@@ -96,7 +96,7 @@ def lower_lines(
         largest = maximum(largest, maximum(jnp.abs(start.y), jnp.abs(end.y)))
         return slope, offset - 4 * jnp.finfo(offset.dtype).eps * largest
 
-    return Family(position_of(middle, box.lower, last), at)
+    return Relaxations(alpha_of(middle, box.lower, last), at)
 
 
 def _last_sound_tangent(

@@ -19,8 +19,8 @@ from collections.abc import Callable, Sequence
 import jax.numpy as jnp
 
 from jaxlirpa._extrema import clip, maximum
-from jaxlirpa._relax.family import Family, between
 from jaxlirpa._relax.lines import Adjustable, Lines, Point, offset_above, offset_below, secant
+from jaxlirpa._relax.relaxations import Relaxations, between
 from jaxlirpa._relax.smooth import midpoint
 from jaxlirpa._typing import Array, Interval
 
@@ -43,7 +43,7 @@ class Staircase(Adjustable):
         """The function does not fall."""
         return Interval(self.function(box.lower), self.function(box.upper))
 
-    def family(self, box: Interval) -> Family[Lines]:
+    def family(self, box: Interval) -> Relaxations[Lines]:
         """Constant on one step; else edges of the hulls of the corners."""
         a, b = self.image(box)
         constant = a == b
@@ -57,15 +57,15 @@ class Staircase(Adjustable):
         middle, zero = midpoint(box), jnp.zeros_like(a)
         far = maximum(jnp.abs(box.lower), jnp.abs(box.upper))
 
-        def at(position: tuple[Array, Array]) -> Lines:
-            lower = jnp.where(constant, zero, between(_edges(below), position[0]))
-            upper = jnp.where(constant, zero, between(_edges(above), position[1]))
+        def at(alpha: tuple[Array, Array]) -> Lines:
+            lower = jnp.where(constant, zero, between(_edges(below), alpha[0]))
+            upper = jnp.where(constant, zero, between(_edges(above), alpha[1]))
             size = maximum(jnp.abs(a), jnp.abs(b)) + far * maximum(lower, upper)
             room = 2 * jnp.finfo(far.dtype).eps * size
             low, high = offset_below(lower, below) - room, offset_above(upper, above) + room
             return Lines(lower, jnp.where(constant, a, low), upper, jnp.where(constant, a, high))
 
-        return Family((_under(below, middle), _under(above, middle)), at, nodes=3)
+        return Relaxations((_under(below, middle), _under(above, middle)), at, nodes=3)
 
 
 def _edges(corners: Sequence[Point]) -> Array:
@@ -74,6 +74,6 @@ def _edges(corners: Sequence[Point]) -> Array:
 
 
 def _under(corners: Sequence[Point], middle: Array) -> Array:
-    """The position of the edge that is over or under the middle."""
+    """The alpha of the edge that is over or under the middle."""
     later = [(middle > corner.x).astype(middle.dtype) for corner in corners[1:-1]]
     return 0.5 * (later[0] + later[1])

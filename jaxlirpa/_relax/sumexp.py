@@ -22,8 +22,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxlirpa._extrema import maximum
-from jaxlirpa._relax.family import Family, mix
 from jaxlirpa._relax.planes import AdjustableJointly, Plane, Planes
+from jaxlirpa._relax.relaxations import Relaxations, mix
 from jaxlirpa._typing import Array, Interval
 
 
@@ -63,16 +63,16 @@ class LogSumExp(AdjustableJointly):
         ulps = 8 * jnp.finfo(lower.dtype).eps
         return Interval(lower - ulps * (1 + jnp.abs(lower)), upper + ulps * (1 + jnp.abs(upper)))
 
-    def family(self, boxes: Sequence[Interval]) -> Family[Planes]:
+    def family(self, boxes: Sequence[Interval]) -> Relaxations[Planes]:
         """See the module's derivation; the freedom is where the planes touch."""
         (box,) = boxes
 
-        def at(position: tuple[Array, Array]) -> Planes:
-            below, above = (self.parts(box, mix(p, *box)) for p in position)
+        def at(alpha: tuple[Array, Array]) -> Planes:
+            below, above = (self.parts(box, mix(p, *box)) for p in alpha)
             return Planes(below.tangent, above.secant)
 
         half = jnp.full_like(box.lower, 0.5)
-        return Family((half, half), at)
+        return Relaxations((half, half), at)
 
     def parts(self, box: Interval, point: Array) -> _Parts:
         """The planes that touch at a point, and the height of the upper one there."""

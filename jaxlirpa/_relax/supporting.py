@@ -12,7 +12,7 @@ from collections.abc import Callable
 import jax.numpy as jnp
 
 from jaxlirpa._extrema import clip
-from jaxlirpa._relax.family import Family, mix, position_of
+from jaxlirpa._relax.relaxations import Relaxations, alpha_of, mix
 from jaxlirpa._typing import Array, Interval
 
 # Where in the box the first, the default and the last line are best.
@@ -23,7 +23,7 @@ Line = tuple[Array, Array]
 
 def supporting(
     best: Callable[[Array], Array], line: Callable[[Array], Line], box: Interval
-) -> Family[Line]:
+) -> Relaxations[Line]:
     """The lines on one side of a function; the default is the best in the middle of the box.
 
     Args:
@@ -33,4 +33,4 @@ def supporting(
     """
     aims = (clip(mix(jnp.full_like(box.lower, x), *box), *box) for x in _AIMS)
     first, middle, last = map(best, aims)
-    return Family(position_of(middle, first, last), lambda p: line(mix(p, first, last)))
+    return Relaxations(alpha_of(middle, first, last), lambda p: line(mix(p, first, last)))

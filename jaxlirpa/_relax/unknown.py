@@ -22,8 +22,8 @@ from typing import TypeAlias
 import jax.numpy as jnp
 
 from jaxlirpa._extrema import clip, maximum
-from jaxlirpa._relax.family import Family
 from jaxlirpa._relax.lines import Adjustable, Lines, among
+from jaxlirpa._relax.relaxations import Relaxations
 from jaxlirpa._relax.smooth import enclose
 from jaxlirpa._typing import Array, Interval, vacuous_where_nan
 
@@ -54,7 +54,7 @@ class Unknown(Adjustable):
             Interval(jnp.fmax(lower, whole.lower), jnp.fmin(upper, whole.upper))
         )
 
-    def family(self, box: Interval) -> Family[Lines]:
+    def family(self, box: Interval) -> Relaxations[Lines]:
         """The best of a few chords on either side, and those of the halves."""
         image = self.image(box)
         below = _Pieces(self.values, self.slopes, self.pieces, box).lines()

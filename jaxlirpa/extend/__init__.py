@@ -8,9 +8,9 @@ docs/extending.md. Nothing is declared by importing this module.
 from jaxlirpa._graph.graph import Graph, Node, Ref
 from jaxlirpa._ops.families import Affine, Bilinear, Elementwise, Joint, Move, Opaque, Repeated
 from jaxlirpa._ops.registry import record
-from jaxlirpa._relax.family import Family
 from jaxlirpa._relax.lines import Adjustable, Lines, Relaxation
 from jaxlirpa._relax.planes import AdjustableJointly, JointRelaxation, Plane, Planes
+from jaxlirpa._relax.relaxations import Relaxations
 from jaxlirpa._typing import Interval
 from jaxlirpa._walk import BackwardDomain, ForwardDomain, backward, forward
 from jaxlirpa.extend.domains import Traced, trace
@@ -27,7 +27,6 @@ __all__ = [
     "BackwardDomain",
     "Bilinear",
     "Elementwise",
-    "Family",
     "ForwardDomain",
     "Graph",
     "Interval",
@@ -43,6 +42,7 @@ __all__ = [
     "Ref",
     "Registration",
     "Relaxation",
+    "Relaxations",
     "Repeated",
     "Traced",
     "backward",

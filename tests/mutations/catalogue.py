@@ -111,7 +111,7 @@ RELAXATIONS = [
     ),
     mutation(
         "a family of lines is left on its way between two members",
-        "_relax/family.py",
+        "_relax/relaxations.py",
         "return (1 - position) * a + position * b",
         "return (1.1 - position) * a + position * b",
         "test_relax.py::test_encloses[relu-float32]",

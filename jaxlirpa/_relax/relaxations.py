@@ -1,10 +1,10 @@
 """Families of relaxations: where there is freedom, numbers in [0, 1] choose, and all are sound.
 
 A relaxation with freedom is not one pair of lines (or planes) on a box but a family of pairs. Its
-members are numbered by positions, arrays of numbers in [0, 1]: a slope between the two branches of
-a kink, a point where a tangent is taken, a share of each of two planes. Every position gives a
+members are numbered by alphas, arrays of numbers in [0, 1]: a slope between the two branches of
+a kink, a point where a tangent is taken, a share of each of two planes. Every alpha gives a
 sound member; which is best depends on what the relaxation is used for, and an optimiser may find
-it without knowing to which function the position belongs.
+it without knowing to which function the alpha belongs.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from jaxlirpa._typing import Array, PyTree, traced_once
 Member = TypeVar("Member")
 
 
-class Family(NamedTuple, Generic[Member]):
+class Relaxations(NamedTuple, Generic[Member]):
     """The relaxations of one function on one box.
 
     Attributes:
-        start: the position of the default member; a pytree, empty where there is no freedom.
-        at: the member at a position.
+        start: the alpha of the default member; a pytree, empty where there is no freedom.
+        at: the member at a alpha.
         nodes: from how many members, equally far apart, the others are means of neighbours; if no
             number is large enough for that, one from which they are nearly so.
     """
@@ -50,50 +50,50 @@ class Family(NamedTuple, Generic[Member]):
         """The member at one."""
         return self.at(jax.tree.map(jnp.ones_like, self.start))
 
-    def map(self, change: Callable[[Member], Any]) -> Family[Any]:
+    def map(self, change: Callable[[Member], Any]) -> Relaxations[Any]:
         """The family of the changed members."""
-        return self._replace(at=lambda position: change(self.at(position)))
+        return self._replace(at=lambda alpha: change(self.at(alpha)))
 
 
-def single(member: Member) -> Family[Member]:
+def single(member: Member) -> Relaxations[Member]:
     """A family of one."""
-    return Family((), lambda position: member)
+    return Relaxations((), lambda alpha: member)
 
 
 @traced_once()
-def mix(position: Array, first: PyTree, second: PyTree) -> PyTree:
+def mix(alpha: Array, first: PyTree, second: PyTree) -> PyTree:
     """`second` at 1, `first` at 0, and a mean of the two in between; exact at both ends.
 
     What is affine and encloses a function stays so, as a mean of lower bounds is a lower bound. An
-    infinite value counts for nothing where the position is that of the other one.
+    infinite value counts for nothing where the alpha is that of the other one.
     """
 
     def mean(a: Array, b: Array) -> Array:
-        a = jnp.where((position == 1) & jnp.isinf(a), 0, a)
-        b = jnp.where((position == 0) & jnp.isinf(b), 0, b)
-        return (1 - position) * a + position * b
+        a = jnp.where((alpha == 1) & jnp.isinf(a), 0, a)
+        b = jnp.where((alpha == 0) & jnp.isinf(b), 0, b)
+        return (1 - alpha) * a + alpha * b
 
     return jax.tree.map(mean, first, second)
 
 
 @traced_once()
-def position_of(x: Array, first: Array, last: Array) -> Array:
-    """The position of `x` between two numbers: the inverse of `mix`; zero where they coincide."""
+def alpha_of(x: Array, first: Array, last: Array) -> Array:
+    """The alpha of `x` between two numbers: the inverse of `mix`; zero where they coincide."""
     width = 0.5 * last - 0.5 * first
     proper = width > 0
-    position = (0.5 * x - 0.5 * first) / jnp.where(proper, width, jnp.ones_like(width))
-    return jnp.where(proper, clip(position, 0, 1), jnp.zeros_like(width))
+    alpha = (0.5 * x - 0.5 * first) / jnp.where(proper, width, jnp.ones_like(width))
+    return jnp.where(proper, clip(alpha, 0, 1), jnp.zeros_like(width))
 
 
-def between(table: PyTree, position: Array) -> PyTree:
+def between(table: PyTree, alpha: Array) -> PyTree:
     """The entries of a table at 0 and 1 and equally far apart; in between, means of neighbours.
 
     Args:
         table: pytree of arrays with the entries along a leading axis, two or more.
-        position: of the shape of an entry.
+        alpha: of the shape of an entry.
     """
     count = len(jax.tree.leaves(table)[0])
-    place = position * (count - 1)
+    place = alpha * (count - 1)
     index = jax.lax.stop_gradient(jnp.clip(jnp.floor(place), 0, count - 2))
 
     def entry(x: Array) -> Array:
