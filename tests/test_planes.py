@@ -14,8 +14,8 @@ import numpy as np
 import oracles
 import pytest
 
+from jaxlirpa._relax.ball_product import Inner
 from jaxlirpa._relax.extremum import Maximum
-from jaxlirpa._relax.inner import Inner
 from jaxlirpa._relax.normalise import Normalised
 from jaxlirpa._relax.planes import JointRelaxation, Planes, relax_family_jointly, relax_jointly
 from jaxlirpa._relax.product import Product

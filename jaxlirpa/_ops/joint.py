@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from jaxlirpa._graph.graph import Node, Ref
 from jaxlirpa._ops.families import Joint, Record, Within, operand_boxes
+from jaxlirpa._relax.ball_product import Inner
 from jaxlirpa._relax.extremum import Maximum
-from jaxlirpa._relax.inner import Inner
 from jaxlirpa._relax.normalise import Normalised
 from jaxlirpa._relax.planes import AdjustableJointly, JointRelaxation, Plane, Planes, family
 from jaxlirpa._relax.product import Product

@@ -178,7 +178,7 @@ PLANES = [
     ),
     mutation(
         "products with a ball are bounded by the middle of a box",
-        "_relax/inner.py",
+        "_relax/ball_product.py",
         "return middle, jnp.maximum(x.upper - middle, middle - x.lower)",
         "return middle, 0.5 * jnp.maximum(x.upper - middle, middle - x.lower)",
         "test_planes.py::test_inner_products_with_a_ball[2-float64]",

@@ -8,7 +8,7 @@ the ball behind an input, and knows better of two kinds of values:
   norm of `a r` that is dual to the ball's, and no further. What reads two parts of one ball (a
   kernel and a bias) gets as far as the same norm of the two distances.
 * inner products with values `x` that are perturbed themselves. With the centre `c` of the ball,
-  `w . x` is `c . x`, which is affine, and `(w - c) . x`, see `jaxlirpa._relax.inner`.
+  `w . x` is `c . x`, which is affine, and `(w - c) . x`, see `jaxlirpa._relax.ball_product`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from jaxlirpa._graph.trace import Builder, Rule
 from jaxlirpa._ops.families import is_exact
 from jaxlirpa._ops.rules.dataflow import PLACING, within
 from jaxlirpa._ops.rules.matrices import Arrange, Patches, inner_products, matrices
-from jaxlirpa._relax.inner import Inner
+from jaxlirpa._relax.ball_product import Inner
 from jaxlirpa._typing import Array, Interval, dual, norm
 
 
