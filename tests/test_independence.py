@@ -42,7 +42,7 @@ def check_independent(graph: Graph, x: jax.Array) -> None:
     """What one example becomes changes no value that is said to be of another."""
     other = x.at[0].set(jnp.asarray(RANDOM.normal(size=x.shape[1:])))
     before, after = (arithmetic.call(graph.evaluate, [one]) for one in (x, other))
-    for ref, axis in graph.examples.items():
+    for ref, axis in graph.batch_axes.items():
         if ref not in before:
             continue
         assert graph.aval(ref).shape[axis] == len(x)
@@ -128,7 +128,7 @@ MIXED: dict[str, Function] = {
 @pytest.mark.parametrize("fn", KEPT.values(), ids=KEPT)
 def test_independent_examples_are_found(fn: Function) -> None:
     graph = traced(fn, X)
-    assert set(graph.targets) <= set(graph.examples)
+    assert set(graph.targets) <= set(graph.batch_axes)
     if fn is not KEPT["sorted"]:
         check_independent(graph, X)
 
@@ -136,8 +136,8 @@ def test_independent_examples_are_found(fn: Function) -> None:
 @pytest.mark.parametrize("fn", MIXED.values(), ids=MIXED)
 def test_examples_that_interact_are_kept_together(fn: Function) -> None:
     graph = traced(fn, X)
-    assert not set(graph.targets) & set(graph.examples)
-    assert set(graph.inputs) <= set(graph.examples)
+    assert not set(graph.targets) & set(graph.batch_axes)
+    assert set(graph.inputs) <= set(graph.batch_axes)
     check_independent(graph, X)
 
 
@@ -148,7 +148,7 @@ def test_every_network_keeps_examples_apart(name: str) -> None:
     x = jnp.asarray(RANDOM.normal(size=(BATCH, *network.shape[1:])))
     graph = traced(network.fn, x, network.params, eps=network.eps)
     live = {Ref(i, k) for i in graph.live() for k in range(len(graph.nodes[i].outputs))}
-    assert live <= set(graph.examples)
+    assert live <= set(graph.batch_axes)
     check_independent(graph, x)
 
 
@@ -158,7 +158,7 @@ def test_what_has_no_common_batch_is_one_vector() -> None:
 
     for x, y in ((jnp.ones((3, 1)), jnp.ones((1, 3))), (jnp.ones(()), X), (X[:1], X[:1])):
         call = arguments(fn, (Box(x, x), Box(y, y)), None)
-        assert not problem_of(fn, call)[0].graph.examples
+        assert not problem_of(fn, call)[0].graph.batch_axes
 
 
 # ---- what it changes -----------------------------------------------------------------------
@@ -167,7 +167,7 @@ def test_what_has_no_common_batch_is_one_vector() -> None:
 def joint(monkeypatch: pytest.MonkeyPatch, bound: Callable[[], Any]) -> Any:
     """A result without anything known to be independent."""
     with monkeypatch.context() as patched:
-        patched.setattr(problem, "examples", lambda graph, sets: {})
+        patched.setattr(problem, "proved_batch_axes", lambda graph, sets: {})
         return bound()
 
 

@@ -114,7 +114,7 @@ def test_a_function_applied_to_a_column_keeps_examples_apart():
         return x.at[:, 1].apply(jnp.sin).at[:, np.array([0, 0])].apply(jnp.exp)
 
     graph, _ = oracles.trace(fn, LpBall(jnp.ones((5, 3)), 0.1))
-    assert all(graph.examples[ref] == 0 for ref in graph.targets)
+    assert all(graph.batch_axes[ref] == 0 for ref in graph.targets)
 
 
 def test_functions_are_applied_at_known_indices_only():

@@ -113,11 +113,11 @@ class BackwardLinear:
         Returns:
             The functional, by the value that it is one of: `target`, or one before it.
         """
-        offset = numbered(self.reference[target], self.graph.examples.get(target))
+        offset = numbered(self.reference[target], self.graph.batch_axes.get(target))
         found = behind_dense(self.graph, target, alike=rows is not None)
         value, coefficients = found or (target, None)
         shape = self.graph.aval(value).shape
-        axis = self.graph.examples[value] if target in self.graph.examples else None
+        axis = self.graph.batch_axes[value] if target in self.graph.batch_axes else None
         if rows is not None:
             offset = jnp.take_along_axis(offset, rows, 0)
         if coefficients is None:
@@ -137,7 +137,7 @@ class BackwardLinear:
         A row of zeros, as that of a difference of a value and itself, has none, whatever is added:
         minus infinity.
         """
-        axis = self.graph.examples[value] if target in self.graph.examples else None
+        axis = self.graph.batch_axes[value] if target in self.graph.batch_axes else None
         lost = jnp.zeros((), coefficients.dtype)
         for index in self.graph.returning((target,)).live((value,)):
             own = self.slack(index)
@@ -216,7 +216,7 @@ class BackwardLinear:
 
     def _examples(self, functional: Functional, ref: Ref) -> int | None:
         """The axis of a value that numbers what each row has a functional of."""
-        return self.graph.examples[ref] if functional.lower.by_example else None
+        return self.graph.batch_axes[ref] if functional.lower.by_example else None
 
     def _joint(
         self,

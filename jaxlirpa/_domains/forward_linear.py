@@ -39,7 +39,7 @@ from jaxlirpa._typing import (
     vacuous_where_overflown,
 )
 from jaxlirpa.sets import ArraySet
-from jaxlirpa.sets.examples import extrema_by_example
+from jaxlirpa.sets.per_example import concretize_per_example
 
 
 class Form(NamedTuple):
@@ -96,7 +96,7 @@ class ForwardLinear:
 
     def _entries(self, ref: Ref) -> dict[Ref, int]:
         """Of each input, how many coefficients an entry of a value has."""
-        if ref in self.graph.examples:
+        if ref in self.graph.batch_axes:
             return {r: self.graph.size(r) for r in self.sets}
         return {r: math.prod(s.aval.shape) for r, s in self.sets.items()}
 
@@ -104,7 +104,7 @@ class ForwardLinear:
         """Coefficients of an input on itself."""
         aval, n = self.graph.aval(ref), self._entries(ref)[ref]
         eye = jnp.eye(n, dtype=aval.dtype)[:, None]
-        return self._units[ref][0][None] * placed(eye, aval.shape, self.graph.examples.get(ref))
+        return self._units[ref][0][None] * placed(eye, aval.shape, self.graph.batch_axes.get(ref))
 
     @functools.cached_property
     def _units(self) -> dict[Ref, tuple[Array, Array]]:
@@ -120,7 +120,7 @@ class ForwardLinear:
 
     def joined(self, ref: Ref, value: Enclosure) -> Enclosure:
         """A value whose examples are independent, with coefficients on the entries of all."""
-        axis = self.graph.examples.get(ref)
+        axis = self.graph.batch_axes.get(ref)
         if axis is None or value.lower is None or value.upper is None:
             return value
 
@@ -156,7 +156,7 @@ class ForwardLinear:
         self, index: int, node: Node, operands: tuple[Enclosure, ...]
     ) -> tuple[Enclosure, ...]:
         """The operands, with coefficients on all examples where the node mixes them."""
-        if Ref(index, 0) in self.graph.examples:
+        if Ref(index, 0) in self.graph.batch_axes:
             return operands
         return tuple(map(self.joined, node.perturbed, operands))
 
@@ -208,7 +208,7 @@ class ForwardLinear:
 
     def extrema(self, ref: Ref, form: Form) -> Interval:
         """Minimum and maximum of a value's form over the sets."""
-        axis = self.graph.examples.get(ref)
+        axis = self.graph.batch_axes.get(ref)
         lower = upper = numbered(form.offset, axis)
         rows, lost = self.rows(ref, form)
         for own, coefficients in rows.items():
@@ -216,7 +216,9 @@ class ForwardLinear:
             if axis is None:
                 part = s.extrema(coefficients, s.point())
             else:
-                part = extrema_by_example(s, coefficients, s.point(), self.graph.examples[own])
+                part = concretize_per_example(
+                    s, coefficients, s.point(), self.graph.batch_axes[own]
+                )
             lower, upper = lower + part.lower, upper + part.upper
         dtype, shape = form.offset.dtype, form.offset.shape  # may be shorter than the inputs' type
         limits = lower - lost, upper + lost
@@ -230,7 +232,7 @@ class ForwardLinear:
         offset, or a number, or one of each example. Outputs are few enough to see which rows are
         zero and lose nothing.
         """
-        axis, shape = self.graph.examples.get(ref), form.offset.shape
+        axis, shape = self.graph.batch_axes.get(ref), form.offset.shape
         size = math.prod(shape) // (1 if axis is None else shape[axis])
         found, lost = {}, jnp.zeros((), form.offset.dtype)
         for (own, s), c in zip(self.sets.items(), form.coefficients, strict=True):
@@ -242,7 +244,7 @@ class ForwardLinear:
             rows = rows.reshape(size, *s.aval.shape)
             unit, entries = self._units[own]
             found[own] = rows * (1 / unit.astype(c.dtype))[None]
-            examples = None if axis is None else self.graph.examples[own]
+            examples = None if axis is None else self.graph.batch_axes[own]
             part = sums(entries.astype(c.dtype)[None], examples)
             if ref in self.graph.targets:
                 part = jnp.where(sums(jnp.abs(rows), examples) == 0, 0, part)

@@ -55,7 +55,7 @@ def underflow(graph: Graph, boxes: Mapping[Ref, Interval], index: int) -> Array 
                 finite = is_finite(box)
                 box = Interval(*(jnp.where(finite, limit, 0) for limit in box))
             entries = missed(box, dtypes)
-            axis = graph.examples.get(ref)
+            axis = graph.batch_axes.get(ref)
             own = jnp.sum(entries, tuple(i for i in range(entries.ndim) if i != axis))
             total = steps * own if total is None else total + steps * own
     return total

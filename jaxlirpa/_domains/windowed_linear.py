@@ -132,7 +132,7 @@ class WindowedLinear:
     def _lost(self, index: int) -> Array | None:
         """What is added to the slack at a node: of every example, where the rows are of one."""
         lost = self.slack(index)
-        if lost is None or self.target in self.graph.examples:
+        if lost is None or self.target in self.graph.batch_axes:
             return lost
         return jnp.sum(lost)
 
@@ -173,7 +173,7 @@ class WindowedLinear:
         slack, aval = local.slack.astype(local.lower.offset.dtype), self.graph.aval(self.target)
         if not slack.ndim:
             return slack
-        axis = self.graph.examples[self.target]
+        axis = self.graph.batch_axes[self.target]
         shape = [-1 if i == axis else 1 for i in range(len(aval.shape))]
         return self.layout.rows(jnp.broadcast_to(slack.reshape(shape), aval.shape))[:, :1]
 

@@ -114,14 +114,14 @@ class Graph:
         nodes: in topological order; the inputs come first.
         outputs: a `Ref`, or an array where the output does not depend on the inputs.
         names: of the values.
-        examples: the axes of values that number examples, none of which depends on another.
+        batch_axes: of the values that have an axis of examples, none of which depends on another.
         rules: by node, the rewriting rule that has put it in the place of what the user wrote.
     """
 
     nodes: tuple[Node, ...]
     outputs: tuple[Ref | Array, ...]
     names: Names = Names()
-    examples: Mapping[Ref, int] = dataclasses.field(default_factory=dict)
+    batch_axes: Mapping[Ref, int] = dataclasses.field(default_factory=dict)
     rules: Mapping[int, str] = dataclasses.field(default_factory=dict)
 
     def __str__(self) -> str:
@@ -163,7 +163,7 @@ class Graph:
     def size(self, ref: Ref) -> int:
         """Entries of a value that number rows: those of one example, where there are such."""
         shape = self.aval(ref).shape
-        return math.prod(shape) // (shape[self.examples[ref]] if ref in self.examples else 1)
+        return math.prod(shape) // (shape[self.batch_axes[ref]] if ref in self.batch_axes else 1)
 
     def returning(self, outputs: Iterable[Ref | Array]) -> Graph:
         """The same program with other outputs."""

@@ -173,7 +173,7 @@ def _search(
 
     def limits(alphas: Sided[PyTree]) -> Interval:
         box = enclose(relaxed.problem, relaxed.at(tables, alphas), target, rows).box
-        axis = graph.examples.get(target)
+        axis = graph.batch_axes.get(target)
         return box if rows is not None else Interval(*(numbered(limit, axis) for limit in box))
 
     search = functools.partial(ascend, limits, axes=axes, steps=steps, optimizer=optimizer)
@@ -233,9 +233,9 @@ def _along(graph: Graph, index: int, start: PyTree) -> PyTree:
     if not jax.tree.leaves(start):
         return start
     refs = (*graph.nodes[index].perturbed, Ref(index, 0))
-    axes = {graph.aval(ref).shape: graph.examples.get(ref, -1) for ref in refs}
+    axes = {graph.aval(ref).shape: graph.batch_axes.get(ref, -1) for ref in refs}
     everything = np.broadcast_shapes(*(graph.aval(ref).shape for ref in refs[:-1]))
-    axes.setdefault(everything, graph.examples.get(refs[0], -1))
+    axes.setdefault(everything, graph.batch_axes.get(refs[0], -1))
     return jax.tree.map(lambda x: axes.get(x.shape, -1), start)
 
 

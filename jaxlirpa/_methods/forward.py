@@ -70,7 +70,7 @@ def _solution(forms: ForwardLinear, ref: Ref, value: Enclosure) -> Solution:
     box = forms.box(ref, value)
     if value.lower is None or value.upper is None:
         return only_box(box)
-    axis = forms.graph.examples.get(ref)
+    axis = forms.graph.batch_axes.get(ref)
 
     def rows(form: Form, outwards: int) -> AffineRows:
         coefficients, lost = forms.rows(ref, form)
@@ -91,11 +91,11 @@ def _tails(
     found = {}
     for ref, box in tail_boxes(problem, known).items():
         reached = backward(graph, domain, domain.start(ref), begin.__contains__)
-        axis, shape = graph.examples.get(ref), graph.aval(ref).shape
+        axis, shape = graph.batch_axes.get(ref), graph.aval(ref).shape
 
         def composed(r: Ref, f: Functional, axis: int | None = axis, shape: Any = shape) -> Any:
             value = forms.joined(r, values[r]) if axis is None else values[r]
-            own = None if axis is None else graph.examples[r]
+            own = None if axis is None else graph.batch_axes[r]
             return compose(f.loosened(), domain.reference[r], value, shape, (own, axis))
 
         parts = [composed(r, f) for r, f in reached.items()]

@@ -23,7 +23,9 @@ from jaxlirpa.sets import ArraySet, LpBall
 Axis: TypeAlias = int | None
 
 
-def examples(graph: Graph, sets: Mapping[Ref, ArraySet], fewest: int = 2) -> dict[Ref, int]:
+def proved_batch_axes(
+    graph: Graph, sets: Mapping[Ref, ArraySet], fewest: int = 2
+) -> dict[Ref, int]:
     """The axis of each value that numbers independent examples, for all values that have one.
 
     At the inputs it is the leading axis, of the same length for all. Each set must be known to
@@ -48,8 +50,8 @@ def examples(graph: Graph, sets: Mapping[Ref, ArraySet], fewest: int = 2) -> dic
 def mixing(graph: Graph) -> Node | None:
     """The first node that mixes examples, if it is one."""
     for index in graph.live():
-        node, inside = graph.nodes[index], Ref(index, 0) in graph.examples
-        if node.perturbed and not inside and all(r in graph.examples for r in node.perturbed):
+        node, inside = graph.nodes[index], Ref(index, 0) in graph.batch_axes
+        if node.perturbed and not inside and all(r in graph.batch_axes for r in node.perturbed):
             return node
     return None
 

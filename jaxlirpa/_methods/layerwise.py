@@ -132,7 +132,7 @@ class _Layers:
 
     def _by_rows(self, before: RelaxedGraph, ref: Ref, box: Interval) -> Interval:
         """By dense rows, for the entries that need it; at once where they are few."""
-        shape, axis = box.lower.shape, self.graph.examples.get(ref)
+        shape, axis = box.lower.shape, self.graph.batch_axes.get(ref)
         chunk = self.rows_per_chunk or self._default_chunk(ref)
         if self.graph.size(ref) <= chunk:
             return self.bound_value(before, ref).box

@@ -15,7 +15,7 @@ from jaxlirpa._graph.trace import trace
 from jaxlirpa._methods import signature
 from jaxlirpa._methods.arguments import Arguments
 from jaxlirpa._methods.exactness import Origin, origins
-from jaxlirpa._methods.independence import examples
+from jaxlirpa._methods.independence import proved_batch_axes
 from jaxlirpa._ops import declared
 from jaxlirpa._ops.registry import check
 from jaxlirpa._ops.rules import RULES
@@ -79,7 +79,9 @@ def problem_of(fn: Callable[..., PyTree], call: Arguments) -> tuple[Problem, PyT
     graph, shape = trace(perturbed, avals, vocabulary, RULES, primitives, balls)
     check(graph)
     sets = by_input(graph, call.sets)
-    return Problem(dataclasses.replace(graph, examples=examples(graph, sets)), sets), shape
+    return Problem(
+        dataclasses.replace(graph, batch_axes=proved_batch_axes(graph, sets)), sets
+    ), shape
 
 
 def _is_one_ball(s: ArraySet) -> bool:

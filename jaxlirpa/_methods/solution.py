@@ -11,7 +11,7 @@ from jaxlirpa._graph.graph import Ref
 from jaxlirpa._methods.problem import Problem
 from jaxlirpa._typing import Array, Interval, vacuous_where_overflown
 from jaxlirpa._walk import backward
-from jaxlirpa.sets.examples import extrema_by_example
+from jaxlirpa.sets.per_example import concretize_per_example
 
 
 class AffineRows(NamedTuple):
@@ -79,7 +79,7 @@ def enclose(
     aval = problem.graph.aval(target)
     limits = list(found.box)
     if rows is None:
-        axis = problem.graph.examples.get(target)
+        axis = problem.graph.batch_axes.get(target)
         limits = [arranged(limit, aval.shape, axis) for limit in limits]
     # A value of a shorter format than the inputs' has limits of that format: rounding keeps order.
     box = Interval(*(limit.astype(aval.dtype) for limit in limits))
@@ -107,8 +107,8 @@ def _extrema(problem: Problem, reference: Mapping[Ref, Array], rows: AffineRows)
         if rows.offset.ndim == 1:
             part = own.extrema(coefficients, reference[ref])
         else:
-            axis = problem.graph.examples[ref]
-            part = extrema_by_example(own, coefficients, reference[ref], axis)
+            axis = problem.graph.batch_axes[ref]
+            part = concretize_per_example(own, coefficients, reference[ref], axis)
         lower, upper = lower + part.lower, upper + part.upper
     return Interval(lower, upper)
 

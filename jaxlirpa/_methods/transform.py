@@ -79,7 +79,7 @@ def transform(
     def joint(call: Arguments, own: tuple[PyTree, PyTree]) -> Any:
         problem, shape = problem_of(fn, call)
         if linear:  # Its coefficients are those on all examples.
-            graph = dataclasses.replace(problem.graph, examples={})
+            graph = dataclasses.replace(problem.graph, batch_axes={})
             problem = dataclasses.replace(problem, graph=graph)
         if in_axes is None:
             warn_if_expensive(problem, cost(problem))
@@ -217,7 +217,7 @@ def warn_if_expensive(problem: Problem, cost: int) -> None:
     if cost <= _EXPENSIVE or len(leading) != 1 or leading == {1}:
         return
     found = mixing(graph)
-    if found or not graph.examples:
+    if found or not graph.batch_axes:
         size = math.ceil(cost / _EXPENSIVE) / 4
         where = f": `{found.primitive}` at {found.source} seems to mix them" if found else ""
         warnings.warn(

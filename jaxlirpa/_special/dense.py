@@ -49,9 +49,9 @@ def behind_dense(graph: Graph, target: Ref, alike: bool = False) -> tuple[Ref, A
         return None
     operand, columns = found
     shape = list(graph.aval(operand).shape)
-    if target in graph.examples:
-        columns = jnp.moveaxis(columns, graph.examples[target] + 1, -1)
-        del shape[graph.examples[operand]]
+    if target in graph.batch_axes:
+        columns = jnp.moveaxis(columns, graph.batch_axes[target] + 1, -1)
+        del shape[graph.batch_axes[operand]]
     else:
         columns = columns[..., None]
     rows = jnp.moveaxis(columns.reshape(len(columns), -1, columns.shape[-1]), 0, -1)
@@ -70,14 +70,14 @@ def _direct(graph: Graph, target: Ref) -> tuple[Ref, Array] | None:
     if node.primitive != "dot_general" or len(node.perturbed) != 1:
         return None
     (operand,) = node.perturbed
-    examples = (graph.examples[operand],) if target in graph.examples else ()
+    examples = (graph.batch_axes[operand],) if target in graph.batch_axes else ()
     return _matrix(node, graph.aval(operand).shape, operand, examples)
 
 
 def _columns(graph: Graph, target: Ref, ref: Ref, known: dict[Ref, Columns]) -> Columns:
     """An operand, and for each of its entries the coefficients `[entries, *shape]` of a value."""
     if ref not in known:
-        alike = (target in graph.examples) == (ref in graph.examples)
+        alike = (target in graph.batch_axes) == (ref in graph.batch_axes)
         fits = alike and graph.size(ref) <= _LARGER * graph.size(target)
         direct = _direct(graph, ref) if fits else None
         if direct is not None:
@@ -91,9 +91,9 @@ def _unfolded(graph: Graph, ref: Ref, matrix: Array) -> Array:
     """The columns of a matrix, each shaped as the value; every example has the same."""
     shape = list(graph.aval(ref).shape)
     columns = matrix.reshape(len(matrix), -1).T
-    if ref not in graph.examples:
+    if ref not in graph.batch_axes:
         return columns.reshape(-1, *shape)
-    axis = graph.examples[ref]
+    axis = graph.batch_axes[ref]
     own = jnp.expand_dims(columns.reshape(-1, *shape[:axis], *shape[axis + 1 :]), axis + 1)
     return jnp.broadcast_to(own, (len(own), *shape))
 

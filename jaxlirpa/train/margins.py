@@ -18,7 +18,7 @@ from jaxlirpa._graph.jaxpr import is_traced
 from jaxlirpa._methods.affine_tail import tail_boxes
 from jaxlirpa._methods.arguments import arguments
 from jaxlirpa._methods.given import strategy_of
-from jaxlirpa._methods.independence import examples, mixing
+from jaxlirpa._methods.independence import mixing, proved_batch_axes
 from jaxlirpa._methods.intermediate_boxes import Intermediate, Transform, intermediate_boxes
 from jaxlirpa._methods.layerwise import Layerwise
 from jaxlirpa._methods.problem import Problem, problem_of
@@ -143,7 +143,7 @@ class Margins:
             return jnp.sum(weights * (self.target - origin), 1)
         domain = self._domain()
         offset = jnp.sum(weights * (domain.reference[self.target] - origin), 1)
-        if self.target in self.problem.graph.examples:
+        if self.target in self.problem.graph.batch_axes:
             side = Side(weights[None], offset[None])
         else:
             own = jnp.eye(len(weights), dtype=weights.dtype)
@@ -237,8 +237,8 @@ def traced(fn: Network, args: tuple[Any, ...], eps: ArrayLike | None) -> Problem
 
 def _warn_of_statistics(problem: Problem) -> None:
     """Warns where statistics are taken of a batch of one, as if it were many."""
-    axes = examples(problem.graph, problem.sets, fewest=1)
-    alone = dataclasses.replace(problem.graph, examples=axes)
+    axes = proved_batch_axes(problem.graph, problem.sets, fewest=1)
+    alone = dataclasses.replace(problem.graph, batch_axes=axes)
     node = mixing(alone)
     if node is not None and node.primitive == "reduce_sum":
         warnings.warn(

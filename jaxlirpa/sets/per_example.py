@@ -10,7 +10,7 @@ from jaxlirpa.sets.ball import LpBall
 from jaxlirpa.sets.base import ArraySet, box_extrema
 
 
-def extrema_by_example(s: ArraySet, coefficients: Array, origin: Array, axis: int) -> Interval:
+def concretize_per_example(s: ArraySet, coefficients: Array, origin: Array, axis: int) -> Interval:
     """Extrema of linear forms over what a set of batches leaves to every example.
 
     Args:
