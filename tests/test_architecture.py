@@ -19,7 +19,7 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 
 # From the bottom up; a module may import from ranks below its own and from its own unit.
 RANKS = [
-    {"_extrema"},
+    {"_minmax"},
     {"_typing", "_errors"},
     {"_graph", "_relax", "sets"},
     {"_ops"},

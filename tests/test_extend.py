@@ -408,11 +408,18 @@ def test_the_sets_of_the_package_keep_the_protocol():
     ("changes", "reason"),
     [
         (
-            {"extrema": lambda s, a, o=None: dataclasses.replace(s, radius=0.1).extrema(a, o)},
+            {
+                "concretize": lambda s, a, o=None: dataclasses.replace(s, radius=0.1).concretize(
+                    a, o
+                )
+            },
             "exclude",
         ),
-        ({"extrema": lambda s, a, o=None: s.extrema(a)}, "origin"),
-        ({"extrema": lambda s, a, o=None: LpBall.extrema(s, a + 0.01, o)}, "agree|exclude|above"),
+        ({"concretize": lambda s, a, o=None: s.concretize(a)}, "origin"),
+        (
+            {"concretize": lambda s, a, o=None: LpBall.concretize(s, a + 0.01, o)},
+            "agree|exclude|above",
+        ),
         ({"hull": lambda s: dataclasses.replace(s, radius=jnp.array(0.4)).hull()}, "hull"),
         ({"point": lambda s: s.center + 1}, "point"),
     ],
@@ -445,7 +452,7 @@ class Simplex(extend.PerturbationSet):
     def point(self) -> Any:
         return jnp.full_like(self.like, 1 / self.like.shape[-1])
 
-    def extrema(self, coefficients: Any, origin: Any = None) -> Any:
+    def concretize(self, coefficients: Any, origin: Any = None) -> Any:
         axes = tuple(range(1, coefficients.ndim))
         shift = 0 if origin is None else jnp.sum(coefficients * origin, axes)
         ends = coefficients.min(-1), coefficients.max(-1)

@@ -81,7 +81,7 @@ def test_extrema(perturbed: Any, seed: int) -> None:
     """Against the formula of the dual norm in NumPy, and against sampled members."""
     own = checked(perturbed)
     forms = rows(np.random.default_rng(seed), own.aval.shape, own.aval.dtype)
-    found = own.extrema(jnp.asarray(forms))
+    found = own.concretize(jnp.asarray(forms))
     exact = oracles.linear_extrema(perturbed, forms.astype(np.float64))
     members = oracles.sample(perturbed, seed, 200).astype(np.float64).reshape(200, -1)
     values = forms.astype(np.float64).reshape(len(forms), -1) @ members.T
@@ -110,7 +110,7 @@ def test_extrema_are_attained(ord: float) -> None:
         step /= np.sum(np.abs(step) ** ord) ** (1 / ord)
     assert np.linalg.norm(step, ord) <= 1 + 1e-12
     own = checked(LpBall(jnp.asarray(center), jnp.asarray(radius), ord))
-    lower, upper = own.extrema(jnp.asarray(form)[None])
+    lower, upper = own.concretize(jnp.asarray(form)[None])
     np.testing.assert_allclose(upper, form @ (center + radius * step))
     np.testing.assert_allclose(lower, form @ (center - radius * step))
 
@@ -138,7 +138,7 @@ def test_point_and_origin(perturbed: Any) -> None:
     size = math.prod(own.aval.shape)
     units = jnp.eye(size, dtype=own.aval.dtype).reshape(size, *own.aval.shape)
     for origin in (own.point(), jnp.ones(own.aval.shape, own.aval.dtype)):
-        least, most = (x.reshape(own.aval.shape) for x in own.extrema(units, origin))
+        least, most = (x.reshape(own.aval.shape) for x in own.concretize(units, origin))
         np.testing.assert_allclose(least, lower - origin, 1e-6, 1e-4)
         np.testing.assert_allclose(most, upper - origin, 1e-6, 1e-4)
 
@@ -155,7 +155,7 @@ def test_axis() -> None:
     form = jnp.array([[[3.0, 4, 0], [0, 5, 12]]])
 
     def reach(axis: Any, ord: float = 2) -> float:
-        return float(checked(LpBall(x, 1.0, ord, axis)).extrema(form).upper[0])
+        return float(checked(LpBall(x, 1.0, ord, axis)).concretize(form).upper[0])
 
     assert reach(None) == pytest.approx(math.sqrt(9 + 16 + 25 + 144))
     assert reach((0, 1)) == reach((-1, -2)) == pytest.approx(reach(None))
@@ -173,7 +173,7 @@ def test_radius_per_entry() -> None:
     x, radius = jnp.ones(3), jnp.array([0.0, 1.0, 2.0])
     for ord, expected in ((1, 8), (2, math.sqrt(9 + 64)), (math.inf, 11)):
         own = checked(LpBall(x, radius, ord))
-        lower, upper = own.extrema(jnp.array([[100.0, 3, 4]]))
+        lower, upper = own.concretize(jnp.array([[100.0, 3, 4]]))
         np.testing.assert_allclose([lower[0], upper[0]], [107 - expected, 107 + expected])
         np.testing.assert_array_equal(own.hull().lower, x - radius)
 
@@ -185,7 +185,7 @@ def test_no_overflow_within_the_norm(ord: float, scale: float) -> None:
     own = checked(LpBall(jnp.zeros(3, jnp.float32), np.float32(1), ord))
     form = np.array([[3, -4, 1]], np.float32) * np.float32(scale)
     _, exact = oracles.linear_extrema(LpBall(np.zeros(3), 1.0, ord), form.astype(np.float64))
-    np.testing.assert_allclose(own.extrema(jnp.asarray(form)).upper, exact, 1e-5)
+    np.testing.assert_allclose(own.concretize(jnp.asarray(form)).upper, exact, 1e-5)
 
 
 # ---- derivatives ---------------------------------------------------------------------------
@@ -196,7 +196,7 @@ def test_gradients(ord: float) -> None:
     """Finite everywhere, and right where the norm is smooth."""
 
     def reach(center: Any, radius: Any, form: Any) -> Any:
-        return checked(LpBall(center, radius, ord)).extrema(form[None]).upper[0]
+        return checked(LpBall(center, radius, ord)).concretize(form[None]).upper[0]
 
     differentiate = jax.jit(jax.grad(reach, (0, 1, 2)))
     zero, form = jnp.zeros(3), jnp.array([1.0, -2.0, 3.0])
@@ -222,7 +222,7 @@ def test_joint_extrema(ord: float, radius: Any) -> None:
     rng = np.random.default_rng(0)
     form = jax.tree.map(lambda x: jnp.asarray(rng.normal(size=x.shape)), PAIR)
     flat, _ = jax.flatten_util.ravel_pytree(form)
-    lower, upper = (x[0] for x in own.extrema(flat[None]))
+    lower, upper = (x[0] for x in own.concretize(flat[None]))
 
     def value(member: Any) -> Any:
         return sum(jax.tree.leaves(jax.tree.map(lambda a, x: jnp.sum(a * x), form, member)))
@@ -234,7 +234,7 @@ def test_joint_extrema(ord: float, radius: Any) -> None:
     dual = {1: math.inf, math.inf: 1}.get(ord) or ord / (ord - 1)
     np.testing.assert_allclose(upper, value(PAIR) + np.linalg.norm(scaled, dual))
     np.testing.assert_allclose(lower, value(PAIR) - np.linalg.norm(scaled, dual))
-    worst = jax.grad(lambda a: own.extrema(a[None]).upper[0])(flat)
+    worst = jax.grad(lambda a: own.concretize(a[None]).upper[0])(flat)
     steps = np.asarray(worst - own.center) / np.where(own.radius > 0, own.radius, 1)
     assert np.linalg.norm(steps, ord) <= 1 + 1e-12
     np.testing.assert_allclose(value(structure.unflatten([worst])), upper)
@@ -261,7 +261,9 @@ def test_joint_hull_is_that_of_every_leaf() -> None:
 def test_a_joint_ball_of_one_leaf_is_a_ball() -> None:
     (joint,), _ = JointBall(PAIR["a"], 0.5).split()
     (ball,), _ = LpBall(PAIR["a"], 0.5, 2).split()
-    np.testing.assert_allclose(joint.extrema(jnp.ones((1, 2))), ball.extrema(jnp.ones((1, 1, 2))))
+    np.testing.assert_allclose(
+        joint.concretize(jnp.ones((1, 2))), ball.concretize(jnp.ones((1, 1, 2)))
+    )
 
 
 def test_relative_radii() -> None:
@@ -277,7 +279,7 @@ def test_relative_radii() -> None:
 
     def reach(tree: Any) -> Any:
         sets, _ = kinds.relative_to_norm(tree, 0.1).split()
-        return sum(s.extrema(jnp.ones((1, 2))).upper[0] for s in sets)
+        return sum(s.concretize(jnp.ones((1, 2))).upper[0] for s in sets)
 
     gradient = jax.grad(reach)(tree)
     np.testing.assert_allclose(gradient["b"], 1)
@@ -330,7 +332,7 @@ def test_vmap_over_sets() -> None:
     form = jnp.array([[1.0, -1.0]])
 
     def reach(perturbed: Any) -> Any:
-        return checked(perturbed).extrema(form).upper[0]
+        return checked(perturbed).concretize(form).upper[0]
 
     found = jax.vmap(reach)(LpBall(x, jnp.array([0.0, 1.0, 2.0])))
     np.testing.assert_allclose(found, [-1, 1, 3])
@@ -349,9 +351,9 @@ def test_numbers_and_numpy_arrays() -> None:
     assert checked(LpBall(np.ones(3), 1)).hull().upper.tolist() == [2, 2, 2]
     assert checked(LpBall(np.ones(3, np.float32), 0.1)).aval.dtype == jnp.float32
     assert checked(LpBall(jnp.ones(3, jnp.float32), np.float64(0.1))).radius.dtype == jnp.float32
-    assert checked(LpBall(jnp.ones(2), 1, np.int64(2))).extrema(jnp.ones((1, 2))).upper.shape == (
-        1,
-    )
+    assert checked(LpBall(jnp.ones(2), 1, np.int64(2))).concretize(
+        jnp.ones((1, 2))
+    ).upper.shape == (1,)
     assert checked(Box(0.0, np.ones(3))).aval.shape == (3,)
     assert checked(Box(jnp.zeros((2, 1)), jnp.ones(3))).aval.shape == (2, 3)
     assert checked(Box(np.float32(0), np.float64(1))).aval.dtype == jnp.float64
@@ -377,6 +379,6 @@ def test_ball_of_infinite_order_is_a_box() -> None:
     forms = jnp.array([[1.0, 2], [-1, 3], [0, 0]])
     assert ball.is_box
     assert box.is_box
-    np.testing.assert_allclose(ball.extrema(forms), box.extrema(forms))
+    np.testing.assert_allclose(ball.concretize(forms), box.concretize(forms))
     np.testing.assert_allclose(ball.hull(), box.hull())
     assert not checked(LpBall(x, radius, 2)).is_box

@@ -29,8 +29,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxlirpa._domains.rows import Side, inner_products, numbered, placed, total
-from jaxlirpa._extrema import maximum, minimum
 from jaxlirpa._graph.graph import Graph, Node, Ref
+from jaxlirpa._minmax import maximum, minimum
 from jaxlirpa._ops.families import Bilinear, Elementwise, Joint, Nonlinear, Within
 from jaxlirpa._ops.registry import record
 from jaxlirpa._relax.lines import Lines, around

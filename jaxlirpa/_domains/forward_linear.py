@@ -21,8 +21,8 @@ from jaxlirpa._domains.interval import IntervalDomain, nonlinear_image
 from jaxlirpa._domains.ordered import image
 from jaxlirpa._domains.rows import Side, arranged, inner_products, numbered, placed
 from jaxlirpa._domains.underflow import missed
-from jaxlirpa._extrema import maximum, minimum
 from jaxlirpa._graph.graph import Graph, Node, Ref
+from jaxlirpa._minmax import maximum, minimum
 from jaxlirpa._ops.families import Elementwise, Joint, Nonlinear, Within
 from jaxlirpa._ops.registry import record
 from jaxlirpa._relax.lines import Lines, relax
@@ -202,11 +202,11 @@ class ForwardLinear:
         """The box of a value: from its forms over the sets, and from its own box."""
         if value.lower is None or value.upper is None:
             return value.box
-        lower, upper = self.extrema(ref, value.lower), self.extrema(ref, value.upper)
+        lower, upper = self.concretize(ref, value.lower), self.concretize(ref, value.upper)
         box = vacuous_where_overflown(Interval(lower.lower, upper.upper))
         return intersect(vacuous_where_nan(box), value.box)
 
-    def extrema(self, ref: Ref, form: Form) -> Interval:
+    def concretize(self, ref: Ref, form: Form) -> Interval:
         """Minimum and maximum of a value's form over the sets."""
         axis = self.graph.batch_axes.get(ref)
         lower = upper = numbered(form.offset, axis)
@@ -214,7 +214,7 @@ class ForwardLinear:
         for own, coefficients in rows.items():
             s = self.sets[own]
             if axis is None:
-                part = s.extrema(coefficients, s.point())
+                part = s.concretize(coefficients, s.point())
             else:
                 part = concretize_per_example(
                     s, coefficients, s.point(), self.graph.batch_axes[own]

@@ -19,8 +19,8 @@ import numpy as np
 
 from jaxlirpa._domains.rows import total
 from jaxlirpa._domains.windows import Geometry, Layout, slide, union
-from jaxlirpa._extrema import maximum, minimum
 from jaxlirpa._graph.graph import Graph, Node, Ref
+from jaxlirpa._minmax import maximum, minimum
 from jaxlirpa._ops.families import Affine, Bilinear, Elementwise
 from jaxlirpa._ops.registry import record
 from jaxlirpa._relax.lines import Lines, around

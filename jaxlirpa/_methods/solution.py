@@ -105,7 +105,7 @@ def _extrema(problem: Problem, reference: Mapping[Ref, Array], rows: AffineRows)
     for ref, coefficients in rows.coefficients.items():
         own = problem.sets[ref]
         if rows.offset.ndim == 1:
-            part = own.extrema(coefficients, reference[ref])
+            part = own.concretize(coefficients, reference[ref])
         else:
             axis = problem.graph.batch_axes[ref]
             part = concretize_per_example(own, coefficients, reference[ref], axis)

@@ -7,8 +7,8 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from jaxlirpa._extrema import maximum, minimum
 from jaxlirpa._graph.graph import Node, Ref
+from jaxlirpa._minmax import maximum, minimum
 from jaxlirpa._ops import curves
 from jaxlirpa._ops.families import Elementwise, Record
 from jaxlirpa._relax.compiled import Compiled

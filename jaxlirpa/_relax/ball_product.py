@@ -18,7 +18,7 @@ from collections.abc import Sequence
 import jax.numpy as jnp
 import numpy as np
 
-from jaxlirpa._extrema import maximum
+from jaxlirpa._minmax import maximum
 from jaxlirpa._relax.planes import Plane, Planes
 from jaxlirpa._typing import Array, Interval, dual, norm
 

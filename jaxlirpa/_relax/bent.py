@@ -27,7 +27,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
-from jaxlirpa._extrema import clip, maximum, minimum
+from jaxlirpa._minmax import clip, maximum, minimum
 from jaxlirpa._relax.curved import Curve
 from jaxlirpa._relax.lines import Adjustable, Lines, among
 from jaxlirpa._relax.relaxations import Relaxations

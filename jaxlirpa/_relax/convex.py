@@ -18,7 +18,7 @@ from collections.abc import Callable
 
 import jax.numpy as jnp
 
-from jaxlirpa._extrema import clip
+from jaxlirpa._minmax import clip
 from jaxlirpa._relax.lines import Adjustable, Lines, secant
 from jaxlirpa._relax.relaxations import Relaxations, alpha_of, mix
 from jaxlirpa._relax.smooth import Smooth, enclose, midpoint

@@ -39,7 +39,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxlirpa._extrema import clip, maximum, minimum
+from jaxlirpa._minmax import clip, maximum, minimum
 from jaxlirpa._relax.lines import Adjustable, Lines, Point, secant, with_derivative
 from jaxlirpa._relax.relaxations import Relaxations, alpha_of, mix
 from jaxlirpa._relax.smooth import Smooth, enclosing, midpoint

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 import jax.numpy as jnp
 
-from jaxlirpa._extrema import maximum
+from jaxlirpa._minmax import maximum
 from jaxlirpa._relax.lines import Point, offset_above, secant
 from jaxlirpa._relax.planes import AdjustableJointly, Plane, Planes
 from jaxlirpa._relax.relaxations import Relaxations

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxlirpa._extrema import maximum
+from jaxlirpa._minmax import maximum
 from jaxlirpa._relax.lines import Lines, Point, secant
 from jaxlirpa._relax.smooth import enclose, midpoint
 from jaxlirpa._typing import Array, Interval

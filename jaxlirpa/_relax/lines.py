@@ -14,7 +14,7 @@ from typing import NamedTuple, Protocol
 import jax
 import jax.numpy as jnp
 
-from jaxlirpa._extrema import maximum
+from jaxlirpa._minmax import maximum
 from jaxlirpa._relax.relaxations import Relaxations, between, single
 from jaxlirpa._typing import Array, Interval, is_finite, traced_once, vacuous_where_nan
 

@@ -23,7 +23,7 @@ from collections.abc import Callable, Sequence
 import jax
 import jax.numpy as jnp
 
-from jaxlirpa._extrema import maximum
+from jaxlirpa._minmax import maximum
 from jaxlirpa._relax.planes import AdjustableJointly, Plane, Planes, mean
 from jaxlirpa._relax.product import Product
 from jaxlirpa._relax.relaxations import Relaxations

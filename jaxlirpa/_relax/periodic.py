@@ -24,7 +24,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxlirpa._extrema import clip, maximum, minimum
+from jaxlirpa._minmax import clip, maximum, minimum
 from jaxlirpa._relax.lines import Adjustable, Lines, Point, secant
 from jaxlirpa._relax.relaxations import Relaxations
 from jaxlirpa._relax.smooth import Smooth, enclose, enclosing, midpoint

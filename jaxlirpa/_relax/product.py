@@ -20,7 +20,7 @@ from collections.abc import Sequence
 
 import jax.numpy as jnp
 
-from jaxlirpa._extrema import maximum, minimum
+from jaxlirpa._minmax import maximum, minimum
 from jaxlirpa._relax.planes import AdjustableJointly, Plane, Planes, mean
 from jaxlirpa._relax.relaxations import Relaxations
 from jaxlirpa._typing import Array, Interval, vacuous_where_overflown

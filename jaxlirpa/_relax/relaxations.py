@@ -15,7 +15,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import jax
 import jax.numpy as jnp
 
-from jaxlirpa._extrema import clip
+from jaxlirpa._minmax import clip
 from jaxlirpa._typing import Array, PyTree, traced_once
 
 Member = TypeVar("Member")

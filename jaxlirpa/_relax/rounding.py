@@ -8,7 +8,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from jaxlirpa._extrema import maximum, minimum
+from jaxlirpa._minmax import maximum, minimum
 from jaxlirpa._relax.lines import Lines, Point, offset_above, offset_below, secant
 from jaxlirpa._typing import Array, Interval, is_finite
 

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 
 import jax.numpy as jnp
 
-from jaxlirpa._extrema import maximum, minimum
+from jaxlirpa._minmax import maximum, minimum
 from jaxlirpa._relax.planes import Plane, Planes
 from jaxlirpa._typing import Array, Interval
 

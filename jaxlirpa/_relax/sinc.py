@@ -18,7 +18,7 @@ import functools
 import jax.numpy as jnp
 import numpy as np
 
-from jaxlirpa._extrema import clip, maximum, minimum
+from jaxlirpa._minmax import clip, maximum, minimum
 from jaxlirpa._relax.unknown import Unknown
 from jaxlirpa._typing import Array, Interval, is_finite
 

@@ -24,7 +24,7 @@ from collections.abc import Sequence
 import jax.numpy as jnp
 import numpy as np
 
-from jaxlirpa._extrema import maximum, minimum
+from jaxlirpa._minmax import maximum, minimum
 from jaxlirpa._relax.planes import AdjustableJointly, Plane, Planes, mean
 from jaxlirpa._relax.relaxations import Relaxations
 from jaxlirpa._relax.sumexp import LogSumExp

@@ -21,7 +21,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxlirpa._extrema import clip
+from jaxlirpa._minmax import clip
 from jaxlirpa._relax.lines import Adjustable, Lines, Point
 from jaxlirpa._relax.relaxations import Relaxations
 from jaxlirpa._relax.smooth import Smooth, enclose, enclosing, midpoint

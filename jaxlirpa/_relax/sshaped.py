@@ -28,7 +28,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from jaxlirpa._extrema import clip, maximum, minimum
+from jaxlirpa._minmax import clip, maximum, minimum
 from jaxlirpa._relax.lines import Adjustable, Lines, Point, offset_below, secant
 from jaxlirpa._relax.relaxations import Relaxations, alpha_of, mix
 from jaxlirpa._typing import Array, Interval

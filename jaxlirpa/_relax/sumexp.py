@@ -21,7 +21,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxlirpa._extrema import maximum
+from jaxlirpa._minmax import maximum
 from jaxlirpa._relax.planes import AdjustableJointly, Plane, Planes
 from jaxlirpa._relax.relaxations import Relaxations, mix
 from jaxlirpa._typing import Array, Interval

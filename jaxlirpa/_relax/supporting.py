@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import jax.numpy as jnp
 
-from jaxlirpa._extrema import clip
+from jaxlirpa._minmax import clip
 from jaxlirpa._relax.relaxations import Relaxations, alpha_of, mix
 from jaxlirpa._typing import Array, Interval
 

@@ -21,7 +21,7 @@ from typing import TypeAlias
 
 import jax.numpy as jnp
 
-from jaxlirpa._extrema import clip, maximum
+from jaxlirpa._minmax import clip, maximum
 from jaxlirpa._relax.lines import Adjustable, Lines, among
 from jaxlirpa._relax.relaxations import Relaxations
 from jaxlirpa._relax.smooth import enclose

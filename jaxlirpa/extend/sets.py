@@ -12,7 +12,7 @@ from jaxlirpa._errors import ExtensionError, SetError
 from jaxlirpa._typing import Array, Interval, PyTree
 from jaxlirpa.extend.checking import ULPS
 from jaxlirpa.sets import ArraySet, PerturbationSet
-from jaxlirpa.sets.base import box_extrema
+from jaxlirpa.sets.base import concretize_box
 
 _ROWS = 64
 
@@ -70,9 +70,9 @@ def _check_array_set(name: str, s: ArraySet, z: np.ndarray) -> None:
 
 
 def _extrema(s: ArraySet, rows: np.ndarray, origin: Array | None = None) -> np.ndarray:
-    found = np.asarray(s.extrema(jnp.asarray(rows), origin))
+    found = np.asarray(s.concretize(jnp.asarray(rows), origin))
     if found.shape != (2, len(rows)):
-        raise ExtensionError(f"extrema() returns shapes {found.shape[1:]}, not {(len(rows),)}.")
+        raise ExtensionError(f"concretize() returns shapes {found.shape[1:]}, not {(len(rows),)}.")
     return found
 
 
@@ -122,7 +122,7 @@ def _check_hull(name: str, s: ArraySet, rows: np.ndarray) -> None:
     room = _room(s, units)
     _agree(f"{name}: hull() and the extrema of single entries", _extrema(s, units), box, room)
     if s.is_box:
-        expected = np.asarray(box_extrema(hull, jnp.asarray(rows), None))
+        expected = np.asarray(concretize_box(hull, jnp.asarray(rows), None))
         _agree(f"{name}: is_box, and the extrema", _extrema(s, rows), expected, _room(s, rows))
 
 
@@ -131,7 +131,7 @@ def _check_in_jit(name: str, s: ArraySet, rows: np.ndarray) -> None:
     leaves, structure = jax.tree.flatten(s)
     if any(isinstance(leaf, PerturbationSet) for leaf in leaves):
         raise ExtensionError(f"{name} is no pytree; use jax.tree_util.register_dataclass.")
-    copy = jax.jit(lambda: jax.tree.unflatten(structure, leaves).extrema(jnp.asarray(rows)))()
+    copy = jax.jit(lambda: jax.tree.unflatten(structure, leaves).concretize(jnp.asarray(rows)))()
     _agree(f"{name}: extrema in jax.jit", np.asarray(copy), expected, room)
 
 
@@ -147,7 +147,7 @@ def _check_mapped(name: str, s: ArraySet, z: np.ndarray, axis: int) -> None:
     def extrema(own: ArraySet) -> tuple[Interval, Interval]:
         if own.aval.shape != shape:
             raise ExtensionError(f"{name}: batch_axes({axis}) leaves the shape {own.aval.shape}.")
-        return own.extrema(rows), own.expand(axis).extrema(jnp.expand_dims(rows, axis + 1))
+        return own.concretize(rows), own.expand(axis).concretize(jnp.expand_dims(rows, axis + 1))
 
     found, expanded = map(np.asarray, jax.vmap(extrema, in_axes=(axes,))(s))
     hull = np.abs(np.moveaxis(np.asarray(s.hull()), axis + 1, 1)).max(0)

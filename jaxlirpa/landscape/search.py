@@ -26,7 +26,7 @@ def extreme(own: ArraySet, form: Array) -> Array:
         own: the set.
         form: coefficients, of the members' shape.
     """
-    return jax.grad(lambda a: own.extrema(a[None]).upper[0])(form)
+    return jax.grad(lambda a: own.concretize(a[None]).upper[0])(form)
 
 
 def sampled(loss: Callable[..., Array], *, key: Array, count: int = 100) -> Callable[..., Array]:

@@ -85,7 +85,7 @@ class LpBall(PerturbationSet):
         """The centre."""
         return self.center
 
-    def extrema(self, coefficients: Array, origin: Array | None = None) -> Interval:
+    def concretize(self, coefficients: Array, origin: Array | None = None) -> Interval:
         """Exact minimum and maximum of linear forms over the ball.
 
         By the duality of norms (Hölder's inequality, which is attained),

@@ -46,7 +46,7 @@ class ArraySet(Protocol):
     def point(self) -> Array:
         """Some member, around which deviations are measured."""
 
-    def extrema(self, coefficients: Array, origin: Array | None = None) -> Interval:
+    def concretize(self, coefficients: Array, origin: Array | None = None) -> Interval:
         """Exact minimum and maximum of linear forms over the set.
 
         Args:
@@ -138,7 +138,7 @@ def poison(x: Array, condition: Array) -> Array:
 
 
 @traced_once("axis")
-def box_extrema(
+def concretize_box(
     box: Interval, coefficients: Array, origin: Array | None, axis: int | None = None
 ) -> Interval:
     """Extrema of linear forms over a box; with `axis`, those of every example.

@@ -12,7 +12,7 @@ import numpy as np
 
 from jaxlirpa._errors import SetError
 from jaxlirpa._typing import Array, Interval, PyTree, Shaped, traced_once
-from jaxlirpa.sets.base import PerturbationSet, box_extrema, floating, holds, poison
+from jaxlirpa.sets.base import PerturbationSet, concretize_box, floating, holds, poison
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,9 +89,9 @@ class Box(PerturbationSet):
         """The middle, or the finite limit where there is only one."""
         return _middle(self.lower, self.upper)
 
-    def extrema(self, coefficients: Array, origin: Array | None = None) -> Interval:
+    def concretize(self, coefficients: Array, origin: Array | None = None) -> Interval:
         """Exact minimum and maximum of linear forms over the box."""
-        return box_extrema(self.hull(), coefficients, origin)
+        return concretize_box(self.hull(), coefficients, origin)
 
     def batch_axes(self, axis: int) -> Box:
         """Both limits are mapped."""

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from jaxlirpa._typing import Array, Interval, sums
 from jaxlirpa.sets.ball import LpBall
-from jaxlirpa.sets.base import ArraySet, box_extrema
+from jaxlirpa.sets.base import ArraySet, concretize_box
 
 
 def concretize_per_example(s: ArraySet, coefficients: Array, origin: Array, axis: int) -> Interval:
@@ -16,7 +16,7 @@ def concretize_per_example(s: ArraySet, coefficients: Array, origin: Array, axis
     Args:
         s: a box or a norm ball of batches.
         coefficients: `[rows, *shape]`: of every example, its own.
-        origin: as of `ArraySet.extrema`.
+        origin: as of `ArraySet.concretize`.
         axis: of the shape, that numbers the examples.
 
     Returns:
@@ -28,12 +28,12 @@ def concretize_per_example(s: ArraySet, coefficients: Array, origin: Array, axis
         spread = sums(jnp.abs(coefficients) * radius, axis)
         return Interval(-spread, spread)
     if s.is_box:
-        return box_extrema(s.hull(), coefficients, origin, axis)
+        return concretize_box(s.hull(), coefficients, origin, axis)
 
     def extrema(s: ArraySet, coefficients: Array, origin: Array) -> Interval:
         own = s.expand(axis)
         origin = own.point() if centred else jnp.expand_dims(origin, axis)
-        return own.extrema(jnp.expand_dims(coefficients, axis + 1), origin)
+        return own.concretize(jnp.expand_dims(coefficients, axis + 1), origin)
 
     mapped = jax.vmap(extrema, in_axes=(s.batch_axes(axis), axis + 1, axis), out_axes=1)
     return mapped(s, coefficients, origin)

@@ -18,7 +18,7 @@ from jax import lax
 
 from jaxlirpa._graph.graph import Node, Ref, Value
 from jaxlirpa._graph.trace import Builder, Rule
-from jaxlirpa._ops.rules.extrema import largest
+from jaxlirpa._ops.rules.maxima import largest
 from jaxlirpa._typing import Array, Shaped
 
 

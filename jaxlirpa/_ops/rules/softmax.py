@@ -27,7 +27,7 @@ from jaxlirpa._ops.rules.dataflow import (
     sole,
     spread,
 )
-from jaxlirpa._ops.rules.extrema import running
+from jaxlirpa._ops.rules.maxima import running
 from jaxlirpa._typing import Array, Shaped
 
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxlirpa._extrema import clip, maximum, minimum
+from jaxlirpa._minmax import clip, maximum, minimum
 
 NUMBERS = jnp.array([-jnp.inf, -2.0, -0.0, 0.0, 1.5, jnp.inf, jnp.nan])
 PAIRS = jnp.meshgrid(NUMBERS, NUMBERS)
