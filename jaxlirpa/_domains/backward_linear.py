@@ -28,7 +28,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import jax
 import jax.numpy as jnp
 
-from jaxlirpa._domains.rows import Side, inner_products, numbered, placed, total
+from jaxlirpa._domains.rows import AffineRows, inner_products, numbered, placed, total
 from jaxlirpa._graph.graph import Graph, Node, Ref
 from jaxlirpa._minmax import maximum, minimum
 from jaxlirpa._ops.families import Bilinear, Elementwise, Joint, Nonlinear, Within
@@ -50,7 +50,7 @@ class Sided(NamedTuple, Generic[Relaxed]):
     upper: Relaxed
 
 
-class Functional(NamedTuple):
+class BackwardBounds(NamedTuple):
     """Rows of numbers between two affine functions of one value.
 
     Attributes:
@@ -61,16 +61,16 @@ class Functional(NamedTuple):
             whole numbers, of which nothing is lost.
     """
 
-    lower: Side
-    upper: Side | None = None
+    lower: AffineRows
+    upper: AffineRows | None = None
     slack: Array | None = None
 
     @property
-    def above(self) -> Side:
+    def above(self) -> AffineRows:
         """The affine function above."""
         return self.lower if self.upper is None else self.upper
 
-    def loosened(self) -> tuple[Side, Side]:
+    def loosened(self) -> tuple[AffineRows, AffineRows]:
         """Both sides, with the slack taken off the one and added to the other."""
         if self.slack is None:
             return self.lower, self.above
@@ -102,7 +102,7 @@ class BackwardLinear:
     slack: Callable[[int], Array | None]
     chosen: Mapping[int, Sided[Sequence[Any]]] = dataclasses.field(default_factory=dict)
 
-    def start(self, target: Ref, rows: Array | None = None) -> dict[Ref, Functional]:
+    def start(self, target: Ref, rows: Array | None = None) -> dict[Ref, BackwardBounds]:
         """The functional that is some entries of a value, one row an entry.
 
         Args:
@@ -126,10 +126,10 @@ class BackwardLinear:
         elif rows is not None:
             coefficients = coefficients[rows, 0]
         coefficients = vary(placed(coefficients, shape, axis), self.graph.axes)
-        side = Side(coefficients, offset)
+        side = AffineRows(coefficients, offset)
         if value == target:
-            return {target: Functional(side)}
-        return {value: Functional(side, slack=self._behind(target, value, coefficients))}
+            return {target: BackwardBounds(side)}
+        return {value: BackwardBounds(side, slack=self._behind(target, value, coefficients))}
 
     def _behind(self, target: Ref, value: Ref, coefficients: Array) -> Array:
         """The slack of a functional that starts behind a matrix product, one of each row.
@@ -146,16 +146,16 @@ class BackwardLinear:
         others = [i for i in range(1, coefficients.ndim) if axis is None or i != axis + 1]
         return jnp.where(jnp.any(coefficients != 0, tuple(others)), lost, -jnp.inf)
 
-    def add(self, a: Functional, b: Functional) -> Functional:
+    def add(self, a: BackwardBounds, b: BackwardBounds) -> BackwardBounds:
         """The sum of two functionals of one value."""
-        lower = Side(*map(jnp.add, a.lower, b.lower))
+        lower = AffineRows(*map(jnp.add, a.lower, b.lower))
         shared = a.upper is None and b.upper is None
-        upper = None if shared else Side(*map(jnp.add, a.above, b.above))
-        return Functional(lower, upper, total(a.slack, b.slack))
+        upper = None if shared else AffineRows(*map(jnp.add, a.above, b.above))
+        return BackwardBounds(lower, upper, total(a.slack, b.slack))
 
     def pull(
-        self, index: int, node: Node, outputs: tuple[Functional | None, ...]
-    ) -> list[tuple[Ref, Functional]]:
+        self, index: int, node: Node, outputs: tuple[BackwardBounds | None, ...]
+    ) -> list[tuple[Ref, BackwardBounds]]:
         """Functionals of a node's outputs as functionals of its perturbed operands.
 
         Where a value is bounded by constants alone, the rows no longer depend on anything; they
@@ -186,21 +186,21 @@ class BackwardLinear:
         ]
 
     def _nonlinear(
-        self, index: int, node: Node, found: Nonlinear, outputs: tuple[Functional | None, ...]
-    ) -> list[tuple[Ref, Functional]]:
+        self, index: int, node: Node, found: Nonlinear, outputs: tuple[BackwardBounds | None, ...]
+    ) -> list[tuple[Ref, BackwardBounds]]:
         xs = [self.reference[ref] for ref in node.perturbed]
         if isinstance(found, Elementwise):
             (functional,) = outputs
             assert functional is not None
             return [(node.perturbed[0], self._replace(index, functional, xs[0]))]
         joint = found if isinstance(found, Joint) else None
-        pairs: list[tuple[Ref, Functional]] = []
+        pairs: list[tuple[Ref, BackwardBounds]] = []
         for k, functional in enumerate(outputs):
             if functional is not None:
                 pairs += self._joint(Ref(index, k), node, joint, functional, xs)
         return pairs
 
-    def _replace(self, index: int, functional: Functional, x: Array) -> Functional:
+    def _replace(self, index: int, functional: BackwardBounds, x: Array) -> BackwardBounds:
         """A functional of `f(x)` as one of `x`, by the lines around `f`."""
         y = self.reference[Ref(index, 0)]
         if index in self.chosen:
@@ -209,12 +209,12 @@ class BackwardLinear:
             lines = around(self.lines(index), x, y)
             pair = Sided(lines, lines)
         axis = self._examples(functional, Ref(index, 0))
-        return Functional(
+        return BackwardBounds(
             _substitute(functional.lower, pair.lower[:2], pair.lower[2:], axis),
             _substitute(functional.above, pair.upper[2:], pair.upper[:2], axis),
         )
 
-    def _examples(self, functional: Functional, ref: Ref) -> int | None:
+    def _examples(self, functional: BackwardBounds, ref: Ref) -> int | None:
         """The axis of a value that numbers what each row has a functional of."""
         return self.graph.batch_axes[ref] if functional.lower.by_example else None
 
@@ -223,9 +223,9 @@ class BackwardLinear:
         ref: Ref,
         node: Node,
         joint: Joint | None,
-        functional: Functional,
+        functional: BackwardBounds,
         xs: Sequence[Array],
-    ) -> list[tuple[Ref, Functional]]:
+    ) -> list[tuple[Ref, BackwardBounds]]:
         """A functional of `f(x, ...)` as functionals of its operands, by the planes around `f`."""
         index, k = ref
         axes = joint.axes(node) if joint else ()
@@ -245,23 +245,25 @@ class BackwardLinear:
         pairs = []
         for ref, a, b in zip(node.perturbed, rows, rows_, strict=True):
             if a is not None and b is not None:
-                pairs.append((ref, Functional(Side(a, offset), Side(b, offset_))))
+                pairs.append((ref, BackwardBounds(AffineRows(a, offset), AffineRows(b, offset_))))
                 offset, offset_ = jnp.zeros_like(offset), jnp.zeros_like(offset_)
         if pairs:
             return pairs
         anchor = self.graph.inputs[0]
         aval = self.graph.aval(anchor)
         nothing = jnp.zeros((len(offset), *aval.shape), aval.dtype)
-        return [(anchor, Functional(Side(nothing, offset), Side(nothing, offset_)))]
+        return [(anchor, BackwardBounds(AffineRows(nothing, offset), AffineRows(nothing, offset_)))]
 
-    def _affine(self, node: Node, outputs: tuple[Functional | None, ...]) -> tuple[Functional, ...]:
+    def _affine(
+        self, node: Node, outputs: tuple[BackwardBounds | None, ...]
+    ) -> tuple[BackwardBounds, ...]:
         lower = self._transpose(node, [f and f.lower for f in outputs])
         if all(f is None or f.upper is None for f in outputs):
-            return tuple(map(Functional, lower))
+            return tuple(map(BackwardBounds, lower))
         upper = self._transpose(node, [f and f.above for f in outputs])
-        return tuple(map(Functional, lower, upper))
+        return tuple(map(BackwardBounds, lower, upper))
 
-    def _transpose(self, node: Node, outputs: list[Side | None]) -> list[Side]:
+    def _transpose(self, node: Node, outputs: list[AffineRows | None]) -> list[AffineRows]:
         """One side through an affine node; the offset goes to the first operand."""
         rows = next(len(side.offset) for side in outputs if side is not None)
         cotangents = tuple(
@@ -272,7 +274,7 @@ class BackwardLinear:
         coefficients = jax.vmap(transpose(node, avals))(cotangents)
         offset = functools.reduce(jnp.add, [side.offset for side in outputs if side is not None])
         offsets = [offset] + [jnp.zeros_like(offset)] * (len(avals) - 1)
-        return list(map(Side, coefficients, offsets))
+        return list(map(AffineRows, coefficients, offsets))
 
 
 def _planes_around(planes: Planes, xs: Sequence[Array], y: Array, axes: tuple[int, ...]) -> Planes:
@@ -284,8 +286,8 @@ def _planes_around(planes: Planes, xs: Sequence[Array], y: Array, axes: tuple[in
 
 @traced_once("examples")
 def _substitute(
-    side: Side, positive: tuple[Array, ...], negative: tuple[Array, ...], examples: int | None
-) -> Side:
+    side: AffineRows, positive: tuple[Array, ...], negative: tuple[Array, ...], examples: int | None
+) -> AffineRows:
     """Puts one line where the coefficient is positive and another where it is negative.
 
     Where either line has overflown, and even if the other is chosen, this ends in a NaN, which says
@@ -300,7 +302,7 @@ def _substitute(
         for x, y in zip(positive, negative, strict=True)
     )
     offset = side.offset + sums(gaps.reshape(shape), examples)
-    return Side(coefficients.reshape(shape), offset)
+    return AffineRows(coefficients.reshape(shape), offset)
 
 
 def _by_row(x: Array, shape: tuple[int, ...]) -> Array:
@@ -314,7 +316,7 @@ def _by_row(x: Array, shape: tuple[int, ...]) -> Array:
 
 
 def _substitute_jointly(
-    side: Side,
+    side: AffineRows,
     positive: Plane,
     negative: Plane,
     axes: tuple[int, ...],

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 
 from jaxlirpa._domains.interval import IntervalDomain, nonlinear_image
 from jaxlirpa._domains.ordered import image
-from jaxlirpa._domains.rows import Side, arranged, inner_products, numbered, placed
+from jaxlirpa._domains.rows import AffineRows, arranged, inner_products, numbered, placed
 from jaxlirpa._domains.underflow import missed
 from jaxlirpa._graph.graph import Graph, Node, Ref
 from jaxlirpa._minmax import maximum, minimum
@@ -42,7 +42,7 @@ from jaxlirpa.sets import ArraySet
 from jaxlirpa.sets.per_example import concretize_per_example
 
 
-class Form(NamedTuple):
+class AffineForm(NamedTuple):
     """An affine function of the inputs, entry by entry of a value, around the sets' points.
 
     Attributes:
@@ -56,14 +56,14 @@ class Form(NamedTuple):
     offset: Array
 
 
-class Enclosure(NamedTuple):
+class ForwardBounds(NamedTuple):
     """A value between two forms (one object twice where they are equal), and in a box.
 
     A value that is no real number, a truth value say, has a box only.
     """
 
-    lower: Form | None
-    upper: Form | None
+    lower: AffineForm | None
+    upper: AffineForm | None
     box: Interval
 
 
@@ -79,19 +79,19 @@ class ForwardLinear:
     graph: Graph
     sets: Mapping[Ref, ArraySet]
 
-    def inputs(self) -> dict[Ref, Enclosure]:
+    def inputs(self) -> dict[Ref, ForwardBounds]:
         """Each input as a form of itself."""
         states = {}
         for ref, own in self.sets.items():
             shape, dtype = own.aval.shape, own.aval.dtype
-            form = Form(
+            form = AffineForm(
                 tuple(
                     self._identity(ref) if r == ref else jnp.zeros((n, *shape), dtype)
                     for r, n in self._entries(ref).items()
                 ),
                 own.point(),
             )
-            states[ref] = Enclosure(form, form, own.hull())
+            states[ref] = ForwardBounds(form, form, own.hull())
         return states
 
     def _entries(self, ref: Ref) -> dict[Ref, int]:
@@ -118,7 +118,7 @@ class ForwardLinear:
         hulls = {ref: s.hull() for ref, s in self.sets.items()}
         return {ref: (_units_of(hull), missed(hull)) for ref, hull in hulls.items()}
 
-    def joined(self, ref: Ref, value: Enclosure) -> Enclosure:
+    def joined(self, ref: Ref, value: ForwardBounds) -> ForwardBounds:
         """A value whose examples are independent, with coefficients on the entries of all."""
         axis = self.graph.batch_axes.get(ref)
         if axis is None or value.lower is None or value.upper is None:
@@ -131,16 +131,16 @@ class ForwardLinear:
             same = jnp.eye(count, dtype=bool).reshape(shape)
             return jnp.where(same, coefficients, 0).reshape(-1, *coefficients.shape[1:])
 
-        def joint(form: Form) -> Form:
-            return Form(tuple(map(on_all, form.coefficients)), form.offset)
+        def joint(form: AffineForm) -> AffineForm:
+            return AffineForm(tuple(map(on_all, form.coefficients)), form.offset)
 
         lower = joint(value.lower)
         shared = value.lower is value.upper
-        return Enclosure(lower, lower if shared else joint(value.upper), value.box)
+        return ForwardBounds(lower, lower if shared else joint(value.upper), value.box)
 
     def step(
-        self, index: int, node: Node, operands: tuple[Enclosure, ...]
-    ) -> tuple[Enclosure, ...]:
+        self, index: int, node: Node, operands: tuple[ForwardBounds, ...]
+    ) -> tuple[ForwardBounds, ...]:
         """Forms and boxes of a node's outputs."""
         found = record(node)
         if isinstance(found, Nonlinear):
@@ -150,19 +150,19 @@ class ForwardLinear:
             return tuple(self._constant(index, box) for box in boxes)
         operands = self._alike(index, node, operands)
         forms = image(node, found, [(e.lower, e.upper) for e in operands], _act)
-        return tuple(Enclosure(*pair, box) for pair, box in zip(forms, boxes, strict=True))
+        return tuple(ForwardBounds(*pair, box) for pair, box in zip(forms, boxes, strict=True))
 
     def _alike(
-        self, index: int, node: Node, operands: tuple[Enclosure, ...]
-    ) -> tuple[Enclosure, ...]:
+        self, index: int, node: Node, operands: tuple[ForwardBounds, ...]
+    ) -> tuple[ForwardBounds, ...]:
         """The operands, with coefficients on all examples where the node mixes them."""
         if Ref(index, 0) in self.graph.batch_axes:
             return operands
         return tuple(map(self.joined, node.perturbed, operands))
 
     def _nonlinear(
-        self, index: int, node: Node, found: Nonlinear, operands: tuple[Enclosure, ...]
-    ) -> tuple[Enclosure, ...]:
+        self, index: int, node: Node, found: Nonlinear, operands: tuple[ForwardBounds, ...]
+    ) -> tuple[ForwardBounds, ...]:
         """Forms from lines or planes, and boxes from the range over the operands' boxes."""
         boxes = list(map(self.box, node.perturbed, operands))
         images = nonlinear_image(node, found, boxes)
@@ -177,28 +177,30 @@ class ForwardLinear:
             relaxation = (found.beside_box or found.relaxation)(node)
             forms = _between(operands[0], relax(relaxation, boxes[0]))
             lower, upper = (_converted(form, node.outputs[0].dtype) for form in forms)
-            return (Enclosure(lower, upper, images[0]),)
+            return (ForwardBounds(lower, upper, images[0]),)
         if isinstance(found, Joint):
             axes = found.axes(node)
             planes = relax_jointly(found.relaxation(node), boxes, axes)
             below = _compose([(e.lower, e.upper) for e in operands], planes.lower, axes)
             above = _compose([(e.upper, e.lower) for e in operands], planes.upper, axes)
             if below is not None and above is not None:
-                return (Enclosure(below, above, images[0]),)
+                return (ForwardBounds(below, above, images[0]),)
         return tuple(self._constant(index, box) for box in images)
 
-    def _constant(self, index: int, box: Interval) -> Enclosure:
+    def _constant(self, index: int, box: Interval) -> ForwardBounds:
         """A value of which nothing but a box is known; of one without forms, as it is no number."""
         if not is_floating(box.lower):
-            return Enclosure(None, None, box)
+            return ForwardBounds(None, None, box)
         box = vacuous_where_nan(box)
         coefficients = tuple(
             jnp.zeros((n, *box.lower.shape), box.lower.dtype)
             for n in self._entries(Ref(index, 0)).values()
         )
-        return Enclosure(Form(coefficients, box.lower), Form(coefficients, box.upper), box)
+        return ForwardBounds(
+            AffineForm(coefficients, box.lower), AffineForm(coefficients, box.upper), box
+        )
 
-    def box(self, ref: Ref, value: Enclosure) -> Interval:
+    def box(self, ref: Ref, value: ForwardBounds) -> Interval:
         """The box of a value: from its forms over the sets, and from its own box."""
         if value.lower is None or value.upper is None:
             return value.box
@@ -206,7 +208,7 @@ class ForwardLinear:
         box = vacuous_where_overflown(Interval(lower.lower, upper.upper))
         return intersect(vacuous_where_nan(box), value.box)
 
-    def concretize(self, ref: Ref, form: Form) -> Interval:
+    def concretize(self, ref: Ref, form: AffineForm) -> Interval:
         """Minimum and maximum of a value's form over the sets."""
         axis = self.graph.batch_axes.get(ref)
         lower = upper = numbered(form.offset, axis)
@@ -224,7 +226,7 @@ class ForwardLinear:
         limits = lower - lost, upper + lost
         return Interval(*(arranged(x, shape, axis).astype(dtype) for x in limits))
 
-    def rows(self, ref: Ref, form: Form) -> tuple[dict[Ref, Array], Array]:
+    def rows(self, ref: Ref, form: AffineForm) -> tuple[dict[Ref, Array], Array]:
         """A form's coefficients on the inputs themselves, with its rows first.
 
         From `[n, *shape]` to `[rows, *input.shape]`. The inputs' examples are along their leading
@@ -263,29 +265,31 @@ def _units_of(box: Interval) -> Array:
     return jnp.ldexp(jnp.ones_like(lower), jnp.clip(exponent - 1, 0, -info.minexp))
 
 
-def _between(value: Enclosure, lines: Lines) -> tuple[Form, Form]:
+def _between(value: ForwardBounds, lines: Lines) -> tuple[AffineForm, AffineForm]:
     """Lines applied to forms: a line of negative slope turns the two around."""
     assert value.lower is not None and value.upper is not None
 
-    def compose(slope: Array, offset: Array, rising: Form, falling: Form) -> Form:
+    def compose(slope: Array, offset: Array, rising: AffineForm, falling: AffineForm) -> AffineForm:
         def mix(a: Array, b: Array) -> Array:
             return maximum(slope, 0) * a + minimum(slope, 0) * b
 
         coefficients = tuple(map(jax.vmap(mix), rising.coefficients, falling.coefficients))
-        return Form(coefficients, mix(rising.offset, falling.offset) + offset)
+        return AffineForm(coefficients, mix(rising.offset, falling.offset) + offset)
 
     lower = compose(lines.lower_slope, lines.lower_offset, value.lower, value.upper)
     return lower, compose(lines.upper_slope, lines.upper_offset, value.upper, value.lower)
 
 
-def _converted(form: Form, dtype: Any) -> Form:
+def _converted(form: AffineForm, dtype: Any) -> AffineForm:
     """A form in the format of its value, which a conversion may have made a shorter one."""
-    return Form(tuple(c.astype(dtype) for c in form.coefficients), form.offset.astype(dtype))
+    return AffineForm(tuple(c.astype(dtype) for c in form.coefficients), form.offset.astype(dtype))
 
 
 def _compose(
-    operands: Sequence[tuple[Form | None, Form | None]], plane: Plane, axes: tuple[int, ...]
-) -> Form | None:
+    operands: Sequence[tuple[AffineForm | None, AffineForm | None]],
+    plane: Plane,
+    axes: tuple[int, ...],
+) -> AffineForm | None:
     """A plane applied to forms, rising and falling ones an operand; None where it is horizontal."""
     coefficients: tuple[Array, ...] = ()
     offset = plane.offset
@@ -300,16 +304,16 @@ def _compose(
         parts = tuple(map(jax.vmap(mix), rising.coefficients, falling.coefficients))
         coefficients = tuple(map(jnp.add, coefficients, parts)) if coefficients else parts
         offset = offset + mix(rising.offset, falling.offset)
-    return Form(coefficients, offset) if coefficients else None
+    return AffineForm(coefficients, offset) if coefficients else None
 
 
 def compose(
-    sides: tuple[Side, Side],
+    sides: tuple[AffineRows, AffineRows],
     reference: Array,
-    value: Enclosure,
+    value: ForwardBounds,
     shape: tuple[int, ...],
     axes: tuple[int | None, int | None],
-) -> tuple[Form, Form]:
+) -> tuple[AffineForm, AffineForm]:
     """Affine rows of a value, between two forms: where a coefficient is negative, the upper form
     of the value bounds from below.
 
@@ -321,7 +325,7 @@ def compose(
         axes: of the value and of the result, that number examples.
     """
 
-    def side(rows: Side, rising: Form, falling: Form) -> Form:
+    def side(rows: AffineRows, rising: AffineForm, falling: AffineForm) -> AffineForm:
         up, down = maximum(rows.coefficients, 0), minimum(rows.coefficients, 0)
 
         def mix(a: Array, b: Array) -> Array:
@@ -330,19 +334,19 @@ def compose(
 
         coefficients = tuple(map(jax.vmap(mix), rising.coefficients, falling.coefficients))
         offset = mix(rising.offset - reference, falling.offset - reference)
-        return Form(coefficients, offset + arranged(rows.offset, shape, axes[1]))
+        return AffineForm(coefficients, offset + arranged(rows.offset, shape, axes[1]))
 
     assert value.lower is not None and value.upper is not None
     below, above = sides
     return side(below, value.lower, value.upper), side(above, value.upper, value.lower)
 
 
-def add(a: Form, b: Form) -> Form:
+def add(a: AffineForm, b: AffineForm) -> AffineForm:
     """The sum of two forms."""
-    return Form(tuple(map(jnp.add, a.coefficients, b.coefficients)), a.offset + b.offset)
+    return AffineForm(tuple(map(jnp.add, a.coefficients, b.coefficients)), a.offset + b.offset)
 
 
-def _act(node: Node, forms: Sequence[Form]) -> list[Form]:
+def _act(node: Node, forms: Sequence[AffineForm]) -> list[AffineForm]:
     """An affine node on forms: its linear part on the coefficients, all of it on the offset.
 
     The linear part is the forward derivative, which for an affine function is the same at every
@@ -354,4 +358,4 @@ def _act(node: Node, forms: Sequence[Form]) -> list[Form]:
 
     parts = [jax.vmap(linear)(*c) for c in zip(*(f.coefficients for f in forms), strict=True)]
     offsets = node(*(f.offset for f in forms))
-    return [Form(tuple(p[k] for p in parts), offset) for k, offset in enumerate(offsets)]
+    return [AffineForm(tuple(p[k] for p in parts), offset) for k, offset in enumerate(offsets)]

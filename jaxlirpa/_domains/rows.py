@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jaxlirpa._typing import Array, inner, sums
 
 
-class Side(NamedTuple):
+class AffineRows(NamedTuple):
     """Affine rows: coefficients `[rows, *shape]` and offset `[rows]`, or `[rows, examples]`."""
 
     coefficients: Array

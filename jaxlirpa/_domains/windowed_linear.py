@@ -39,7 +39,7 @@ class Windows(NamedTuple):
 
 
 class Local(NamedTuple):
-    """A functional, see `backward_linear.Functional`, and where its windows are.
+    """A functional, see `backward_linear.BackwardBounds`, and where its windows are.
 
     Attributes:
         lower: the affine functions below.

@@ -6,14 +6,14 @@ import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from jaxlirpa._domains.backward_linear import Functional
-from jaxlirpa._domains.forward_linear import Enclosure, Form, ForwardLinear, add, compose
+from jaxlirpa._domains.backward_linear import BackwardBounds
+from jaxlirpa._domains.forward_linear import AffineForm, ForwardBounds, ForwardLinear, add, compose
 from jaxlirpa._domains.rows import numbered
 from jaxlirpa._graph.graph import Ref
 from jaxlirpa._methods.affine_tail import affine, starts, tail_boxes
 from jaxlirpa._methods.options import checked
 from jaxlirpa._methods.problem import Problem
-from jaxlirpa._methods.solution import AffineRows, Solution, only_box
+from jaxlirpa._methods.solution import InputRows, Solution, only_box
 from jaxlirpa._methods.transform import transform
 from jaxlirpa._typing import Bounds, LinearBounds, PyTree
 from jaxlirpa._walk import backward, forward
@@ -66,23 +66,23 @@ def solve(problem: Problem) -> list[Solution]:
     return [_solution(forms, ref, values[ref]) for ref in graph.targets]
 
 
-def _solution(forms: ForwardLinear, ref: Ref, value: Enclosure) -> Solution:
+def _solution(forms: ForwardLinear, ref: Ref, value: ForwardBounds) -> Solution:
     box = forms.box(ref, value)
     if value.lower is None or value.upper is None:
         return only_box(box)
     axis = forms.graph.batch_axes.get(ref)
 
-    def rows(form: Form, outwards: int) -> AffineRows:
+    def rows(form: AffineForm, outwards: int) -> InputRows:
         coefficients, lost = forms.rows(ref, form)
-        return AffineRows(coefficients, numbered(form.offset, axis) + outwards * lost)
+        return InputRows(coefficients, numbered(form.offset, axis) + outwards * lost)
 
     lower, upper = rows(value.lower, -1), rows(value.upper, +1)
     return Solution(box, lower, upper)
 
 
 def _tails(
-    problem: Problem, forms: ForwardLinear, values: Mapping[Ref, Enclosure]
-) -> dict[Ref, Enclosure]:
+    problem: Problem, forms: ForwardLinear, values: Mapping[Ref, ForwardBounds]
+) -> dict[Ref, ForwardBounds]:
     """Better enclosures of the outputs whose affine tail has several links."""
     graph = problem.graph
     known = {ref: value.box for ref, value in values.items()}
@@ -93,14 +93,14 @@ def _tails(
         reached = backward(graph, domain, domain.start(ref), begin.__contains__)
         axis, shape = graph.batch_axes.get(ref), graph.aval(ref).shape
 
-        def composed(r: Ref, f: Functional, axis: int | None = axis, shape: Any = shape) -> Any:
+        def composed(r: Ref, f: BackwardBounds, axis: int | None = axis, shape: Any = shape) -> Any:
             value = forms.joined(r, values[r]) if axis is None else values[r]
             own = None if axis is None else graph.batch_axes[r]
             return compose(f.loosened(), domain.reference[r], value, shape, (own, axis))
 
         parts = [composed(r, f) for r, f in reached.items()]
         lower, upper = (functools.reduce(add, side) for side in zip(*parts, strict=True))
-        found[ref] = Enclosure(lower, upper, box)
+        found[ref] = ForwardBounds(lower, upper, box)
     return found
 
 

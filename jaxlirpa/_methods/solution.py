@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypeAlias
 
-from jaxlirpa._domains.backward_linear import BackwardLinear, Functional
-from jaxlirpa._domains.rows import Side, arranged
+from jaxlirpa._domains.backward_linear import BackwardBounds, BackwardLinear
+from jaxlirpa._domains.rows import AffineRows, arranged
 from jaxlirpa._graph.graph import Ref
 from jaxlirpa._methods.problem import Problem
 from jaxlirpa._typing import Array, Interval, vacuous_where_overflown
@@ -14,7 +14,7 @@ from jaxlirpa._walk import backward
 from jaxlirpa.sets.per_example import concretize_per_example
 
 
-class AffineRows(NamedTuple):
+class InputRows(NamedTuple):
     """Affine functions of the inputs, written around the points of their sets.
 
     Attributes:
@@ -37,14 +37,14 @@ class Solution(NamedTuple):
     """
 
     box: Interval
-    lower: AffineRows | None = None
-    upper: AffineRows | None = None
+    lower: InputRows | None = None
+    upper: InputRows | None = None
     alphas: Any = None
 
 
 def only_box(box: Interval) -> Solution:
     """A solution whose linear bounds are constant."""
-    lower, upper = (AffineRows({}, limit.reshape(-1)) for limit in box)
+    lower, upper = (InputRows({}, limit.reshape(-1)) for limit in box)
     return Solution(box, lower, upper)
 
 
@@ -87,7 +87,7 @@ def enclose(
 
 
 def enclose_functionals(
-    problem: Problem, domain: BackwardLinear, functionals: Mapping[Ref, Functional]
+    problem: Problem, domain: BackwardLinear, functionals: Mapping[Ref, BackwardBounds]
 ) -> Solution:
     """As `enclose`, of a sum of functionals of some values; the box is shaped as their offsets."""
     reached = backward(problem.graph, domain, functionals, problem.sets.__contains__)
@@ -99,7 +99,7 @@ def enclose_functionals(
     return Solution(Interval(low.lower, high.upper), lower, upper)
 
 
-def _extrema(problem: Problem, reference: Mapping[Ref, Array], rows: AffineRows) -> Interval:
+def _extrema(problem: Problem, reference: Mapping[Ref, Array], rows: InputRows) -> Interval:
     """Minimum and maximum of affine functions over sets that vary independently."""
     lower = upper = rows.offset
     for ref, coefficients in rows.coefficients.items():
@@ -113,9 +113,9 @@ def _extrema(problem: Problem, reference: Mapping[Ref, Array], rows: AffineRows)
     return Interval(lower, upper)
 
 
-def _rows(sides: dict[Ref, Side]) -> AffineRows:
+def _rows(sides: dict[Ref, AffineRows]) -> InputRows:
     first, *others = (side.offset for side in sides.values())
-    return AffineRows({r: s.coefficients for r, s in sides.items()}, sum(others, start=first))
+    return InputRows({r: s.coefficients for r, s in sides.items()}, sum(others, start=first))
 
 
 def output_cost(problem: Problem) -> int:

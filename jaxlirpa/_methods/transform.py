@@ -21,7 +21,7 @@ from jaxlirpa._methods.batching import map_examples
 from jaxlirpa._methods.independence import mixing
 from jaxlirpa._methods.problem import Problem, TracedFunction, by_input, problem_of
 from jaxlirpa._methods.saved import IntermediateBounds, admitted
-from jaxlirpa._methods.solution import AffineRows, Method, Optimized, Solution
+from jaxlirpa._methods.solution import InputRows, Method, Optimized, Solution
 from jaxlirpa._typing import (
     Bounds,
     Interval,
@@ -161,7 +161,7 @@ def _solve(problem: Problem, method: Method) -> list[Solution]:
 
     def certain(value: Any) -> Solution:
         value = jnp.asarray(value)
-        rows = AffineRows({}, value.reshape(-1))
+        rows = InputRows({}, value.reshape(-1))
         return Solution(Interval(value, value), rows, rows)
 
     return [next(found) if isinstance(x, Ref) else certain(x) for x in graph.outputs]
@@ -178,13 +178,13 @@ def _linear_bounds(
 ) -> LinearBounds:
     """The solutions' affine rows, in the structure of the output and the arguments."""
 
-    def offset(rows: AffineRows, box: Interval) -> Any:
+    def offset(rows: InputRows, box: Interval) -> Any:
         at_zero = rows.offset
         for ref, coefficients in rows.coefficients.items():
             at_zero = at_zero - inner(coefficients, problem.sets[ref].point())
         return at_zero.reshape(box.lower.shape)
 
-    def coefficients(rows: AffineRows, box: Interval) -> Any:
+    def coefficients(rows: InputRows, box: Interval) -> Any:
         shape = box.lower.shape
         arrays = [
             rows.coefficients[ref].reshape(*shape, *s.aval.shape)
@@ -194,7 +194,7 @@ def _linear_bounds(
         ]
         return call.fill(arrays, [None] * len(call.leaves))
 
-    def collect(part: Callable[[AffineRows, Interval], Any], side: str) -> PyTree:
+    def collect(part: Callable[[InputRows, Interval], Any], side: str) -> PyTree:
         rows = [getattr(s, side) for s in solutions]
         parts = [part(r, s.box) for r, s in zip(rows, solutions, strict=True)]
         return jax.tree.unflatten(structure, parts)

@@ -10,8 +10,8 @@ from typing import Any, TypeAlias
 import jax.numpy as jnp
 import numpy as np
 
-from jaxlirpa._domains.backward_linear import BackwardLinear, Functional
-from jaxlirpa._domains.rows import Side
+from jaxlirpa._domains.backward_linear import BackwardBounds, BackwardLinear
+from jaxlirpa._domains.rows import AffineRows
 from jaxlirpa._errors import ArgumentError, MixedExamplesWarning
 from jaxlirpa._graph.graph import INPUT, Node, Ref
 from jaxlirpa._graph.jaxpr import is_traced
@@ -144,11 +144,11 @@ class Margins:
         domain = self._domain()
         offset = jnp.sum(weights * (domain.reference[self.target] - origin), 1)
         if self.target in self.problem.graph.batch_axes:
-            side = Side(weights[None], offset[None])
+            side = AffineRows(weights[None], offset[None])
         else:
             own = jnp.eye(len(weights), dtype=weights.dtype)
-            side = Side(own[:, :, None] * weights, offset)
-        functional = Functional(side, slack=jnp.zeros((), offset.dtype))
+            side = AffineRows(own[:, :, None] * weights, offset)
+        functional = BackwardBounds(side, slack=jnp.zeros((), offset.dtype))
         found = enclose_functionals(self.problem, domain, {self.target: functional})
         return found.box.upper.reshape(-1)
 

@@ -293,7 +293,7 @@ DOMAINS = [
     mutation(
         "backwards: a value that is used twice counts once",
         "_domains/backward_linear.py",
-        "lower = Side(*map(jnp.add, a.lower, b.lower))",
+        "lower = AffineRows(*map(jnp.add, a.lower, b.lower))",
         "lower = a.lower",
         "test_methods.py::test_one_set_used_twice[crown]",
     ),
