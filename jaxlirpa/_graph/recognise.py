@@ -19,7 +19,7 @@ from jaxlirpa._typing import Array, is_half
 
 
 @dataclasses.dataclass(frozen=True)
-class Named:
+class LibraryFunction:
     """A library function that is kept whole.
 
     Attributes:
@@ -43,16 +43,18 @@ class Named:
     kept: Callable[[Sequence[int]], bool] = lambda positions: True
 
 
-Vocabulary = Mapping[str, Sequence[Named]]
+Vocabulary = Mapping[str, Sequence[LibraryFunction]]
 
 
-def recognise(equation: Equation, perturbed: Sequence[int], vocabulary: Vocabulary) -> Named | None:
+def recognise(
+    equation: Equation, perturbed: Sequence[int], vocabulary: Vocabulary
+) -> LibraryFunction | None:
     """The library function that `equation` calls, with some operands perturbed, or None."""
     candidates = vocabulary.get(equation.name, ())
     return next((x for x in candidates if x.kept(perturbed) and _calls(equation, x)), None)
 
 
-def _calls(equation: Equation, named: Named) -> bool:
+def _calls(equation: Equation, named: LibraryFunction) -> bool:
     """Whether an equation calls that function."""
     body = equation.body
     if body is None or (named.entrywise and not _entry_by_entry(equation)):

@@ -30,7 +30,7 @@ from jaxlirpa._graph.jaxpr import (
 )
 from jaxlirpa._graph.naming import Label, numbered
 from jaxlirpa._graph.programs import Constant, Equation, Program, Variable
-from jaxlirpa._graph.recognise import Named, Vocabulary, recognise
+from jaxlirpa._graph.recognise import LibraryFunction, Vocabulary, recognise
 from jaxlirpa._graph.source import Source
 from jaxlirpa._typing import Array, PyTree, Shaped, is_half, shaped, varying
 
@@ -420,7 +420,11 @@ class Builder:
         return spread
 
     def keep(
-        self, named: Named, equation: Equation, operands: tuple[Value, ...], source: Source
+        self,
+        named: LibraryFunction,
+        equation: Equation,
+        operands: tuple[Value, ...],
+        source: Source,
     ) -> list[Value]:
         """Appends a recognised function as one node."""
         dtype = equation.avals[0].dtype if named.entrywise else None

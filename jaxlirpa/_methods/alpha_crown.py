@@ -17,9 +17,9 @@ from jaxlirpa._errors import ArgumentError
 from jaxlirpa._graph.graph import Graph, Ref
 from jaxlirpa._methods.ascent import ascend, to_unit_interval
 from jaxlirpa._methods.crown import cost, solve
-from jaxlirpa._methods.given import Named, strategy_of
 from jaxlirpa._methods.intermediate_boxes import Strategy, Transform
 from jaxlirpa._methods.layerwise import Layerwise, by_default_relaxations
+from jaxlirpa._methods.named_bounds import NamedBounds, strategy_of
 from jaxlirpa._methods.options import checked, whole_number
 from jaxlirpa._methods.problem import Problem
 from jaxlirpa._methods.relaxed_graph import RelaxedGraph
@@ -38,7 +38,7 @@ def alpha_crown(
     *,
     steps: int = 20,
     optimizer: optax.GradientTransformation | None = None,
-    intermediate: Transform | Named | None = None,
+    intermediate: Transform | NamedBounds | None = None,
     rows_per_chunk: int | None = None,
     optimize_intermediate: bool = False,
     shared: bool = False,
@@ -132,7 +132,7 @@ def _solve(
     problem: Problem,
     strategy: Strategy,
     search: Callable[..., Solution],
-    given: Named | None = None,
+    given: NamedBounds | None = None,
     alphas: Sequence[Alphas] | None = None,
 ) -> list[Solution]:
     """As of `crown.solve`, where each output may have a start of its own."""

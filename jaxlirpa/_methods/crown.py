@@ -9,10 +9,10 @@ import jax.numpy as jnp
 
 from jaxlirpa._graph.graph import Ref
 from jaxlirpa._methods.affine_tail import tail_boxes
-from jaxlirpa._methods.given import Named, check_possible, resolved, strategy_of
 from jaxlirpa._methods.ibp import ibp
 from jaxlirpa._methods.intermediate_boxes import Strategy, Transform, intermediate_boxes
 from jaxlirpa._methods.layerwise import BoundValue, Layerwise, by_default_relaxations
+from jaxlirpa._methods.named_bounds import NamedBounds, by_ref, check_possible, strategy_of
 from jaxlirpa._methods.options import checked, whole_number
 from jaxlirpa._methods.problem import Problem
 from jaxlirpa._methods.solution import Solution, only_box, output_cost
@@ -33,7 +33,7 @@ from jaxlirpa._typing import (
 def crown(
     fn: Callable[..., PyTree],
     *,
-    intermediate: Transform | Named | None = None,
+    intermediate: Transform | NamedBounds | None = None,
     rows_per_chunk: int | None = None,
     argnums: int | tuple[int, ...] | None = None,
     in_axes: PyTree = None,
@@ -141,7 +141,7 @@ def solve(
     problem: Problem,
     strategy: Strategy,
     bound_output: BoundValue = by_default_relaxations,
-    given: Named | None = None,
+    given: NamedBounds | None = None,
 ) -> list[Solution]:
     """Boxes and linear bounds of a program's outputs.
 
@@ -151,7 +151,7 @@ def solve(
         bound_output: bounds an output, by the relaxations of the nodes before it.
         given: bounds of inner values by name, see `crown`.
     """
-    known = resolved(problem.graph, given)
+    known = by_ref(problem.graph, given)
     inside = intermediate_boxes(problem, strategy, known=known)
     check_possible(problem.graph, known, inside)
     boxes = {**inside.boxes, **tail_boxes(problem, inside.boxes)}

@@ -12,10 +12,10 @@ from jaxlirpa._errors import ArgumentError
 from jaxlirpa._graph.graph import INPUT, Ref
 from jaxlirpa._graph.jaxpr import is_traced
 from jaxlirpa._methods.arguments import Arguments
-from jaxlirpa._methods.given import Named, resolved, strategy_of
 from jaxlirpa._methods.ibp import ibp
 from jaxlirpa._methods.intermediate_boxes import Intermediate, Transform, intermediate_boxes
 from jaxlirpa._methods.layerwise import Layerwise
+from jaxlirpa._methods.named_bounds import NamedBounds, by_ref, strategy_of
 from jaxlirpa._methods.options import checked
 from jaxlirpa._methods.problem import problem_of
 from jaxlirpa._methods.transform import call_of
@@ -108,7 +108,7 @@ def _row(value: Value) -> tuple[str, ...]:
 def explain(
     fn: Callable[..., PyTree],
     *,
-    intermediate: Transform | Named | None = ibp,
+    intermediate: Transform | NamedBounds | None = ibp,
     argnums: int | tuple[int, ...] | None = None,
 ) -> Callable[..., Explanation]:
     """Shows a function as it is bounded: every value, how, and where width is lost.
@@ -138,9 +138,9 @@ def explain(
     """
     strategy, known = strategy_of(intermediate, Layerwise())
 
-    def joint(call: Arguments, own: tuple[Named | None, Any]) -> Explanation:
+    def joint(call: Arguments, own: tuple[NamedBounds | None, Any]) -> Explanation:
         problem, _ = problem_of(fn, call)
-        boxes = resolved(problem.graph, own[0])
+        boxes = by_ref(problem.graph, own[0])
         inside = intermediate_boxes(
             problem, strategy, known=boxes, wanted=dict.fromkeys(problem.graph.targets)
         )

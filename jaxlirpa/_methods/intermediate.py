@@ -8,9 +8,9 @@ from typing import Any
 from jaxlirpa._errors import ArgumentError
 from jaxlirpa._methods.arguments import Arguments
 from jaxlirpa._methods.crown import cost
-from jaxlirpa._methods.given import Named, check_possible, named, resolved, strategy_of
 from jaxlirpa._methods.intermediate_boxes import Transform, intermediate_boxes
 from jaxlirpa._methods.layerwise import Layerwise
+from jaxlirpa._methods.named_bounds import NamedBounds, by_name, by_ref, check_possible, strategy_of
 from jaxlirpa._methods.options import checked, whole_number
 from jaxlirpa._methods.problem import TracedFunction, problem_of
 from jaxlirpa._methods.saved import IntermediateBounds, remembered
@@ -22,7 +22,7 @@ from jaxlirpa._typing import PyTree
 def intermediate_bounds(
     fn: Callable[..., PyTree],
     *,
-    intermediate: Transform | Named | None = None,
+    intermediate: Transform | NamedBounds | None = None,
     rows_per_chunk: int | None = None,
     argnums: int | tuple[int, ...] | None = None,
     in_axes: PyTree = None,
@@ -86,16 +86,16 @@ def intermediate_bounds(
     whole_number("rows_per_chunk", rows_per_chunk, 1)
     strategy, known = strategy_of(intermediate, Layerwise(rows_per_chunk=rows_per_chunk))
 
-    def joint(call: Arguments, own: tuple[Named | None, Any]) -> IntermediateBounds:
+    def joint(call: Arguments, own: tuple[NamedBounds | None, Any]) -> IntermediateBounds:
         problem, _ = problem_of(fn, call)
         graph = problem.graph
         marked = tuple(dict.fromkeys(graph.names.marked.values()))
         problem = problem.returning(dict.fromkeys((*graph.targets, *marked)))
         if in_axes is None and intermediate is None:
             warn_if_expensive(problem, cost(problem))
-        boxes = resolved(graph, own[0])
+        boxes = by_ref(graph, own[0])
         inside = intermediate_boxes(problem, strategy, known=boxes, wanted=marked)
         check_possible(graph, boxes, inside)
-        return remembered(named(graph, inside), call)
+        return remembered(by_name(graph, inside), call)
 
     return call_of(fn, joint, argnums=argnums, in_axes=in_axes, out_axes=None, given=known)

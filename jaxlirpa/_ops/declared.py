@@ -11,7 +11,7 @@ import itertools
 import weakref
 from typing import Any, Protocol
 
-from jaxlirpa._graph.recognise import Named, Vocabulary
+from jaxlirpa._graph.recognise import LibraryFunction, Vocabulary
 from jaxlirpa._ops.families import Elementwise, Record
 from jaxlirpa._ops.named import VOCABULARY
 from jaxlirpa._typing import Array
@@ -69,5 +69,5 @@ def vocabulary() -> Vocabulary:
     return {**VOCABULARY, **own}
 
 
-def _named(name: str, function: Function) -> Named:
-    return Named(function, primitive=name, operands=lambda x: (x,), evaluate=function)
+def _named(name: str, function: Function) -> LibraryFunction:
+    return LibraryFunction(function, primitive=name, operands=lambda x: (x,), evaluate=function)

@@ -9,31 +9,31 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxlirpa._graph.recognise import Named, Vocabulary
+from jaxlirpa._graph.recognise import LibraryFunction, Vocabulary
 from jaxlirpa._typing import Array
 
 
-def _whole(function: Callable[[Array], Array], primitive: str) -> tuple[Named, ...]:
+def _whole(function: Callable[[Array], Array], primitive: str) -> tuple[LibraryFunction, ...]:
     """A function without parameters."""
-    return (Named(function, primitive, operands=lambda x: (x,), evaluate=function),)
+    return (LibraryFunction(function, primitive, operands=lambda x: (x,), evaluate=function),)
 
 
 def _with_parameter(
     function: Callable[[Array, Array], Array], primitive: str, default: float
-) -> tuple[Named, ...]:
+) -> tuple[LibraryFunction, ...]:
     """A function of one parameter, which has a default."""
 
     def operands(x: Any, value: Any = default) -> tuple[Any, Any]:
         return x, value
 
-    return (Named(function, primitive, operands, function),)
+    return (LibraryFunction(function, primitive, operands, function),)
 
 
 def _as_they_are(*operands: Any) -> tuple[Any, ...]:
     return operands
 
 
-def _searches() -> Iterator[Named]:
+def _searches() -> Iterator[LibraryFunction]:
     """All ways to search: they differ only where the entries are not sorted."""
     methods = "scan", "scan_unrolled", "sort", "compare_all"
     for side, method in itertools.product(("left", "right"), methods):
@@ -42,10 +42,10 @@ def _searches() -> Iterator[Named]:
             return jnp.searchsorted(entries, values, side, method=method)
 
         params = {"side": side, "method": method}
-        yield Named(search, "searchsorted", _as_they_are, search, params, entrywise=False)
+        yield LibraryFunction(search, "searchsorted", _as_they_are, search, params, entrywise=False)
 
 
-def _interpolations() -> Iterator[Named]:
+def _interpolations() -> Iterator[LibraryFunction]:
     """In a known table, for arrays and for functions of a number that are mapped over arrays."""
     ends: list[str | None] = [None, "extrapolate", "given"]
     for mapped, left, right in itertools.product(range(3), ends, ends):
@@ -54,7 +54,9 @@ def _interpolations() -> Iterator[Named]:
         yield _interpolation(mapped, None, None, periodic=True)
 
 
-def _interpolation(mapped: int, left: str | None, right: str | None, *, periodic: bool) -> Named:
+def _interpolation(
+    mapped: int, left: str | None, right: str | None, *, periodic: bool
+) -> LibraryFunction:
     def interpolated(x: Array, xs: Array, ys: Array, *others: Array) -> Array:
         if len(others) != [left, right].count("given") + periodic:
             raise TypeError("the function takes another number of operands")
@@ -69,7 +71,7 @@ def _interpolation(mapped: int, left: str | None, right: str | None, *, periodic
         return function(x, *table)
 
     params = {"left": left, "right": right, "periodic": periodic}
-    return Named(
+    return LibraryFunction(
         reference,
         "interp",
         _as_they_are,
@@ -82,7 +84,7 @@ def _interpolation(mapped: int, left: str | None, right: str | None, *, periodic
 
 VOCABULARY: Vocabulary = {
     "leaky_relu": (
-        Named(
+        LibraryFunction(
             jax.nn.leaky_relu,
             primitive="leaky_relu",
             operands=lambda x, slope=0.01: (x, slope),
@@ -90,7 +92,7 @@ VOCABULARY: Vocabulary = {
         ),
     ),
     "hard_tanh": (
-        Named(
+        LibraryFunction(
             jax.nn.hard_tanh,
             primitive="clamp",
             operands=lambda x: (-1.0, x, 1.0),

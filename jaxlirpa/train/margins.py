@@ -17,10 +17,10 @@ from jaxlirpa._graph.graph import INPUT, Node, Ref
 from jaxlirpa._graph.jaxpr import is_traced
 from jaxlirpa._methods.affine_tail import tail_boxes
 from jaxlirpa._methods.arguments import arguments
-from jaxlirpa._methods.given import strategy_of
 from jaxlirpa._methods.independence import mixing, proved_batch_axes
 from jaxlirpa._methods.intermediate_boxes import Intermediate, Transform, intermediate_boxes
 from jaxlirpa._methods.layerwise import Layerwise
+from jaxlirpa._methods.named_bounds import strategy_of
 from jaxlirpa._methods.problem import Problem, problem_of
 from jaxlirpa._methods.solution import enclose, enclose_functionals
 from jaxlirpa._ops.families import Within

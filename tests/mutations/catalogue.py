@@ -590,14 +590,14 @@ METHODS = [
     ),
     mutation(
         "given bounds that contradict each other are taken",
-        "_methods/given.py",
+        "_methods/named_bounds.py",
         "    ordered = box.lower <= box.upper\n",
         "    ordered = box.lower == box.lower\n",
         "test_inner.py::test_bounds_of_the_users_own",
     ),
     mutation(
         "given bounds that cannot be are taken",
-        "_methods/given.py",
+        "_methods/named_bounds.py",
         "if not is_traced(wrong) and bool(jnp.any(wrong)):",
         "if False:",
         "test_inner.py::test_what_cannot_be_is_refused",

@@ -21,7 +21,7 @@ from jaxlirpa._methods.intermediate_boxes import (
 from jaxlirpa._methods.relaxed_graph import nonlinear
 from jaxlirpa._typing import Bounds, Interval, Shaped, intersect, is_floating, vacuous_where_nan
 
-Named: TypeAlias = Mapping[str, Any]
+NamedBounds: TypeAlias = Mapping[str, Any]
 """Pairs of a lower and an upper limit, by the names of values."""
 
 _FEW = 8
@@ -34,8 +34,8 @@ _OWN: Mapping[Any, Strategy] = {ibp: ByIntervals()}
 
 
 def strategy_of(
-    intermediate: Transform | Named | None, layerwise: Strategy
-) -> tuple[Strategy, Named | None]:
+    intermediate: Transform | NamedBounds | None, layerwise: Strategy
+) -> tuple[Strategy, NamedBounds | None]:
     """The strategy and the given bounds that an `intermediate` argument stands for.
 
     Args:
@@ -57,7 +57,7 @@ def strategy_of(
     )
 
 
-def resolved(graph: Graph, given: Named | None) -> dict[Ref, Interval]:
+def by_ref(graph: Graph, given: NamedBounds | None) -> dict[Ref, Interval]:
     """The given boxes of a graph's values.
 
     Names of values that the graph does not have are passed over: the bounds may be those of a
@@ -127,7 +127,7 @@ def check_possible(graph: Graph, given: Mapping[Ref, Interval], inside: Intermed
             )
 
 
-def named(graph: Graph, inside: Intermediate) -> dict[str, Bounds]:
+def by_name(graph: Graph, inside: Intermediate) -> dict[str, Bounds]:
     """What is known inside a graph, by name and in order of computation; marked values last."""
     names = graph.names.first()
     bounded = sorted(ref for ref in inside.tight if graph.nodes[ref.node].primitive != INPUT)
