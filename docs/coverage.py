@@ -22,11 +22,11 @@ from jaxlirpa._ops.families import (
     Bilinear,
     Elementwise,
     Joint,
+    LoopFamily,
     Move,
     Opaque,
     Record,
-    Repeated,
-    Within,
+    Refined,
 )
 from jaxlirpa._ops.named import VOCABULARY
 from jaxlirpa._ops.rules import RULES
@@ -44,8 +44,8 @@ FAMILIES: Mapping[type, tuple[str, str, str]] = {
     Elementwise: ("its range", "two lines", "a line by the sign of the coefficient"),
     Joint: ("its range", "two planes", "a plane by the sign of the coefficient"),
     Opaque: ("its range", "its range", "its range"),
-    Repeated: ("its range, trip by trip", "its range", "its range"),
-    Within: ("both ranges intersected", "the form, and both ranges", "the value itself"),
+    LoopFamily: ("its range, trip by trip", "its range", "its range"),
+    Refined: ("both ranges intersected", "the form, and both ranges", "the value itself"),
 }
 GROUPS: Mapping[str, Mapping[str, Record]] = {
     "Entries moved about": movement.RECORDS,
@@ -97,9 +97,9 @@ def describe(record: Record) -> str:
             what += " One operand is known."
         case Elementwise() | Joint():
             what = _relaxation(record.relaxation)
-        case Opaque() | Within():
+        case Opaque() | Refined():
             what = _first_line(record.image)
-        case Repeated():
+        case LoopFamily():
             what = _first_line(loops)
     if isinstance(record, Elementwise) and record.domain:
         what += f" For {record.domain}."

@@ -56,7 +56,7 @@ OURS = {
     "tanh_second_derivative",
     "truncate",
     "wins",
-    "within",
+    "refined",
 }
 # Declared for newer releases of JAX than the oldest that is supported.
 NEWER = {"log2", "one_minus_square", "unstack"}

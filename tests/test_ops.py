@@ -897,7 +897,7 @@ def test_what_may_be_zero_may_be_false(method: Any):
 
 @pytest.mark.parametrize("method", oracles.METHODS.values(), ids=oracles.METHODS)
 def test_numbers_equal_themselves(method: Any):
-    """`isnan` is `x != x`: known where a box is finite, and nowhere else."""
+    """`isnan` is `x != x`: known where a box is finite, and no_axis else."""
     box = jaxlirpa.Box(jnp.array([0.5, -1.0, 0.0]), jnp.array([1.0, -0.5, jnp.inf]))
     lower, upper = method(lambda x: [(x == x) & (x <= x), (x != x) | (x < x)])(box)
     np.testing.assert_array_equal(lower, [[True, True, False], [False, False, False]])

@@ -31,7 +31,7 @@ import jax.numpy as jnp
 from jaxlirpa._domains.rows import AffineRows, inner_products, numbered, placed, total
 from jaxlirpa._graph.graph import Graph, Node, Ref
 from jaxlirpa._minmax import maximum, minimum
-from jaxlirpa._ops.families import Bilinear, Elementwise, Joint, Nonlinear, Within
+from jaxlirpa._ops.families import Bilinear, Elementwise, Joint, Nonlinear, Refined
 from jaxlirpa._ops.registry import record
 from jaxlirpa._relax.lines import Lines, around
 from jaxlirpa._relax.planes import Plane, Planes
@@ -162,7 +162,7 @@ class BackwardLinear:
         then are functionals of the first input, with coefficients of zero.
         """
         found = record(node)
-        if isinstance(found, Within):
+        if isinstance(found, Refined):
             assert outputs[0] is not None
             return [(node.perturbed[0], outputs[0])]
         if isinstance(found, Nonlinear):

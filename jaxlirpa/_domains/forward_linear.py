@@ -23,7 +23,7 @@ from jaxlirpa._domains.rows import AffineRows, arranged, inner_products, numbere
 from jaxlirpa._domains.underflow import missed
 from jaxlirpa._graph.graph import Graph, Node, Ref
 from jaxlirpa._minmax import maximum, minimum
-from jaxlirpa._ops.families import Elementwise, Joint, Nonlinear, Within
+from jaxlirpa._ops.families import Elementwise, Joint, Nonlinear, Refined
 from jaxlirpa._ops.registry import record
 from jaxlirpa._relax.lines import Lines, relax
 from jaxlirpa._relax.planes import Plane, relax_jointly
@@ -166,7 +166,7 @@ class ForwardLinear:
         """Forms from lines or planes, and boxes from the range over the operands' boxes."""
         boxes = list(map(self.box, node.perturbed, operands))
         images = nonlinear_image(node, found, boxes)
-        if isinstance(found, Within):
+        if isinstance(found, Refined):
             (operand, *_) = self._alike(index, node, operands)
             return (operand._replace(box=images[0]),)
         if not is_floating(node.outputs[0]):

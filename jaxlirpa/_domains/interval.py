@@ -9,7 +9,7 @@ from jaxlirpa._domains.integers import without_overflow
 from jaxlirpa._domains.ordered import image
 from jaxlirpa._graph.graph import Graph, Node, Ref
 from jaxlirpa._graph.loops import Loop
-from jaxlirpa._ops.families import Elementwise, Joint, Nonlinear, Opaque, Repeated, Within
+from jaxlirpa._ops.families import Elementwise, Joint, LoopFamily, Nonlinear, Opaque, Refined
 from jaxlirpa._ops.registry import check, check_domain, record
 from jaxlirpa._relax.integers import by_reals, is_integer
 from jaxlirpa._typing import (
@@ -44,7 +44,7 @@ class IntervalDomain:
         del index
         found = record(node)
         if isinstance(found, Nonlinear):
-            improve = self.recall if isinstance(found, Within) else self.tighten
+            improve = self.recall if isinstance(found, Refined) else self.tighten
             boxes = list(map(improve, node.perturbed, operands))
             return nonlinear_image(node, found, boxes)
         images = [Interval(*pair) for pair in image(node, found, operands, _act)]
@@ -69,10 +69,10 @@ def nonlinear_image(
             return (found.relaxation(node).image(boxes),)
         case Opaque():  # It might sort or count a limit that is no number like any other.
             return found.image(node, list(map(vacuous_where_nan, boxes)))
-        case Within():
+        case Refined():
             value, *others = boxes
             return (intersect(value, vacuous_where_nan(found.image(node, others))),)
-        case Repeated():
+        case LoopFamily():
             return _trips(node, boxes)
 
 

@@ -25,9 +25,9 @@ from jaxlirpa._ops.families import (
     Bilinear,
     Elementwise,
     Joint,
+    LoopFamily,
     Move,
     Opaque,
-    Repeated,
 )
 from jaxlirpa._ops.registry import record
 from jaxlirpa._typing import Array, Interval, is_finite, is_floating, traced_once
@@ -70,7 +70,7 @@ def _steps(graph: Graph, index: int) -> list[int]:
 
     def steps(ref: Ref) -> int:
         match found:
-            case Opaque() | Repeated():
+            case Opaque() | LoopFamily():
                 return 0
             case Move(repeats=True) | Affine(mixes=True):
                 own = sum(sizes)

@@ -15,7 +15,7 @@ from typing import TypeAlias, cast
 
 from jaxlirpa._graph.graph import Graph, Node, Ref
 from jaxlirpa._ops.axes import without
-from jaxlirpa._ops.families import Affine, Bilinear, Joint, Move, Opaque, Repeated, Within
+from jaxlirpa._ops.families import Affine, Bilinear, Joint, LoopFamily, Move, Opaque, Refined
 from jaxlirpa._ops.registry import record
 from jaxlirpa._walk import forward
 from jaxlirpa.sets import ArraySet, LpBall
@@ -71,7 +71,7 @@ class _Following:
     def step(self, index: int, node: Node, operands: tuple[Axis, ...]) -> tuple[Axis, ...]:
         """The axes of a node's outputs, on which all operands must agree."""
         del index
-        if isinstance(record(node), Within):
+        if isinstance(record(node), Refined):
             return operands[:1]
         positions = zip(node.positions, operands, strict=True)
         found = {None if axis is None else self._follow(node, p, axis) for p, axis in positions}
@@ -94,7 +94,7 @@ class _Following:
         result = node.outputs[0].shape
         alike = len(kept) == len(result)
         alike = alike and all(n in (1, m) for n, m in zip(kept, result, strict=True))
-        if not isinstance(found, Opaque | Repeated) and not alike:
+        if not isinstance(found, Opaque | LoopFamily) and not alike:
             return None
         return without(axis, removed)
 

@@ -20,7 +20,7 @@ from jaxlirpa._methods.intermediate_boxes import Tighten
 from jaxlirpa._methods.problem import Problem
 from jaxlirpa._methods.relaxed_graph import RelaxedGraph, nonlinear
 from jaxlirpa._methods.solution import Solution, enclose
-from jaxlirpa._ops.families import Affine, Bilinear, Elementwise, Move, Opaque, Repeated
+from jaxlirpa._ops.families import Affine, Bilinear, Elementwise, LoopFamily, Move, Opaque
 from jaxlirpa._ops.registry import record
 from jaxlirpa._relax.lines import relax
 from jaxlirpa._special.convolution import turnable
@@ -94,7 +94,7 @@ class _Layers:
         graph, sets = self.graph, self.problem.sets
         if self._is_exact(ref):
             return box
-        if isinstance(record(graph.nodes[ref.node]), Elementwise | Opaque | Repeated):
+        if isinstance(record(graph.nodes[ref.node]), Elementwise | Opaque | LoopFamily):
             return box
         if self._repeats(ref):
             node = graph.nodes[ref.node]

@@ -15,7 +15,7 @@ from jaxlirpa._domains.interval import nonlinear_image
 from jaxlirpa._domains.underflow import underflow
 from jaxlirpa._graph.graph import INPUT, Graph, Node, Ref
 from jaxlirpa._methods.problem import Problem
-from jaxlirpa._ops.families import Elementwise, Joint, Nonlinear, Opaque, Repeated, Within
+from jaxlirpa._ops.families import Elementwise, Joint, LoopFamily, Nonlinear, Opaque, Refined
 from jaxlirpa._ops.registry import record
 from jaxlirpa._relax.lines import Lines, relax, relax_family, tabulated
 from jaxlirpa._relax.planes import Planes, constant, relax_family_jointly, relax_jointly
@@ -34,7 +34,7 @@ def nonlinear(graph: Graph) -> list[int]:
 
 
 def _is_relaxed(found: Any) -> bool:
-    return isinstance(found, Nonlinear) and not isinstance(found, Within)
+    return isinstance(found, Nonlinear) and not isinstance(found, Refined)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -161,5 +161,5 @@ def _relaxed(node: Node, boxes: Sequence[Interval]) -> Relaxed:
         return relax(found.relaxation(node), box)
     if isinstance(found, Joint):
         return [relax_jointly(found.relaxation(node), boxes, found.axes(node))]
-    assert isinstance(found, Opaque | Repeated)
+    assert isinstance(found, Opaque | LoopFamily)
     return [constant(image, len(boxes)) for image in nonlinear_image(node, found, boxes)]

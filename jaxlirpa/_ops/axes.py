@@ -13,7 +13,7 @@ import numpy as np
 
 from jaxlirpa._graph.graph import Graph, Node, Ref
 from jaxlirpa._graph.jaxpr import is_traced
-from jaxlirpa._ops.families import Along
+from jaxlirpa._ops.families import AxisRule
 
 
 def stays(graph: Graph, node: Node, position: int, axis: int) -> int | None:
@@ -25,7 +25,7 @@ def stays(graph: Graph, node: Node, position: int, axis: int) -> int | None:
     return axis if all(aval.shape[axis] == length for aval in node.outputs) else None
 
 
-def unless_in(name: str) -> Along:
+def unless_in(name: str) -> AxisRule:
     """As `stays`, unless a parameter names the axis."""
 
     def rule(graph: Graph, node: Node, position: int, axis: int) -> int | None:
@@ -86,7 +86,7 @@ def stacked(graph: Graph, node: Node, position: int, axis: int) -> int | None:
 
 
 def unstacked(graph: Graph, node: Node, position: int, axis: int) -> int | None:
-    """Along one axis into several arrays."""
+    """AxisRule one axis into several arrays."""
     del graph, position
     return without(axis, (node.params["axis"],))
 

@@ -57,7 +57,7 @@ def _rounding(node: Node) -> Rounding:
 
 
 def _rounded(node: Node) -> Near:
-    """Within some roundings to a shorter format, or not rounded."""
+    """Refined some roundings to a shorter format, or not rounded."""
     dtype = node.params["dtype"]
     info = jnp.finfo(dtype)
     share = growth(dtype, node.params["count"])

@@ -18,13 +18,13 @@ def _none(graph: Graph, node: Node) -> None:
     del graph, node
 
 
-Along: TypeAlias = Callable[[Graph, Node, int, int], int | None]
+AxisRule: TypeAlias = Callable[[Graph, Node, int, int], int | None]
 """Follows an axis through a node: from the position of an operand and one of its axes to the axis
 of every output whose places depend, as far as this operand goes, on the same places alone; None
 where no axis is known to."""
 
 
-def nowhere(graph: Graph, node: Node, position: int, axis: int) -> None:
+def no_axis(graph: Graph, node: Node, position: int, axis: int) -> None:
     """No axis is known."""
     del graph, node, position, axis
 
@@ -63,7 +63,7 @@ class Move(Family):
     """
 
     repeats: bool = False
-    along: Along = nowhere
+    along: AxisRule = no_axis
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,7 +78,7 @@ class Affine(Family):
 
     signs: tuple[int, ...]
     mixes: bool
-    along: Along = nowhere
+    along: AxisRule = no_axis
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,7 +91,7 @@ class Bilinear(Family):
     """
 
     mixes: bool
-    along: Along = nowhere
+    along: AxisRule = no_axis
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,7 +143,7 @@ class Opaque(Family):
 
 
 @dataclasses.dataclass(frozen=True)
-class Within(Family):
+class Refined(Family):
     """The first operand, which is known to be the value of a function of the others as well.
 
     Attributes:
@@ -157,13 +157,13 @@ class Within(Family):
 
 def is_exact(node: Node) -> bool:
     """Whether a node knows the exact limits of a value that is affine in the sets."""
-    return node.primitive == "within" and "exact" in node.params
+    return node.primitive == "refined" and "exact" in node.params
 
 
 @dataclasses.dataclass(frozen=True)
-class Repeated(Family):
+class LoopFamily(Family):
     """A loop, the node's parameter `loop`, of which only the range over a box is known."""
 
 
-Record = Move | Affine | Bilinear | Elementwise | Joint | Opaque | Within | Repeated
-Nonlinear = Elementwise | Joint | Opaque | Within | Repeated
+Record = Move | Affine | Bilinear | Elementwise | Joint | Opaque | Refined | LoopFamily
+Nonlinear = Elementwise | Joint | Opaque | Refined | LoopFamily

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from jaxlirpa._graph.graph import Node, Ref
-from jaxlirpa._ops.families import Joint, Record, Within, operand_boxes
+from jaxlirpa._ops.families import Joint, Record, Refined, operand_boxes
 from jaxlirpa._relax.ball_product import Inner
 from jaxlirpa._relax.extremum import Maximum
 from jaxlirpa._relax.normalise import Normalised
@@ -69,5 +69,5 @@ RECORDS: dict[str, Record] = {
     "product": Joint(lambda node: Product()),
     "reduce_max": Joint(lambda node: Maximum(_axes(node), _mask(node)), axes=_axes, operands=(0,)),
     "softmax": Joint(lambda node: Softmax(*_axes(node)), axes=_axes, merged=of_logits),
-    "within": Within(_enclosed),
+    "refined": Refined(_enclosed),
 }

@@ -10,7 +10,7 @@ import numpy as np
 from jax import lax
 
 from jaxlirpa._graph.graph import Graph, Node, is_same
-from jaxlirpa._ops.families import Opaque, Record, Repeated, operand_boxes
+from jaxlirpa._ops.families import LoopFamily, Opaque, Record, operand_boxes
 from jaxlirpa._relax.integers import converted, is_integer
 from jaxlirpa._typing import Array, Interval, is_finite, is_floating
 
@@ -225,7 +225,7 @@ RECORDS: dict[str, Record] = {
     "is_nonzero": Opaque(_is_nonzero),
     "le": _comparison(_less_or_equal, _swapped(less)),
     "le_to": _comparison(_swapped(_not_before), _swapped(_before)),
-    "loop": Repeated(),
+    "loop": LoopFamily(),
     "lost": Opaque(_lost),
     "lt": _comparison(less, _swapped(_less_or_equal)),
     "lt_to": _comparison(_before, _not_before),

@@ -9,7 +9,7 @@ import numpy as np
 from jaxlirpa._errors import DomainError, UnsupportedPrimitiveError
 from jaxlirpa._graph.graph import INPUT, Graph, Node, Ref
 from jaxlirpa._ops import affine, declared, elementwise, joint, movement, opaque, places, univariate
-from jaxlirpa._ops.families import Elementwise, Move, Opaque, Record, Within
+from jaxlirpa._ops.families import Elementwise, Move, Opaque, Record, Refined
 from jaxlirpa._ops.unsupported import COMPLEX, UNSUPPORTED
 from jaxlirpa._typing import Interval
 
@@ -55,7 +55,7 @@ def _objection(graph: Graph, node: Node) -> str | None:
         return f"its operand {wrong} (an index, a mask or a divisor) is perturbed"
     if not found.together and len(node.positions) > 1:
         return "more than one of its operands is perturbed; one must be known exactly"
-    if short and not isinstance(found, Move | Opaque | Within):
+    if short and not isinstance(found, Move | Opaque | Refined):
         return _rounds(short[0])
     return found.objection(graph, node)
 

@@ -25,7 +25,7 @@ from jaxlirpa._typing import Array, Interval
 
 
 def _between(low: float, high: float) -> Inside:
-    """Boxes in `[low, high]`; one with a limit that is NaN is nowhere."""
+    """Boxes in `[low, high]`; one with a limit that is NaN is no_axis."""
     return lambda box: (box.lower >= low) & (box.upper <= high)
 
 

@@ -6,7 +6,7 @@ docs/extending.md. Nothing is declared by importing this module.
 """
 
 from jaxlirpa._graph.graph import Graph, Node, Ref
-from jaxlirpa._ops.families import Affine, Bilinear, Elementwise, Joint, Move, Opaque, Repeated
+from jaxlirpa._ops.families import Affine, Bilinear, Elementwise, Joint, LoopFamily, Move, Opaque
 from jaxlirpa._ops.registry import record
 from jaxlirpa._relax.lines import Adjustable, Lines, Relaxation
 from jaxlirpa._relax.planes import AdjustableJointly, JointRelaxation, Plane, Planes
@@ -33,6 +33,7 @@ __all__ = [
     "Joint",
     "JointRelaxation",
     "Lines",
+    "LoopFamily",
     "Move",
     "Node",
     "Opaque",
@@ -43,7 +44,6 @@ __all__ = [
     "Registration",
     "Relaxation",
     "Relaxations",
-    "Repeated",
     "Traced",
     "backward",
     "check_set",

@@ -15,7 +15,7 @@ from jaxlirpa._errors import LirpaError
 from jaxlirpa._graph.graph import INPUT, Graph, Node, Ref
 from jaxlirpa._graph.trace import trace
 from jaxlirpa._ops import declared
-from jaxlirpa._ops.families import Elementwise, Opaque, Repeated
+from jaxlirpa._ops.families import Elementwise, LoopFamily, Opaque
 from jaxlirpa._ops.registry import RECORDS, check, record
 from jaxlirpa._ops.rules import RULES
 from jaxlirpa._relax.compiled import Compiled
@@ -115,4 +115,4 @@ def _continuous(node: Node) -> bool:
         while isinstance(relaxation, Restricted | Compiled):
             relaxation = relaxation.relaxation
         return isinstance(relaxation, _CONTINUOUS)
-    return not isinstance(found, Opaque | Repeated)
+    return not isinstance(found, Opaque | LoopFamily)

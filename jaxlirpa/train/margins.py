@@ -23,7 +23,7 @@ from jaxlirpa._methods.layerwise import Layerwise
 from jaxlirpa._methods.named_bounds import strategy_of
 from jaxlirpa._methods.problem import Problem, problem_of
 from jaxlirpa._methods.solution import enclose, enclose_functionals
-from jaxlirpa._ops.families import Within
+from jaxlirpa._ops.families import Refined
 from jaxlirpa._ops.registry import record
 from jaxlirpa._typing import (
     Array,
@@ -161,7 +161,7 @@ class Margins:
         which more is known.) A middle that is not finite makes all NaN that is computed from it.
         """
         nodes = [self.problem.graph.nodes[index] for index in self.problem.graph.live()]
-        if any(node.primitive != INPUT and isinstance(record(node), Within) for node in nodes):
+        if any(node.primitive != INPUT and isinstance(record(node), Refined) for node in nodes):
             return self.inside.relaxed().domain
         middles = {ref: _middle(box) for ref, box in self.inside.boxes.items()}
         middles.update({ref: s.point() for ref, s in self.problem.sets.items()})

@@ -441,7 +441,7 @@ def _moved(
         if node.primitive == INPUT:
             continue
         operands = [rounded(r, values[r]) if uses[r] > 1 else values[r] for r in node.perturbed]
-        if node.primitive == "within":
+        if node.primitive == "refined":
             results = operands[:1]
         elif steps := _steps(graph, node):
             results = _moved(steps, operands, {}, off)

@@ -185,4 +185,4 @@ def within(
 
     params = {"image": image, "of": None if of is None else of.primitive, **params}
     avals = (build.aval(value),)
-    return build.append("within", (value, *others), params, bind, avals, source)
+    return build.append("refined", (value, *others), params, bind, avals, source)

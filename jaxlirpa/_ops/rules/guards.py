@@ -81,7 +81,7 @@ def _cases(node: Node, holds: bool) -> tuple[Value, Value]:
 def _guard(build: Builder, value: Any) -> _Guard | None:
     """Takes a guarded value apart."""
     node = build.definition(value)
-    if node is not None and node.primitive == "within":
+    if node is not None and node.primitive == "refined":
         node = build.definition(node.operands[0])
     if node is None or node.primitive != "choose":
         return None

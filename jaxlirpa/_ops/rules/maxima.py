@@ -47,7 +47,7 @@ def _is_extreme(build: Builder, node: Node) -> Sequence[Value] | None:
     """`x == max(x, y)` is `x >= y`, which the rounding of a maximum cannot turn around."""
     for x, extreme in (node.operands, node.operands[::-1]):
         found = build.definition(extreme)
-        if found is None or found.primitive != "within" or not isinstance(x, Ref):
+        if found is None or found.primitive != "refined" or not isinstance(x, Ref):
             continue
         if x in found.perturbed[1:]:
             _, a, b = found.perturbed
