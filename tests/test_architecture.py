@@ -23,7 +23,7 @@ RANKS = [
     {"_typing", "_errors"},
     {"_graph", "_relax", "sets"},
     {"_ops"},
-    {"_special"},
+    {"_transpose"},
     {"_walk"},
     {"_domains"},
     {"_methods"},

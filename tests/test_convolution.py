@@ -12,7 +12,7 @@ import oracles
 import pytest
 from jax import lax
 
-from jaxlirpa._special.convolution import transpose, turnable
+from jaxlirpa._transpose.convolution import transpose, turnable
 from jaxlirpa.sets import Box
 
 SIZES = {"N": 2, "H": 7, "W": 9, "C": 3, "I": 3, "O": 4}

@@ -36,18 +36,18 @@ from jaxlirpa._ops.registry import record
 from jaxlirpa._relax.lines import Lines, around
 from jaxlirpa._relax.planes import Plane, Planes
 from jaxlirpa._relax.planes import around as planes_around
-from jaxlirpa._special.convolution import transpose
-from jaxlirpa._special.dense import behind_dense
+from jaxlirpa._transpose.convolution import transpose
+from jaxlirpa._transpose.dense import behind_dense
 from jaxlirpa._typing import Array, matrix, summed_product, sums, traced_once, vary
 
-Relaxed = TypeVar("Relaxed")
+Relaxation_T = TypeVar("Relaxation_T")
 
 
-class Sided(NamedTuple, Generic[Relaxed]):
+class Sided(NamedTuple, Generic[Relaxation_T]):
     """What a function is replaced by in the lower functional, and in the upper one."""
 
-    lower: Relaxed
-    upper: Relaxed
+    lower: Relaxation_T
+    upper: Relaxation_T
 
 
 class BackwardBounds(NamedTuple):
@@ -91,7 +91,7 @@ class BackwardLinear:
         planes: that of each output of a node of several operands, by index.
         slack: how far a functional may be off because it was pulled through a node, by index: a
             number, or one of each example, or None for nothing.
-        chosen: other lines, or planes of every output, for some of the nodes. With a leading axis
+        overrides: other lines, or planes of every output, for some of the nodes. With a leading axis
             in front of the operand's shape, every row has its own.
     """
 
@@ -100,7 +100,7 @@ class BackwardLinear:
     lines: Callable[[int], Lines]
     planes: Callable[[int], Sequence[Planes]]
     slack: Callable[[int], Array | None]
-    chosen: Mapping[int, Sided[Sequence[Any]]] = dataclasses.field(default_factory=dict)
+    overrides: Mapping[int, Sided[Sequence[Any]]] = dataclasses.field(default_factory=dict)
 
     def start(self, target: Ref, rows: Array | None = None) -> dict[Ref, BackwardBounds]:
         """The functional that is some entries of a value, one row an entry.
@@ -203,8 +203,8 @@ class BackwardLinear:
     def _replace(self, index: int, functional: BackwardBounds, x: Array) -> BackwardBounds:
         """A functional of `f(x)` as one of `x`, by the lines around `f`."""
         y = self.reference[Ref(index, 0)]
-        if index in self.chosen:
-            pair = Sided(*(around(side[0], x, y) for side in self.chosen[index]))
+        if index in self.overrides:
+            pair = Sided(*(around(side[0], x, y) for side in self.overrides[index]))
         else:
             lines = around(self.lines(index), x, y)
             pair = Sided(lines, lines)
@@ -230,8 +230,8 @@ class BackwardLinear:
         index, k = ref
         axes = joint.axes(node) if joint else ()
         y = self.reference[ref]
-        if index in self.chosen:
-            pair = Sided(*(_planes_around(side[k], xs, y, axes) for side in self.chosen[index]))
+        if index in self.overrides:
+            pair = Sided(*(_planes_around(side[k], xs, y, axes) for side in self.overrides[index]))
         else:
             planes = planes_around(self.planes(index)[k], xs, y, axes)
             pair = Sided(planes, planes)
@@ -290,7 +290,7 @@ def _substitute(
 ) -> AffineRows:
     """Puts one line where the coefficient is positive and another where it is negative.
 
-    Where either line has overflown, and even if the other is chosen, this ends in a NaN, which says
+    Where either line has overflown, and even if the other is overrides, this ends in a NaN, which says
     that nothing is known: numbers of that size are rounded by more than what is left of them when
     they cancel. Works on flattened entries: arrays of high rank are several times slower.
     """

@@ -24,7 +24,7 @@ from jaxlirpa._minmax import maximum, minimum
 from jaxlirpa._ops.families import Affine, Bilinear, Elementwise
 from jaxlirpa._ops.registry import record
 from jaxlirpa._relax.lines import Lines, around
-from jaxlirpa._special.convolution import transpose_inside, turnable
+from jaxlirpa._transpose.convolution import transpose_inside, turnable
 from jaxlirpa._typing import Array, Interval, shaped
 from jaxlirpa.sets import ArraySet
 

@@ -23,7 +23,7 @@ from jaxlirpa._methods.solution import Solution, enclose
 from jaxlirpa._ops.families import Affine, Bilinear, Elementwise, LoopFamily, Move, Opaque
 from jaxlirpa._ops.registry import record
 from jaxlirpa._relax.lines import relax
-from jaxlirpa._special.convolution import turnable
+from jaxlirpa._transpose.convolution import turnable
 from jaxlirpa._typing import Array, Interval, vacuous_where_overflown
 from jaxlirpa._walk import backward
 

@@ -125,11 +125,11 @@ class RelaxedGraph:
         """
         # One evaluation of both sides' relaxations, whose code is most of what is compiled.
         both = jax.tree.map(lambda *sides: jnp.stack(sides), *alphas)
-        chosen: dict[int, Any] = {
+        overrides: dict[int, Any] = {
             i: _sides([_members(*pair) for pair in zip(own, both[i], strict=True)])
             for i, own in families.items()
         }
-        return dataclasses.replace(self.domain, chosen=chosen)
+        return dataclasses.replace(self.domain, overrides=overrides)
 
     def passed(self, target: Ref) -> list[int]:
         """The nodes whose relaxations a functional of `target` may pass."""

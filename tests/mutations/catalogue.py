@@ -335,14 +335,14 @@ DOMAINS = [
     ),
     mutation(
         "the kernel of a convolution's transpose is not turned",
-        "_special/convolution.py",
+        "_transpose/convolution.py",
         "jnp.swapaxes(jnp.flip(window, range(n)), n, n + 1)",
         "jnp.swapaxes(window, n, n + 1)",
         "test_convolution.py::test_transposes_are_those_of_jax",
     ),
     mutation(
         "the transpose of a convolution has no dilation",
-        "_special/convolution.py",
+        "_transpose/convolution.py",
         "    reach = [(k - 1) * d for k, d in zip(window.shape[:n], dilation, strict=True)]\n",
         "    dilation = (1,) * n\n    reach = [k - 1 for k in window.shape[:n]]\n",
         "test_convolution.py::test_transposes_are_those_of_jax",
@@ -350,7 +350,7 @@ DOMAINS = [
     ),
     mutation(
         "the rows of a matrix are those of another order of axes",
-        "_special/dense.py",
+        "_transpose/dense.py",
         "order = [b for _, b in sorted(zip(own, other, strict=True))]",
         "order = list(other)",
         "test_ops.py::test_affine[tensordot turned-in turn]",
