@@ -91,7 +91,7 @@ class BackwardLinear:
         planes: that of each output of a node of several operands, by index.
         slack: how far a functional may be off because it was pulled through a node, by index: a
             number, or one of each example, or None for nothing.
-        overrides: other lines, or planes of every output, for some of the nodes. With a leading axis
+        overrides: other lines, or planes of every output, for some nodes. With a leading axis
             in front of the operand's shape, every row has its own.
     """
 
@@ -290,7 +290,7 @@ def _substitute(
 ) -> AffineRows:
     """Puts one line where the coefficient is positive and another where it is negative.
 
-    Where either line has overflown, and even if the other is overrides, this ends in a NaN, which says
+    Where either line has overflown, and even if the other is chosen, this ends in a NaN, which says
     that nothing is known: numbers of that size are rounded by more than what is left of them when
     they cancel. Works on flattened entries: arrays of high rank are several times slower.
     """

@@ -28,8 +28,8 @@ RELAXATIONS = [
     mutation(
         "a clip's upper line is too flat, which is only loose",
         "_relax/piecewise.py",
-        "position[1] * steepest[1], chord)",
-        "0.9 * position[1] * steepest[1], chord)",
+        "alpha[1] * steepest[1], chord)",
+        "0.9 * alpha[1] * steepest[1], chord)",
         "test_relax.py::test_clip_with_both_limits_inside_has_the_smallest_area",
     ),
     mutation(
@@ -112,8 +112,8 @@ RELAXATIONS = [
     mutation(
         "a family of lines is left on its way between two members",
         "_relax/relaxations.py",
-        "return (1 - position) * a + position * b",
-        "return (1.1 - position) * a + position * b",
+        "return (1 - alpha) * a + alpha * b",
+        "return (1.1 - alpha) * a + alpha * b",
         "test_relax.py::test_encloses[relu-float32]",
         "test_planes.py::test_planes_hold_the_function[float64-product]",
     ),
@@ -576,8 +576,8 @@ METHODS = [
     mutation(
         "batching: examples are in front whatever out_axes says",
         "_methods/batching.py",
-        "jnp.moveaxis(x, 0, out_axes % ndim))",
-        "x)",
+        "jnp.moveaxis(y, 0, out_axes % ndim)",
+        "y",
         "test_batching.py::test_other_axes",
     ),
     mutation(
@@ -621,20 +621,35 @@ METHODS = [
     ),
     mutation(
         "alpha-CROWN leaves the families",
-        "_methods/alpha_crown.py",
-        "jax.tree.map(lambda x: jnp.clip(x, 0, 1), moved)",
-        "moved",
+        "_methods/ascent.py",
+        "project(optax.apply_updates(alphas, updates))",
+        "optax.apply_updates(alphas, updates)",
         "test_alpha_crown.py::test_finds_the_best_slope_of_one_neuron",
         "test_alpha_crown.py::test_any_optimizer",
     ),
     mutation(
         "alpha-CROWN keeps the last step and not the best, which is only loose",
-        "_methods/alpha_crown.py",
+        "_methods/ascent.py",
         "return jnp.where(own.reshape(shape) > 0, x, y)",
         "return jnp.where(own.reshape(shape) > -jnp.inf, x, y)",
         "test_alpha_crown.py::test_any_optimizer",
         "test_alpha_crown.py::test_more_steps_are_tighter",
         "test_alpha_crown.py::test_sound_and_never_looser_than_crown",
+    ),
+    mutation(
+        "alphas that a user hands in are taken as they are",
+        "_methods/alpha_crown.py",
+        "return to_unit_interval(Sided(*sides))",
+        "return Sided(*sides)",
+        "test_alpha_crown.py::test_alphas_beyond_the_unit_interval_are_taken_back",
+    ),
+    mutation(
+        "a value is relaxed on its interval, though a better box is known, which is only loose",
+        "_methods/intermediate_boxes.py",
+        "return before.bounded({**self.boxes, **self.tight})",
+        "return before.bounded(self.boxes)",
+        "test_explain.py::test_a_transform_of_the_users_own_bounds_what_is_inside",
+        "test_methods.py::test_no_backward_method_is_looser_than_ibp[inf-clip]",
     ),
     mutation(
         "linear bounds have the offset at another point",
