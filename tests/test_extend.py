@@ -478,6 +478,37 @@ def test_an_axis_that_cannot_be_mapped_has_to_be_refused():
     oracles.equal(upper, [2, 2])
 
 
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Rows(Simplex):
+    """The same, which knows that what it leaves to a row is a simplex."""
+
+    def concretize_per_example(self, coefficients: Any, origin: Any, axis: int) -> Any:
+        return extend.one_by_one(self, coefficients, origin, axis)
+
+    def batch_axes(self, axis: int) -> Any:
+        return Rows(axis, self.refuses)
+
+    def expand(self, axis: int) -> Any:
+        return Rows(jnp.expand_dims(self.like, axis), self.refuses)
+
+
+def test_a_set_of_the_users_own_keeps_batches_cheap():
+    """Examples are independent where it says what it leaves to each of them."""
+
+    def fn(p: Any) -> Any:
+        return jnp.abs(p @ jnp.arange(12.0).reshape(3, 4) % 5 - 2) @ jnp.array([1.0, -1, 2, 0.5])
+
+    batch, single = (jnp.zeros((n, 3)) for n in (4, 1))
+    assert not extend.trace(fn, Simplex(batch, True)).graph.batch_axes
+    graph = extend.trace(fn, Rows(batch, True)).graph
+    assert {graph.batch_axes[ref] for ref in graph.targets} == {0}
+    for method in (lirpa.crown, lirpa.forward_crown, lirpa.crown_ibp):
+        found, alone = method(fn)(Rows(batch, True)), method(fn)(Simplex(single, True))
+        for limit, expected in zip(found, alone, strict=True):
+            np.testing.assert_allclose(limit, np.repeat(expected, 4), 1e-12)
+
+
 def test_a_set_may_be_too_small_for_its_members():
     with pytest.raises(ExtensionError, match="exclude a member"):
         extend.check_set(BALL, MEMBERS + 1)

@@ -11,6 +11,7 @@ from typing import Any
 import arithmetic
 import jax
 import jax.numpy as jnp
+import lirpa
 import numpy as np
 import oracles
 import pytest
@@ -587,9 +588,9 @@ def test_intermediate_is_a_value() -> None:
         perturbed = Region(kind, 0.7, 1).at((3,))
 
         def run(**options: Any) -> Bounds:
-            return crown(net, **options)(perturbed)  # noqa: B023
+            return lirpa.crown(net, **options)(perturbed)  # noqa: B023
 
-        same(run(intermediate=ibp), jaxlirpa.crown_ibp(net)(perturbed), 0.0)
+        same(run(intermediate=ibp), lirpa.crown_ibp(net)(perturbed), 0.0)
         same(run(intermediate=crown), run())
         same(run(intermediate=functools.partial(crown, intermediate=crown)), run())
         nested = run(intermediate=functools.partial(crown, intermediate=ibp))

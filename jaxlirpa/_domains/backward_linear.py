@@ -23,7 +23,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar, assert_never
 
 import jax
 import jax.numpy as jnp
@@ -31,7 +31,17 @@ import jax.numpy as jnp
 from jaxlirpa._domains.rows import AffineRows, inner_products, numbered, placed, total
 from jaxlirpa._graph.graph import Graph, Node, Ref
 from jaxlirpa._minmax import maximum, minimum
-from jaxlirpa._ops.families import Bilinear, Elementwise, Joint, Nonlinear, Refined
+from jaxlirpa._ops.families import (
+    Affine,
+    Bilinear,
+    Elementwise,
+    Joint,
+    LoopFamily,
+    Move,
+    Nonlinear,
+    Opaque,
+    Refined,
+)
 from jaxlirpa._ops.registry import record
 from jaxlirpa._relax.lines import Lines, around
 from jaxlirpa._relax.planes import Plane, Planes
@@ -162,13 +172,16 @@ class BackwardLinear:
         then are functionals of the first input, with coefficients of zero.
         """
         found = record(node)
-        if isinstance(found, Refined):
-            assert outputs[0] is not None
-            return [(node.perturbed[0], outputs[0])]
-        if isinstance(found, Nonlinear):
-            pairs = self._nonlinear(index, node, found, outputs)
-        else:
-            pairs = list(zip(node.perturbed, self._affine(node, outputs), strict=True))
+        match found:
+            case Refined():
+                assert outputs[0] is not None
+                return [(node.perturbed[0], outputs[0])]
+            case Elementwise() | Joint() | Opaque() | LoopFamily():
+                pairs = self._nonlinear(index, node, found, outputs)
+            case Move() | Affine() | Bilinear():
+                pairs = list(zip(node.perturbed, self._affine(node, outputs), strict=True))
+            case _:
+                assert_never(found)
         present = [f for f in outputs if f is not None]
         slack = functools.reduce(total, [f.slack for f in present])
         if slack is None and not isinstance(found, Nonlinear | Bilinear):

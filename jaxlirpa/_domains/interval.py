@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from typing import assert_never
 
 from jaxlirpa._domains.integers import without_overflow
 from jaxlirpa._domains.ordered import image
@@ -74,6 +75,8 @@ def nonlinear_image(
             return (intersect(value, vacuous_where_nan(found.image(node, others))),)
         case LoopFamily():
             return _trips(node, boxes)
+        case _:
+            assert_never(found)
 
 
 def _trips(node: Node, boxes: Sequence[Interval]) -> tuple[Interval, ...]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, assert_never
 
 import jax
 import jax.numpy as jnp
@@ -28,6 +28,7 @@ from jaxlirpa._ops.families import (
     LoopFamily,
     Move,
     Opaque,
+    Refined,
 )
 from jaxlirpa._ops.registry import record
 from jaxlirpa._typing import Array, Interval, is_finite, is_floating, traced_once
@@ -81,8 +82,10 @@ def _steps(graph: Graph, index: int) -> list[int]:
                 own = 2 * -(-every // max(1, math.prod(graph.aval(ref).shape)))
             case Elementwise() | Bilinear():
                 own = 1
-            case _:
+            case Move() | Affine() | Refined():
                 own = 0
+            case _:
+                assert_never(found)
         return own + (graph.uses[ref] > 1)
 
     return [steps(ref) if is_floating(graph.aval(ref)) else 0 for ref in node.perturbed]

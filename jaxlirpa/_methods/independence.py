@@ -11,14 +11,24 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import TypeAlias, cast
+from typing import TypeAlias, assert_never, cast
 
 from jaxlirpa._graph.graph import Graph, Node, Ref
 from jaxlirpa._ops.axes import without
-from jaxlirpa._ops.families import Affine, Bilinear, Joint, LoopFamily, Move, Opaque, Refined
+from jaxlirpa._ops.families import (
+    Affine,
+    Bilinear,
+    Elementwise,
+    Joint,
+    LoopFamily,
+    Move,
+    Opaque,
+    Refined,
+)
 from jaxlirpa._ops.registry import record
 from jaxlirpa._walk import forward
-from jaxlirpa.sets import ArraySet, LpBall
+from jaxlirpa.sets import ArraySet
+from jaxlirpa.sets.per_example import is_per_example
 
 Axis: TypeAlias = int | None
 
@@ -28,9 +38,8 @@ def proved_batch_axes(
 ) -> dict[Ref, int]:
     """The axis of each value that numbers independent examples, for all values that have one.
 
-    At the inputs it is the leading axis, of the same length for all. Each set must be known to
-    be, as seen from one example, the same kind of set: of a box and of a norm ball that is so (a
-    functional of one example has its dual norm over that example's entries).
+    At the inputs it is the leading axis, of the same length for all. Each set must know what it
+    leaves to one example, see `ArraySet`.
 
     Args:
         graph: the program.
@@ -39,7 +48,7 @@ def proved_batch_axes(
     """
     shapes = [s.aval.shape for s in sets.values()]
     lengths = {shape[0] if shape else 1 for shape in shapes}
-    known = all(s.is_box or isinstance(s, LpBall) for s in sets.values())
+    known = all(map(is_per_example, sets.values()))
     if len(lengths) != 1 or not known or max(lengths) < fewest:
         return {}
     states: dict[Ref, Axis] = dict.fromkeys(sets, 0)
@@ -86,17 +95,31 @@ class _Following:
         that any axis may be said to number the examples.
         """
         found = record(node)
-        if isinstance(found, Move) or (isinstance(found, Affine | Bilinear) and found.mixes):
-            return found.along(self.graph, node, position, axis)
-        removed = found.axes(node) if isinstance(found, Joint) else ()
+        match found:
+            case Move():
+                return found.along(self.graph, node, position, axis)
+            case Affine() | Bilinear():
+                if found.mixes:
+                    return found.along(self.graph, node, position, axis)
+                return axis if self._is_entry_by_entry(node, position, ()) else None
+            case Elementwise():
+                return axis if self._is_entry_by_entry(node, position, ()) else None
+            case Joint():
+                removed = found.axes(node)
+                alike = self._is_entry_by_entry(node, position, removed)
+                return without(axis, removed) if alike else None
+            case Opaque() | LoopFamily() | Refined():
+                return axis
+            case _:
+                assert_never(found)
+
+    def _is_entry_by_entry(self, node: Node, position: int, removed: tuple[int, ...]) -> bool:
+        """Whether an operand without some axes broadcasts to the output along axes of length 1."""
         shape = self.graph.aval(cast(Ref, node.operands[position])).shape
         kept = tuple(n for i, n in enumerate(shape) if i not in removed)
         result = node.outputs[0].shape
         alike = len(kept) == len(result)
-        alike = alike and all(n in (1, m) for n, m in zip(kept, result, strict=True))
-        if not isinstance(found, Opaque | LoopFamily) and not alike:
-            return None
-        return without(axis, removed)
+        return alike and all(n in (1, m) for n, m in zip(kept, result, strict=True))
 
     def _fits(self, axis: int | None, shape: tuple[int, ...]) -> bool:
         return axis is not None and axis < len(shape) and shape[axis] == self.count

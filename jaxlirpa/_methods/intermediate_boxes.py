@@ -42,8 +42,8 @@ class Tighten(Protocol):
     @property
     def besides(self) -> frozenset[Ref]: ...
 
-    def __call__(self, before: RelaxedGraph, ref: Ref, box: Interval) -> Interval:
-        """Another box of a value.
+    def __call__(self, before: RelaxedGraph, ref: Ref, box: Interval) -> Interval | None:
+        """Another box of a value; None where the interval cannot be bettered.
 
         Args:
             before: what is known of the values before it.
@@ -126,7 +126,7 @@ def intermediate_boxes(
             if not is_floating(graph.aval(ref)):
                 continue
             if ref in known:
-                found = known[ref]
+                found: Interval | None = known[ref]
             else:
                 so_far = {**boxes, **tight}
                 before = (
@@ -135,7 +135,8 @@ def intermediate_boxes(
                     else dataclasses.replace(before, boxes=so_far)
                 )
                 found = tighten(before, ref, box)
-            tight[ref] = intersect(box, vacuous_where_nan(found))
+            if found is not None:
+                tight[ref] = intersect(box, vacuous_where_nan(found))
     return Intermediate(problem, boxes, tight, before if tighten.relaxes else None)
 
 
@@ -165,9 +166,9 @@ class _FromBalls:
     relaxes = False
     besides: frozenset[Ref] = frozenset()
 
-    def __call__(self, before: RelaxedGraph, ref: Ref, box: Interval) -> Interval:
+    def __call__(self, before: RelaxedGraph, ref: Ref, box: Interval) -> Interval | None:
         if not _from_ball(self.problem.origins[ref], self.problem.sets):
-            return box
+            return None
         return enclose(self.problem, affine(self.problem, before.boxes, self.points), ref).box
 
     @functools.cached_property

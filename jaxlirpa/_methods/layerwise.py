@@ -83,8 +83,8 @@ class _Layers:
         self.whole = self._told(read, self._repeats)
         self.besides = self._told({*read, *wanted}, self._is_told)
 
-    def __call__(self, before: RelaxedGraph, ref: Ref, box: Interval) -> Interval:
-        """The box of a value.
+    def __call__(self, before: RelaxedGraph, ref: Ref, box: Interval) -> Interval | None:
+        """The box of a value; None where its interval is as good.
 
         Not by a pass where its interval is known to be exact, behind the first layer of a box say,
         nor where it repeats the entries of another value, nor where it is a function of one value
@@ -93,9 +93,9 @@ class _Layers:
         """
         graph, sets = self.graph, self.problem.sets
         if self._is_exact(ref):
-            return box
+            return None
         if isinstance(record(graph.nodes[ref.node]), Elementwise | Opaque | LoopFamily):
-            return box
+            return None
         if self._repeats(ref):
             node = graph.nodes[ref.node]
             operands = tuple(before.boxes[operand] for operand in node.perturbed)

@@ -19,8 +19,9 @@ from jaxlirpa._methods.independence import proved_batch_axes
 from jaxlirpa._ops import declared
 from jaxlirpa._ops.registry import check
 from jaxlirpa._ops.rules import RULES
+from jaxlirpa._ops.rules.balls import is_one_ball
 from jaxlirpa._typing import Array, PyTree, shaped, vary, varying
-from jaxlirpa.sets import ArraySet, LpBall
+from jaxlirpa.sets import ArraySet
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -74,7 +75,7 @@ def problem_of(fn: Callable[..., PyTree], call: Arguments) -> tuple[Problem, PyT
     perturbed = signature.standing_for(perturbed, fn, inspect.signature(perturbed))
     axes = frozenset().union(*map(varying, jax.tree.leaves(list(call.sets))))
     avals = [shaped(s.aval.shape, s.aval.dtype, axes) for s in call.sets]
-    balls = {i: {"ball": s} for i, s in enumerate(call.sets) if _is_one_ball(s)}
+    balls = {i: {"ball": s} for i, s in enumerate(call.sets) if is_one_ball(s)}
     vocabulary, primitives = declared.vocabulary(), declared.PRIMITIVES
     graph, shape = trace(perturbed, avals, vocabulary, RULES, primitives, balls)
     check(graph)
@@ -82,10 +83,6 @@ def problem_of(fn: Callable[..., PyTree], call: Arguments) -> tuple[Problem, PyT
     return Problem(
         dataclasses.replace(graph, batch_axes=proved_batch_axes(graph, sets)), sets
     ), shape
-
-
-def _is_one_ball(s: ArraySet) -> bool:
-    return isinstance(s, LpBall) and not s.is_box and s.axis is None
 
 
 def by_input(graph: Graph, sets: Iterable[ArraySet]) -> dict[Ref, ArraySet]:

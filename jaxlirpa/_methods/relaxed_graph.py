@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import operator
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, assert_never
 
 import jax
 import jax.numpy as jnp
@@ -15,12 +15,22 @@ from jaxlirpa._domains.interval import nonlinear_image
 from jaxlirpa._domains.underflow import underflow
 from jaxlirpa._graph.graph import INPUT, Graph, Node, Ref
 from jaxlirpa._methods.problem import Problem
-from jaxlirpa._ops.families import Elementwise, Joint, LoopFamily, Nonlinear, Opaque, Refined
+from jaxlirpa._ops.families import (
+    Affine,
+    Bilinear,
+    Elementwise,
+    Joint,
+    LoopFamily,
+    Move,
+    Nonlinear,
+    Opaque,
+    Refined,
+)
 from jaxlirpa._ops.registry import record
 from jaxlirpa._relax.lines import Lines, relax, relax_family, tabulated
 from jaxlirpa._relax.planes import Planes, constant, relax_family_jointly, relax_jointly
 from jaxlirpa._relax.relaxations import Relaxations, single
-from jaxlirpa._typing import Array, Interval, PyTree
+from jaxlirpa._typing import Array, Interval, PyTree, is_floating
 
 Relaxed: TypeAlias = Lines | list[Planes]
 """What a nonlinear node is replaced by: lines, or planes of each output."""
@@ -93,7 +103,7 @@ class RelaxedGraph:
                 break
             if node.primitive != INPUT and index not in slacks:
                 slacks[index] = underflow(graph, boxes, index)
-                if _is_relaxed(record(node)):
+                if _is_relaxed(record(node)) and any(map(is_floating, node.outputs)):
                     relaxations[index] = _relaxed(node, [boxes[ref] for ref in node.perturbed])
         return dataclasses.replace(self, boxes=dict(boxes), relaxations=relaxations, slacks=slacks)
 
@@ -133,7 +143,8 @@ class RelaxedGraph:
 
     def passed(self, target: Ref) -> list[int]:
         """The nodes whose relaxations a functional of `target` may pass."""
-        return nonlinear(self.problem.graph.returning((target,)))
+        found = nonlinear(self.problem.graph.returning((target,)))
+        return [index for index in found if index in self.relaxations]
 
     def _operands(self, index: int) -> tuple[Node, Sequence[Interval]]:
         node = self.problem.graph.nodes[index]
@@ -156,10 +167,15 @@ def _sides(outputs: Sequence[Sided[Any]]) -> Sided[list[Any]]:
 def _relaxed(node: Node, boxes: Sequence[Interval]) -> Relaxed:
     """The default relaxation of a nonlinear node."""
     found = record(node)
-    if isinstance(found, Elementwise):
-        (box,) = boxes
-        return relax(found.relaxation(node), box)
-    if isinstance(found, Joint):
-        return [relax_jointly(found.relaxation(node), boxes, found.axes(node))]
-    assert isinstance(found, Opaque | LoopFamily)
-    return [constant(image, len(boxes)) for image in nonlinear_image(node, found, boxes)]
+    match found:
+        case Elementwise():
+            (box,) = boxes
+            return relax(found.relaxation(node), box)
+        case Joint():
+            return [relax_jointly(found.relaxation(node), boxes, found.axes(node))]
+        case Opaque() | LoopFamily():
+            return [constant(image, len(boxes)) for image in nonlinear_image(node, found, boxes)]
+        case Move() | Affine() | Bilinear() | Refined():
+            raise AssertionError(f"{node.primitive} is not relaxed")
+        case _:
+            assert_never(found)

@@ -18,6 +18,7 @@ from jaxlirpa.extend.primitives import Registration, primitive
 from jaxlirpa.extend.sets import check_set
 from jaxlirpa.extend.univariate import relaxation, univariate
 from jaxlirpa.sets import ArraySet, PerturbationSet
+from jaxlirpa.sets.per_example import one_by_one
 
 __all__ = [
     "Adjustable",
@@ -48,6 +49,7 @@ __all__ = [
     "backward",
     "check_set",
     "forward",
+    "one_by_one",
     "primitive",
     "record",
     "relaxation",

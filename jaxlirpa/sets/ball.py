@@ -11,15 +11,17 @@ import jax
 import jax.numpy as jnp
 
 from jaxlirpa._errors import SetError
-from jaxlirpa._typing import Array, ArrayLike, Interval, PyTree, Shaped, dual, inner, norm
+from jaxlirpa._typing import Array, ArrayLike, Interval, PyTree, Shaped, dual, inner, norm, sums
 from jaxlirpa.sets.base import (
     PerturbationSet,
+    concretize_box,
     fits,
     floating_leaves,
     holds,
     poison,
     radii_of,
 )
+from jaxlirpa.sets.per_example import one_by_one
 
 
 @jax.tree_util.register_dataclass
@@ -113,6 +115,26 @@ class LpBall(PerturbationSet):
         balls, each = (math.prod(self.center.shape[i] for i in axes) for axes in (kept, normed))
         scaled = (coefficients * radius).transpose(order).reshape(rows, balls, each)
         return jnp.sum(norm(scaled, dual(self.ord)), 1)
+
+    def concretize_per_example(
+        self, coefficients: Array, origin: Array | None, axis: int
+    ) -> Interval:
+        """Extremes of linear forms over each example's entries, `[rows, examples]`.
+
+        What the ball leaves to an example, whatever the others are, is a ball of the same radius.
+        """
+        center: Array = self.center
+        if self.is_box and origin is center:
+            radius = jnp.broadcast_to(self.radius, center.shape)[None]
+            spread = sums(jnp.abs(coefficients) * radius, axis)
+            return Interval(-spread, spread)
+        if self.is_box:
+            return concretize_box(self.hull(), coefficients, origin, axis)
+        if origin is not center:
+            return one_by_one(self, coefficients, origin, axis)
+        # Around the centres themselves, nothing but the radii matters.
+        centred = dataclasses.replace(self, center=jnp.zeros_like(center))
+        return one_by_one(centred, coefficients, None, axis)
 
     def batch_axes(self, axis: int) -> LpBall:
         """The centre is mapped; the radius too where every entry has its own."""

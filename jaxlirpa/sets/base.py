@@ -29,6 +29,12 @@ _LONG = 60
 class ArraySet(Protocol):
     """A set of arrays of one shape: what the domains see.
 
+    A set may have one more method, `concretize_per_example(coefficients, origin, axis)`: the
+    extremes `[rows, examples]` of linear forms of each example alone, where `axis` numbers the
+    examples. With it, examples that are independent are bounded at the cost of each; a set without
+    it is bounded as one vector. `extend.one_by_one` is that method for every set whose share of one
+    example is what `batch_axes` and `expand` make of it.
+
     Attributes:
         aval: shape and dtype of its members.
         is_box: whether every entry moves on its own between its limits in `hull()`.

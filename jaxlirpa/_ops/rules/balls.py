@@ -25,6 +25,12 @@ from jaxlirpa._ops.rules.dataflow import PLACING, within
 from jaxlirpa._ops.rules.matrices import Arrange, Patches, inner_products, matrices
 from jaxlirpa._relax.ball_product import Inner
 from jaxlirpa._typing import Array, Interval, dual, norm
+from jaxlirpa.sets import ArraySet, LpBall
+
+
+def is_one_ball(s: ArraySet) -> bool:
+    """Whether a set is one norm ball over all of its entries, of which these rules know."""
+    return isinstance(s, LpBall) and not s.is_box and s.axis is None
 
 
 class Member(NamedTuple):
