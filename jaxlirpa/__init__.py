@@ -21,7 +21,7 @@ from jaxlirpa._methods.forward import forward_crown
 from jaxlirpa._methods.ibp import ibp
 from jaxlirpa._methods.intermediate import intermediate_bounds
 from jaxlirpa._methods.saved import IntermediateBounds
-from jaxlirpa._typing import Bounds, LinearBounds
+from jaxlirpa._types import Bounds, LinearBounds
 from jaxlirpa.sets import Box, JointBall, LpBall
 
 __all__ = [

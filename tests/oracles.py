@@ -22,7 +22,7 @@ import jaxlirpa
 from jaxlirpa._graph.graph import Graph, Ref
 from jaxlirpa._methods.arguments import arguments
 from jaxlirpa._methods.problem import TracedFunction, problem_of
-from jaxlirpa._typing import Bounds, PyTree
+from jaxlirpa._types import Bounds, PyTree
 from jaxlirpa.sets import ArraySet, Box, LpBall, PerturbationSet
 
 Transform = Callable[..., Callable[..., Any]]

@@ -19,8 +19,10 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 
 # From the bottom up; a module may import from ranks below its own and from its own unit.
 RANKS = [
-    {"_minmax"},
-    {"_typing", "_errors"},
+    {"_types", "_minmax"},
+    {"_mesh", "_arrays"},
+    {"_intervals"},
+    {"_errors"},
     {"_graph", "_relax", "sets"},
     {"_ops"},
     {"_transpose"},

@@ -14,8 +14,8 @@ import lirpa
 import numpy as np
 import pytest
 
+from jaxlirpa._intervals import Interval
 from jaxlirpa._methods.chunks import by_chunks
-from jaxlirpa._typing import Interval
 
 SIZES = (5, 23, 17, 3)
 ALL = 10**6

@@ -19,12 +19,12 @@ import oracles
 import pytest
 import scipy.special
 
+from jaxlirpa._intervals import Interval
 from jaxlirpa._ops.families import Elementwise
 from jaxlirpa._ops.registry import RECORDS, record
 from jaxlirpa._relax.compiled import Compiled
 from jaxlirpa._relax.lines import Relaxation, relax, relax_family, tabulated
 from jaxlirpa._relax.unknown import Unknown
-from jaxlirpa._typing import Interval
 from jaxlirpa.sets import Box
 
 Exact = np.longdouble

@@ -16,10 +16,10 @@ from flax import nnx
 from jax import lax
 
 import jaxlirpa
+from jaxlirpa._intervals import Interval
 from jaxlirpa._ops.rules.half import _ROUNDINGS, _roundings_of_power
 from jaxlirpa._relax.lines import relax
 from jaxlirpa._relax.rounding import Near, growth
-from jaxlirpa._typing import Interval
 
 HALVES = [jnp.bfloat16, jnp.float16]
 halves = pytest.mark.parametrize("half", HALVES, ids=lambda x: np.dtype(x).name)

@@ -14,11 +14,11 @@ from jax import lax
 from oracles import METHODS
 
 from jaxlirpa import Box
+from jaxlirpa._intervals import Interval
 from jaxlirpa._ops.families import Opaque
 from jaxlirpa._ops.registry import RECORDS
 from jaxlirpa._relax.interpolated import Interpolated
 from jaxlirpa._relax.lines import relax
-from jaxlirpa._typing import Interval
 
 INF = np.inf
 SEARCHES = list(

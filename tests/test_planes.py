@@ -14,6 +14,7 @@ import numpy as np
 import oracles
 import pytest
 
+from jaxlirpa._intervals import Interval
 from jaxlirpa._relax.ball_product import Inner
 from jaxlirpa._relax.extremum import Maximum
 from jaxlirpa._relax.normalise import Normalised
@@ -22,7 +23,6 @@ from jaxlirpa._relax.product import Product
 from jaxlirpa._relax.selection import Choice
 from jaxlirpa._relax.softmax import Softmax, of_logits
 from jaxlirpa._relax.sumexp import LogSumExp
-from jaxlirpa._typing import Interval
 
 ROWS, SIZE, POINTS = 400, 5, 40
 

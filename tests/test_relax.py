@@ -21,11 +21,11 @@ import oracles
 import pytest
 from hypothesis import strategies as st
 
+from jaxlirpa._intervals import Interval
 from jaxlirpa._ops.registry import record
 from jaxlirpa._relax.lines import Lines, relax, relax_family, tabulated
 from jaxlirpa._relax.piecewise import OneKink
 from jaxlirpa._relax.sshaped import SShaped
-from jaxlirpa._typing import Interval
 from jaxlirpa.sets import Box
 
 Exact = np.longdouble

@@ -28,8 +28,10 @@ from typing import Any, Generic, NamedTuple, TypeVar, assert_never
 import jax
 import jax.numpy as jnp
 
+from jaxlirpa._arrays import matrix, summed_product, sums, traced_once
 from jaxlirpa._domains.rows import AffineRows, inner_products, numbered, placed, total
 from jaxlirpa._graph.graph import Graph, Node, Ref
+from jaxlirpa._mesh import vary
 from jaxlirpa._minmax import maximum, minimum
 from jaxlirpa._ops.families import (
     Affine,
@@ -48,7 +50,7 @@ from jaxlirpa._relax.planes import Plane, Planes
 from jaxlirpa._relax.planes import around as planes_around
 from jaxlirpa._transpose.convolution import transpose
 from jaxlirpa._transpose.dense import behind_dense
-from jaxlirpa._typing import Array, matrix, summed_product, sums, traced_once, vary
+from jaxlirpa._types import Array
 
 Relaxation_T = TypeVar("Relaxation_T")
 

@@ -17,27 +17,19 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxlirpa._arrays import is_floating, matrix, sums, traced_once
 from jaxlirpa._domains.interval import IntervalDomain, nonlinear_image
 from jaxlirpa._domains.ordered import image
 from jaxlirpa._domains.rows import AffineRows, arranged, inner_products, numbered, placed
 from jaxlirpa._domains.underflow import missed
 from jaxlirpa._graph.graph import Graph, Node, Ref
+from jaxlirpa._intervals import Interval, intersect, vacuous_where_nan, vacuous_where_overflown
 from jaxlirpa._minmax import maximum, minimum
 from jaxlirpa._ops.families import Elementwise, Joint, Nonlinear, Refined
 from jaxlirpa._ops.registry import record
 from jaxlirpa._relax.lines import Lines, relax
 from jaxlirpa._relax.planes import Plane, relax_jointly
-from jaxlirpa._typing import (
-    Array,
-    Interval,
-    intersect,
-    is_floating,
-    matrix,
-    sums,
-    traced_once,
-    vacuous_where_nan,
-    vacuous_where_overflown,
-)
+from jaxlirpa._types import Array
 from jaxlirpa.sets import ArraySet
 from jaxlirpa.sets.per_example import concretize_per_example
 

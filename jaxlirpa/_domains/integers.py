@@ -8,9 +8,10 @@ from typing import Any
 import jax.numpy as jnp
 
 from jaxlirpa._graph.graph import Node
+from jaxlirpa._intervals import Interval
 from jaxlirpa._ops.families import Affine, Bilinear, Move
 from jaxlirpa._relax.integers import is_integer, real, unless
-from jaxlirpa._typing import Array, Interval
+from jaxlirpa._types import Array
 
 
 def without_overflow(

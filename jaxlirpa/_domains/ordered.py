@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from jaxlirpa._graph.graph import Node, Ref
 from jaxlirpa._ops.families import Affine, Bilinear, Move
-from jaxlirpa._typing import Array, PyTree
+from jaxlirpa._types import Array, PyTree
 
 Vector: TypeAlias = PyTree
 Pair: TypeAlias = tuple[Vector, Vector]

@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
-from jaxlirpa._typing import Array, inner, sums
+from jaxlirpa._arrays import row_products, sums
+from jaxlirpa._types import Array
 
 
 class AffineRows(NamedTuple):
@@ -76,5 +77,5 @@ def inner_products(pairs: Sequence[tuple[Array, Array]], axis: int | None) -> Ar
         `[rows]` or `[rows, examples]`.
     """
     if axis is None and all(len(values) == 1 for _, values in pairs):
-        return functools.reduce(jnp.add, (inner(rows, values[0]) for rows, values in pairs))
+        return functools.reduce(jnp.add, (row_products(rows, values[0]) for rows, values in pairs))
     return sums(functools.reduce(jnp.add, (rows * values for rows, values in pairs)), axis)

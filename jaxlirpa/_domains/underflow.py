@@ -19,7 +19,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxlirpa._arrays import is_floating, traced_once
 from jaxlirpa._graph.graph import Graph, Ref
+from jaxlirpa._intervals import Interval, is_finite
 from jaxlirpa._ops.families import (
     Affine,
     Bilinear,
@@ -31,7 +33,7 @@ from jaxlirpa._ops.families import (
     Refined,
 )
 from jaxlirpa._ops.registry import record
-from jaxlirpa._typing import Array, Interval, is_finite, is_floating, traced_once
+from jaxlirpa._types import Array
 
 
 def underflow(graph: Graph, boxes: Mapping[Ref, Interval], index: int) -> Array | None:

@@ -20,12 +20,14 @@ import numpy as np
 from jaxlirpa._domains.rows import total
 from jaxlirpa._domains.windows import Geometry, Layout, slide, union
 from jaxlirpa._graph.graph import Graph, Node, Ref
+from jaxlirpa._intervals import Interval
+from jaxlirpa._mesh import shaped
 from jaxlirpa._minmax import maximum, minimum
 from jaxlirpa._ops.families import Affine, Bilinear, Elementwise
 from jaxlirpa._ops.registry import record
 from jaxlirpa._relax.lines import Lines, around
 from jaxlirpa._transpose.convolution import transpose_inside, turnable
-from jaxlirpa._typing import Array, Interval, shaped
+from jaxlirpa._types import Array
 from jaxlirpa.sets import ArraySet
 
 HIGHEST = jax.lax.Precision.HIGHEST

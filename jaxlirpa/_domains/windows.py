@@ -19,7 +19,7 @@ import numpy as np
 from jaxlirpa._graph.graph import INPUT, Graph, Node, Ref
 from jaxlirpa._ops.families import Affine, Bilinear, Elementwise
 from jaxlirpa._ops.registry import record
-from jaxlirpa._typing import Array
+from jaxlirpa._types import Array
 from jaxlirpa._walk import backward
 from jaxlirpa.sets import ArraySet
 

@@ -22,7 +22,7 @@ from jaxlirpa._graph.loops import unknown_trips, whole
 from jaxlirpa._graph.programs import Branches, Equation, Scan, Sharded, While
 from jaxlirpa._graph.shards import on_all_devices
 from jaxlirpa._graph.source import Source
-from jaxlirpa._typing import Array, PyTree, Shaped
+from jaxlirpa._types import Array, PyTree, Shaped
 
 # A loop of more trips is kept whole: to compile a graph takes time with the square of its length.
 MOST_TRIPS = 256

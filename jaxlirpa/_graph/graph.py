@@ -14,7 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxlirpa._graph.source import Source
-from jaxlirpa._typing import Array, Shaped, varying
+from jaxlirpa._mesh import varying
+from jaxlirpa._types import Array, Shaped
 
 INPUT = "input"
 
@@ -148,7 +149,7 @@ class Graph:
 
     @property
     def axes(self) -> frozenset[str]:
-        """The axes of a mesh over which values may differ; see `jaxlirpa._typing.varying`."""
+        """The axes of a mesh over which values may differ; see `jaxlirpa._mesh.varying`."""
         return varying(self.aval(self.inputs[0])) if self.inputs else frozenset()
 
     @property

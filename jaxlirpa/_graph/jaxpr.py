@@ -37,7 +37,8 @@ from jaxlirpa._graph.programs import (
     While,
 )
 from jaxlirpa._graph.source import Source
-from jaxlirpa._typing import Array, PyTree, Shaped, shaped, vary, varying
+from jaxlirpa._mesh import shaped, vary, varying
+from jaxlirpa._types import Array, PyTree, Shaped
 
 # Where a primitive that merely calls a function keeps that function's jaxpr. Functions with
 # derivative rules of their own are entered by their primal: rules are no values.

@@ -18,7 +18,8 @@ from jaxlirpa._errors import ControlFlowError
 from jaxlirpa._graph.graph import Graph, Node, Ref, Value
 from jaxlirpa._graph.programs import Program, Scan, While
 from jaxlirpa._graph.source import Source
-from jaxlirpa._typing import Array, PyTree, Shaped, shaped, vary, varying
+from jaxlirpa._mesh import shaped, vary, varying
+from jaxlirpa._types import Array, PyTree, Shaped
 
 State: TypeAlias = PyTree
 """What is known of a perturbed value, as arrays; or a known array."""

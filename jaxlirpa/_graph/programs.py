@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypeAlias
 
 from jaxlirpa._graph.source import Source
-from jaxlirpa._typing import Array, Shaped
+from jaxlirpa._types import Array, Shaped
 
 
 class Variable(NamedTuple):

@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from jaxlirpa._arrays import is_half
 from jaxlirpa._graph.jaxpr import program
 from jaxlirpa._graph.programs import Constant, Equation, Program
-from jaxlirpa._typing import Array, is_half
+from jaxlirpa._types import Array
 
 
 @dataclasses.dataclass(frozen=True)

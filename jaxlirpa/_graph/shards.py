@@ -21,7 +21,7 @@ from jaxlirpa._errors import UnsupportedPrimitiveError
 from jaxlirpa._graph.graph import Value, is_same
 from jaxlirpa._graph.programs import Constant, Equation, Places, Program, Sharded, Variable
 from jaxlirpa._graph.source import Source
-from jaxlirpa._typing import Array, PyTree
+from jaxlirpa._types import Array, PyTree
 
 Device: TypeAlias = Mapping[str, int]
 """Its place along every axis of the mesh."""

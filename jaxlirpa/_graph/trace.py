@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxlirpa._arrays import is_half
 from jaxlirpa._errors import ControlFlowError, EffectError
 from jaxlirpa._graph.control import MOST_TRIPS, enter
 from jaxlirpa._graph.graph import INPUT, Graph, Node, Ref, Value
@@ -32,7 +33,8 @@ from jaxlirpa._graph.naming import Label, numbered
 from jaxlirpa._graph.programs import Constant, Equation, Program, Variable
 from jaxlirpa._graph.recognise import LibraryFunction, Vocabulary, recognise
 from jaxlirpa._graph.source import Source
-from jaxlirpa._typing import Array, PyTree, Shaped, is_half, shaped, varying
+from jaxlirpa._mesh import shaped, varying
+from jaxlirpa._types import Array, PyTree, Shaped
 
 # Identities on values. `stop_gradient` is one, though its derivative is zero.
 _IDENTITIES = frozenset(

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from jaxlirpa._arrays import is_floating
 from jaxlirpa._domains.backward_linear import BackwardLinear
 from jaxlirpa._domains.underflow import underflow
 from jaxlirpa._graph.graph import INPUT, Graph, Ref
+from jaxlirpa._intervals import Interval, intersect
 from jaxlirpa._methods.exactness import Quality
 from jaxlirpa._methods.problem import Problem
 from jaxlirpa._methods.solution import enclose, output_cost
@@ -19,7 +21,7 @@ from jaxlirpa._ops.families import Nonlinear, is_exact
 from jaxlirpa._ops.registry import record
 from jaxlirpa._relax.lines import Lines
 from jaxlirpa._relax.planes import Planes
-from jaxlirpa._typing import Array, Interval, intersect, is_floating
+from jaxlirpa._types import Array
 from jaxlirpa.sets import ArraySet, Box
 
 

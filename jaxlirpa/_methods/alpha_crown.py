@@ -15,6 +15,8 @@ from jaxlirpa._domains.backward_linear import Sided
 from jaxlirpa._domains.rows import numbered
 from jaxlirpa._errors import ArgumentError
 from jaxlirpa._graph.graph import Graph, Ref
+from jaxlirpa._intervals import Interval, intersect
+from jaxlirpa._mesh import vary
 from jaxlirpa._methods.ascent import ascend, to_unit_interval
 from jaxlirpa._methods.crown import cost, solve
 from jaxlirpa._methods.intermediate_boxes import Strategy, Transform
@@ -26,7 +28,7 @@ from jaxlirpa._methods.relaxed_graph import RelaxedGraph
 from jaxlirpa._methods.solution import Solution, enclose
 from jaxlirpa._methods.transform import transform
 from jaxlirpa._relax.relaxations import Relaxations
-from jaxlirpa._typing import Array, Interval, PyTree, intersect, vary
+from jaxlirpa._types import Array, PyTree
 
 Alphas: TypeAlias = Mapping[str, Any]
 """What the relaxations of each node are for one output: by node and by side."""

@@ -11,7 +11,7 @@ import jax
 
 from jaxlirpa._errors import ArgumentError, SetError
 from jaxlirpa._methods import signature
-from jaxlirpa._typing import PyTree
+from jaxlirpa._types import PyTree
 from jaxlirpa.sets import ArraySet, LpBall
 from jaxlirpa.sets.base import is_set
 

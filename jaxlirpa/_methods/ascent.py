@@ -16,7 +16,9 @@ import jax.numpy as jnp
 import optax
 
 from jaxlirpa._domains.backward_linear import Sided
-from jaxlirpa._typing import Array, Interval, PyTree, vary, varying
+from jaxlirpa._intervals import Interval
+from jaxlirpa._mesh import vary, varying
+from jaxlirpa._types import Array, PyTree
 
 
 def to_unit_interval(alphas: PyTree) -> PyTree:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jaxlirpa._errors import ArgumentError
 from jaxlirpa._methods.arguments import Arguments
 from jaxlirpa._methods.solution import Optimized
-from jaxlirpa._typing import Array, LinearBounds, PyTree
+from jaxlirpa._types import Array, LinearBounds, PyTree
 from jaxlirpa.sets import ArraySet
 from jaxlirpa.sets.joint import Concatenation
 

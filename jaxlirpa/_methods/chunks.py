@@ -9,7 +9,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxlirpa._typing import Array, Interval, intersect, vacuous_where_nan
+from jaxlirpa._intervals import Interval, intersect, vacuous_where_nan
+from jaxlirpa._types import Array
 
 
 def by_chunks(

@@ -7,7 +7,9 @@ from collections.abc import Callable
 
 import jax.numpy as jnp
 
+from jaxlirpa._arrays import is_floating, traced_once
 from jaxlirpa._graph.graph import Ref
+from jaxlirpa._intervals import Interval, vacuous_where_nan
 from jaxlirpa._methods.affine_tail import tail_boxes
 from jaxlirpa._methods.ibp import ibp
 from jaxlirpa._methods.intermediate_boxes import Strategy, Transform, intermediate_boxes
@@ -17,16 +19,7 @@ from jaxlirpa._methods.options import checked, whole_number
 from jaxlirpa._methods.problem import Problem
 from jaxlirpa._methods.solution import Solution, only_box, output_cost
 from jaxlirpa._methods.transform import transform
-from jaxlirpa._typing import (
-    Array,
-    Bounds,
-    Interval,
-    LinearBounds,
-    PyTree,
-    is_floating,
-    traced_once,
-    vacuous_where_nan,
-)
+from jaxlirpa._types import Array, Bounds, LinearBounds, PyTree
 
 
 @checked

@@ -8,9 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from jaxlirpa._arrays import is_floating
 from jaxlirpa._errors import ArgumentError
 from jaxlirpa._graph.graph import INPUT, Ref
 from jaxlirpa._graph.jaxpr import is_traced
+from jaxlirpa._intervals import Interval
 from jaxlirpa._methods.arguments import Arguments
 from jaxlirpa._methods.ibp import ibp
 from jaxlirpa._methods.intermediate_boxes import Intermediate, Transform, intermediate_boxes
@@ -22,7 +24,7 @@ from jaxlirpa._methods.transform import call_of
 from jaxlirpa._ops.families import Elementwise
 from jaxlirpa._ops.registry import record
 from jaxlirpa._relax.lines import Lines, relax
-from jaxlirpa._typing import Bounds, Interval, PyTree, is_floating
+from jaxlirpa._types import Bounds, PyTree
 
 
 @dataclasses.dataclass(frozen=True)

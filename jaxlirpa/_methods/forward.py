@@ -15,7 +15,7 @@ from jaxlirpa._methods.options import checked
 from jaxlirpa._methods.problem import Problem
 from jaxlirpa._methods.solution import InputRows, Solution, only_box
 from jaxlirpa._methods.transform import transform
-from jaxlirpa._typing import Bounds, LinearBounds, PyTree
+from jaxlirpa._types import Bounds, LinearBounds, PyTree
 from jaxlirpa._walk import backward, forward
 
 

@@ -10,7 +10,7 @@ from jaxlirpa._methods.options import checked
 from jaxlirpa._methods.problem import Problem
 from jaxlirpa._methods.solution import Solution
 from jaxlirpa._methods.transform import transform
-from jaxlirpa._typing import Bounds, PyTree
+from jaxlirpa._types import Bounds, PyTree
 
 
 @checked

@@ -15,7 +15,7 @@ from jaxlirpa._methods.options import checked, whole_number
 from jaxlirpa._methods.problem import TracedFunction, problem_of
 from jaxlirpa._methods.saved import IntermediateBounds, remembered
 from jaxlirpa._methods.transform import call_of, warn_if_expensive
-from jaxlirpa._typing import PyTree
+from jaxlirpa._types import PyTree
 
 
 @checked

@@ -13,8 +13,10 @@ import functools
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, Protocol, TypeAlias
 
+from jaxlirpa._arrays import is_floating
 from jaxlirpa._domains.interval import IntervalDomain
 from jaxlirpa._graph.graph import INPUT, Graph, Ref
+from jaxlirpa._intervals import Interval, intersect, vacuous_where_nan
 from jaxlirpa._methods.affine_tail import affine
 from jaxlirpa._methods.exactness import Origin, Quality
 from jaxlirpa._methods.problem import Problem, TracedFunction
@@ -22,7 +24,7 @@ from jaxlirpa._methods.relaxed_graph import RelaxedGraph, nonlinear
 from jaxlirpa._methods.solution import enclose
 from jaxlirpa._ops.families import Nonlinear
 from jaxlirpa._ops.registry import record
-from jaxlirpa._typing import Array, Interval, intersect, is_floating, vacuous_where_nan
+from jaxlirpa._types import Array
 from jaxlirpa.sets import ArraySet
 
 Transform: TypeAlias = Callable[..., Callable[..., Any]]

@@ -14,6 +14,7 @@ from jaxlirpa._domains.rows import arranged, numbered
 from jaxlirpa._domains.windowed_linear import WindowedLinear
 from jaxlirpa._domains.windows import Layout, layout_of
 from jaxlirpa._graph.graph import INPUT, Ref
+from jaxlirpa._intervals import Interval, vacuous_where_overflown
 from jaxlirpa._methods.chunks import by_chunks
 from jaxlirpa._methods.exactness import Quality
 from jaxlirpa._methods.intermediate_boxes import Tighten
@@ -24,7 +25,7 @@ from jaxlirpa._ops.families import Affine, Bilinear, Elementwise, LoopFamily, Mo
 from jaxlirpa._ops.registry import record
 from jaxlirpa._relax.lines import relax
 from jaxlirpa._transpose.convolution import turnable
-from jaxlirpa._typing import Array, Interval, vacuous_where_overflown
+from jaxlirpa._types import Array
 from jaxlirpa._walk import backward
 
 

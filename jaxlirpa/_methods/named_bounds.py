@@ -7,9 +7,11 @@ from typing import Any, TypeAlias
 
 import jax.numpy as jnp
 
+from jaxlirpa._arrays import is_floating
 from jaxlirpa._errors import ArgumentError
 from jaxlirpa._graph.graph import INPUT, Graph, Ref
 from jaxlirpa._graph.jaxpr import is_traced
+from jaxlirpa._intervals import Interval, intersect, vacuous_where_nan
 from jaxlirpa._methods.ibp import ibp
 from jaxlirpa._methods.intermediate_boxes import (
     ByIntervals,
@@ -19,7 +21,7 @@ from jaxlirpa._methods.intermediate_boxes import (
     Transform,
 )
 from jaxlirpa._methods.relaxed_graph import nonlinear
-from jaxlirpa._typing import Bounds, Interval, Shaped, intersect, is_floating, vacuous_where_nan
+from jaxlirpa._types import Bounds, Shaped
 
 NamedBounds: TypeAlias = Mapping[str, Any]
 """Pairs of a lower and an upper limit, by the names of values."""

@@ -12,6 +12,7 @@ import jax
 
 from jaxlirpa._graph.graph import Graph, Ref
 from jaxlirpa._graph.trace import trace
+from jaxlirpa._mesh import shaped, vary, varying
 from jaxlirpa._methods import signature
 from jaxlirpa._methods.arguments import Arguments
 from jaxlirpa._methods.exactness import Origin, origins
@@ -20,7 +21,7 @@ from jaxlirpa._ops import declared
 from jaxlirpa._ops.registry import check
 from jaxlirpa._ops.rules import RULES
 from jaxlirpa._ops.rules.balls import is_one_ball
-from jaxlirpa._typing import Array, PyTree, shaped, vary, varying
+from jaxlirpa._types import Array, PyTree
 from jaxlirpa.sets import ArraySet
 
 

@@ -10,10 +10,12 @@ from typing import Any, TypeAlias, assert_never
 import jax
 import jax.numpy as jnp
 
+from jaxlirpa._arrays import is_floating
 from jaxlirpa._domains.backward_linear import BackwardLinear, Sided
 from jaxlirpa._domains.interval import nonlinear_image
 from jaxlirpa._domains.underflow import underflow
 from jaxlirpa._graph.graph import INPUT, Graph, Node, Ref
+from jaxlirpa._intervals import Interval
 from jaxlirpa._methods.problem import Problem
 from jaxlirpa._ops.families import (
     Affine,
@@ -30,7 +32,7 @@ from jaxlirpa._ops.registry import record
 from jaxlirpa._relax.lines import Lines, relax, relax_family, tabulated
 from jaxlirpa._relax.planes import Planes, constant, relax_family_jointly, relax_jointly
 from jaxlirpa._relax.relaxations import Relaxations, single
-from jaxlirpa._typing import Array, Interval, PyTree, is_floating
+from jaxlirpa._types import Array, PyTree
 
 Relaxed: TypeAlias = Lines | list[Planes]
 """What a nonlinear node is replaced by: lines, or planes of each output."""

@@ -11,11 +11,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxlirpa._arrays import is_floating
 from jaxlirpa._errors import ArgumentError
 from jaxlirpa._graph.jaxpr import is_traced
 from jaxlirpa._methods.arguments import Arguments
 from jaxlirpa._methods.batching import map_examples
-from jaxlirpa._typing import Array, Bounds, PyTree, is_floating
+from jaxlirpa._types import Array, Bounds, PyTree
 
 
 @jax.tree_util.register_dataclass

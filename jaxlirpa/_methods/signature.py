@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from inspect import Parameter
 from typing import Any
 
-from jaxlirpa._typing import PyTree
+from jaxlirpa._types import PyTree
 
 RADIUS = "eps"
 _BY_NAME = (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)

@@ -8,8 +8,9 @@ from typing import Any, NamedTuple, TypeAlias
 from jaxlirpa._domains.backward_linear import BackwardBounds, BackwardLinear
 from jaxlirpa._domains.rows import AffineRows, arranged
 from jaxlirpa._graph.graph import Ref
+from jaxlirpa._intervals import Interval, vacuous_where_overflown
 from jaxlirpa._methods.problem import Problem
-from jaxlirpa._typing import Array, Interval, vacuous_where_overflown
+from jaxlirpa._types import Array
 from jaxlirpa._walk import backward
 from jaxlirpa.sets.per_example import concretize_per_example
 

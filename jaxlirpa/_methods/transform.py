@@ -13,8 +13,10 @@ from typing import Any, TypeAlias
 import jax
 import jax.numpy as jnp
 
+from jaxlirpa._arrays import row_products
 from jaxlirpa._errors import ArgumentError, ExpensiveJointCallWarning
 from jaxlirpa._graph.graph import Ref
+from jaxlirpa._intervals import Interval, vacuous_where_nan
 from jaxlirpa._methods import signature
 from jaxlirpa._methods.arguments import Arguments, arguments
 from jaxlirpa._methods.batching import map_examples
@@ -22,14 +24,7 @@ from jaxlirpa._methods.independence import mixing
 from jaxlirpa._methods.problem import Problem, TracedFunction, by_input, problem_of
 from jaxlirpa._methods.saved import IntermediateBounds, admitted
 from jaxlirpa._methods.solution import InputRows, Method, Optimized, Solution
-from jaxlirpa._typing import (
-    Bounds,
-    Interval,
-    LinearBounds,
-    PyTree,
-    inner,
-    vacuous_where_nan,
-)
+from jaxlirpa._types import Bounds, LinearBounds, PyTree
 
 Cost: TypeAlias = Callable[[Problem], int]
 
@@ -181,7 +176,7 @@ def _linear_bounds(
     def offset(rows: InputRows, box: Interval) -> Any:
         at_zero = rows.offset
         for ref, coefficients in rows.coefficients.items():
-            at_zero = at_zero - inner(coefficients, problem.sets[ref].point())
+            at_zero = at_zero - row_products(coefficients, problem.sets[ref].point())
         return at_zero.reshape(box.lower.shape)
 
     def coefficients(rows: InputRows, box: Interval) -> Any:

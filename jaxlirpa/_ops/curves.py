@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jax.nn import sigmoid
 from jax.scipy.special import polygamma
 
+from jaxlirpa._intervals import Interval
 from jaxlirpa._relax.convex import Convex, always, nearest_to_zero
 from jaxlirpa._relax.curved import Curve
 from jaxlirpa._relax.lines import Adjustable, Lines
@@ -22,7 +23,7 @@ from jaxlirpa._relax.periodic import Wave
 from jaxlirpa._relax.relaxations import Relaxations
 from jaxlirpa._relax.smooth import Smooth
 from jaxlirpa._relax.solvable import Solvable
-from jaxlirpa._typing import Array, Interval
+from jaxlirpa._types import Array
 
 # What is below this gives the same value as this, and no `-inf * 0`.
 _FAR_BELOW = -1e3

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from jaxlirpa._graph.recognise import LibraryFunction, Vocabulary
 from jaxlirpa._ops.families import Elementwise, Record
 from jaxlirpa._ops.named import VOCABULARY
-from jaxlirpa._typing import Array
+from jaxlirpa._types import Array
 
 PRIMITIVES: dict[Any, str] = {}
 """The name of the record of every declared primitive."""

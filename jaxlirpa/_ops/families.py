@@ -9,9 +9,10 @@ from typing import TypeAlias
 import jax.numpy as jnp
 
 from jaxlirpa._graph.graph import Graph, Node, Ref, Value
+from jaxlirpa._intervals import Interval
 from jaxlirpa._relax.lines import Relaxation
 from jaxlirpa._relax.planes import JointRelaxation, Plane
-from jaxlirpa._typing import Array, Interval
+from jaxlirpa._types import Array
 
 
 def _none(graph: Graph, node: Node) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from jaxlirpa._graph.graph import Node, Ref
+from jaxlirpa._intervals import Interval
 from jaxlirpa._ops.families import Joint, Record, Refined, operand_boxes
 from jaxlirpa._relax.ball_product import Inner
 from jaxlirpa._relax.extremum import Maximum
@@ -15,7 +16,7 @@ from jaxlirpa._relax.relaxations import Relaxations
 from jaxlirpa._relax.selection import Choice
 from jaxlirpa._relax.softmax import Softmax, of_logits
 from jaxlirpa._relax.sumexp import LogSumExp
-from jaxlirpa._typing import Array, Interval
+from jaxlirpa._types import Array
 
 
 def _axes(node: Node) -> tuple[int, ...]:

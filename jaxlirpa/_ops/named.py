@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxlirpa._graph.recognise import LibraryFunction, Vocabulary
-from jaxlirpa._typing import Array
+from jaxlirpa._types import Array
 
 
 def _whole(function: Callable[[Array], Array], primitive: str) -> tuple[LibraryFunction, ...]:

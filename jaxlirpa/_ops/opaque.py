@@ -9,10 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from jaxlirpa._arrays import is_floating
 from jaxlirpa._graph.graph import Graph, Node, is_same
+from jaxlirpa._intervals import Interval, is_finite
 from jaxlirpa._ops.families import LoopFamily, Opaque, Record, operand_boxes
 from jaxlirpa._relax.integers import converted, is_integer
-from jaxlirpa._typing import Array, Interval, is_finite, is_floating
+from jaxlirpa._types import Array
 
 Image = Callable[[Node, Sequence[Interval]], tuple[Interval, ...]]
 

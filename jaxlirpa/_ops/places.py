@@ -10,10 +10,11 @@ from collections.abc import Sequence
 import jax.numpy as jnp
 from jax import lax
 
+from jaxlirpa._arrays import is_floating
 from jaxlirpa._graph.graph import Graph, Node
+from jaxlirpa._intervals import Interval, is_finite
 from jaxlirpa._ops.families import Opaque, Record, operand_boxes
 from jaxlirpa._ops.opaque import MISS, less
-from jaxlirpa._typing import Interval, is_finite, is_floating
 
 
 def _largest(node: Node, boxes: Sequence[Interval]) -> tuple[Interval, ...]:

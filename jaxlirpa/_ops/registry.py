@@ -8,10 +8,10 @@ import numpy as np
 
 from jaxlirpa._errors import DomainError, UnsupportedPrimitiveError
 from jaxlirpa._graph.graph import INPUT, Graph, Node, Ref
+from jaxlirpa._intervals import Interval
 from jaxlirpa._ops import affine, declared, elementwise, joint, movement, opaque, places, univariate
 from jaxlirpa._ops.families import Elementwise, Move, Opaque, Record, Refined
 from jaxlirpa._ops.unsupported import COMPLEX, UNSUPPORTED
-from jaxlirpa._typing import Interval
 
 RECORDS: dict[str, Record] = {
     **movement.RECORDS,

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxlirpa._graph.graph import Node
+from jaxlirpa._intervals import Interval
 from jaxlirpa._ops import curves
 from jaxlirpa._ops.families import Elementwise, Record
 from jaxlirpa._relax.compiled import Compiled
@@ -19,7 +20,7 @@ from jaxlirpa._relax.power import Power
 from jaxlirpa._relax.restricted import Inside, Restricted
 from jaxlirpa._relax.sinc import SINC
 from jaxlirpa._relax.steps import Staircase
-from jaxlirpa._typing import Array, Interval
+from jaxlirpa._types import Array
 
 # ---- domains -------------------------------------------------------------------------------
 

@@ -18,9 +18,11 @@ from collections.abc import Sequence
 import jax.numpy as jnp
 import numpy as np
 
+from jaxlirpa._arrays import dual, norm
+from jaxlirpa._intervals import Interval
 from jaxlirpa._minmax import maximum
 from jaxlirpa._relax.planes import Plane, Planes
-from jaxlirpa._typing import Array, Interval, dual, norm
+from jaxlirpa._types import Array
 
 
 @dataclasses.dataclass(frozen=True)

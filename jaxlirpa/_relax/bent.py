@@ -27,12 +27,13 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
+from jaxlirpa._intervals import Interval
 from jaxlirpa._minmax import clip, maximum, minimum
 from jaxlirpa._relax.curved import Curve
 from jaxlirpa._relax.lines import Adjustable, Lines, among
 from jaxlirpa._relax.relaxations import Relaxations
 from jaxlirpa._relax.smooth import Smooth, enclose
-from jaxlirpa._typing import Array, Interval
+from jaxlirpa._types import Array
 
 _STEPS = 40
 

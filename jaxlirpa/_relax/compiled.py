@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import jax
 
+from jaxlirpa._intervals import Interval
 from jaxlirpa._relax.lines import Adjustable, Lines, Relaxation, family
 from jaxlirpa._relax.relaxations import Relaxations
-from jaxlirpa._typing import Interval
 
 
 class Compiled(Adjustable):

@@ -18,11 +18,12 @@ from collections.abc import Callable
 
 import jax.numpy as jnp
 
+from jaxlirpa._intervals import Interval
 from jaxlirpa._minmax import clip
 from jaxlirpa._relax.lines import Adjustable, Lines, secant
 from jaxlirpa._relax.relaxations import Relaxations, alpha_of, mix
 from jaxlirpa._relax.smooth import Smooth, enclose, midpoint
-from jaxlirpa._typing import Array, Interval
+from jaxlirpa._types import Array
 
 
 def _never(box: Interval) -> bool:

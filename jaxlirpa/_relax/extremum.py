@@ -14,11 +14,12 @@ from collections.abc import Sequence
 
 import jax.numpy as jnp
 
+from jaxlirpa._intervals import Interval
 from jaxlirpa._minmax import maximum
 from jaxlirpa._relax.lines import Point, offset_above, secant
 from jaxlirpa._relax.planes import AdjustableJointly, Plane, Planes
 from jaxlirpa._relax.relaxations import Relaxations
-from jaxlirpa._typing import Array, Interval
+from jaxlirpa._types import Array
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,7 +11,8 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from jaxlirpa._typing import Array, Interval, Shaped
+from jaxlirpa._intervals import Interval
+from jaxlirpa._types import Array, Shaped
 
 # How far limits may be off that were computed in floating point, in units of their last digit.
 _ROUNDING = 8

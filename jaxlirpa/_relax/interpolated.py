@@ -17,10 +17,11 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxlirpa._intervals import Interval
 from jaxlirpa._minmax import maximum
 from jaxlirpa._relax.lines import Lines, Point, secant
 from jaxlirpa._relax.smooth import enclose, midpoint
-from jaxlirpa._typing import Array, Interval
+from jaxlirpa._types import Array
 
 _STEPS = 32
 _ULPS = 8

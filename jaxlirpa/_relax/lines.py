@@ -14,9 +14,11 @@ from typing import NamedTuple, Protocol
 import jax
 import jax.numpy as jnp
 
+from jaxlirpa._arrays import traced_once
+from jaxlirpa._intervals import Interval, is_finite, vacuous_where_nan
 from jaxlirpa._minmax import maximum
 from jaxlirpa._relax.relaxations import Relaxations, between, single
-from jaxlirpa._typing import Array, Interval, is_finite, traced_once, vacuous_where_nan
+from jaxlirpa._types import Array
 
 
 class Lines(NamedTuple):

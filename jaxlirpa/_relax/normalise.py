@@ -23,12 +23,13 @@ from collections.abc import Callable, Sequence
 import jax
 import jax.numpy as jnp
 
+from jaxlirpa._intervals import Interval, intersect, vacuous_where_nan
 from jaxlirpa._minmax import maximum
 from jaxlirpa._relax.planes import AdjustableJointly, Plane, Planes, mean
 from jaxlirpa._relax.product import Product
 from jaxlirpa._relax.relaxations import Relaxations
 from jaxlirpa._relax.sshaped import lower_lines
-from jaxlirpa._typing import Array, Interval, PyTree, intersect, vacuous_where_nan
+from jaxlirpa._types import Array, PyTree
 
 
 @dataclasses.dataclass(frozen=True)

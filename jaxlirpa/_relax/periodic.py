@@ -24,12 +24,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxlirpa._intervals import Interval, is_finite
 from jaxlirpa._minmax import clip, maximum, minimum
 from jaxlirpa._relax.lines import Adjustable, Lines, Point, secant
 from jaxlirpa._relax.relaxations import Relaxations
 from jaxlirpa._relax.smooth import Smooth, enclose, enclosing, midpoint
 from jaxlirpa._relax.supporting import supporting
-from jaxlirpa._typing import Array, Interval, is_finite
+from jaxlirpa._types import Array
 
 _STEPS = 40
 _PERIOD = 2 * np.pi

@@ -14,10 +14,11 @@ from typing import TypeAlias
 
 import jax.numpy as jnp
 
+from jaxlirpa._intervals import Interval
 from jaxlirpa._minmax import clip, maximum, minimum
 from jaxlirpa._relax.lines import Adjustable, Lines, Point, offset_above, offset_below, secant
 from jaxlirpa._relax.relaxations import Relaxations, mix
-from jaxlirpa._typing import Array, Interval
+from jaxlirpa._types import Array
 
 AlphaAtKink: TypeAlias = Callable[[Array, Array, Array], Array]
 

@@ -7,8 +7,10 @@ from typing import NamedTuple, Protocol
 
 import jax.numpy as jnp
 
+from jaxlirpa._arrays import summed_product
+from jaxlirpa._intervals import Interval, is_finite, vacuous_where_nan
 from jaxlirpa._relax.relaxations import Relaxations, mix, single
-from jaxlirpa._typing import Array, Interval, is_finite, summed_product, vacuous_where_nan
+from jaxlirpa._types import Array
 
 
 class Plane(NamedTuple):

@@ -13,12 +13,13 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
+from jaxlirpa._intervals import Interval
 from jaxlirpa._relax.convex import Convex
 from jaxlirpa._relax.curved import Curve
 from jaxlirpa._relax.lines import Adjustable, Lines
 from jaxlirpa._relax.relaxations import Relaxations
 from jaxlirpa._relax.smooth import Smooth
-from jaxlirpa._typing import Array, Interval
+from jaxlirpa._types import Array
 
 
 @dataclasses.dataclass(frozen=True)

@@ -20,10 +20,11 @@ from collections.abc import Sequence
 
 import jax.numpy as jnp
 
+from jaxlirpa._intervals import Interval, vacuous_where_overflown
 from jaxlirpa._minmax import maximum, minimum
 from jaxlirpa._relax.planes import AdjustableJointly, Plane, Planes, mean
 from jaxlirpa._relax.relaxations import Relaxations
-from jaxlirpa._typing import Array, Interval, vacuous_where_overflown
+from jaxlirpa._types import Array
 
 # Found best on networks with gates, quotients and attention; no choice is best for all of them.
 _MUCH_LESS = 0.6

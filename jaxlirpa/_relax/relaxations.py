@@ -15,8 +15,9 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import jax
 import jax.numpy as jnp
 
+from jaxlirpa._arrays import traced_once
 from jaxlirpa._minmax import clip
-from jaxlirpa._typing import Array, PyTree, traced_once
+from jaxlirpa._types import Array, PyTree
 
 Member = TypeVar("Member")
 

@@ -8,9 +8,10 @@ from typing import TypeAlias
 
 import jax.numpy as jnp
 
+from jaxlirpa._intervals import Interval
 from jaxlirpa._relax.lines import Adjustable, Lines, Relaxation, family
 from jaxlirpa._relax.relaxations import Relaxations
-from jaxlirpa._typing import Array, Interval
+from jaxlirpa._types import Array
 
 Inside: TypeAlias = Callable[[Interval], Array]
 

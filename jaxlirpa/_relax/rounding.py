@@ -8,9 +8,10 @@ from typing import Any
 
 import jax.numpy as jnp
 
+from jaxlirpa._intervals import Interval, is_finite
 from jaxlirpa._minmax import maximum, minimum
 from jaxlirpa._relax.lines import Lines, Point, offset_above, offset_below, secant
-from jaxlirpa._typing import Array, Interval, is_finite
+from jaxlirpa._types import Array
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,9 +16,10 @@ from collections.abc import Sequence
 
 import jax.numpy as jnp
 
+from jaxlirpa._intervals import Interval
 from jaxlirpa._minmax import maximum, minimum
 from jaxlirpa._relax.planes import Plane, Planes
-from jaxlirpa._typing import Array, Interval
+from jaxlirpa._types import Array
 
 
 class Choice:

@@ -18,9 +18,10 @@ import functools
 import jax.numpy as jnp
 import numpy as np
 
+from jaxlirpa._intervals import Interval, is_finite
 from jaxlirpa._minmax import clip, maximum, minimum
 from jaxlirpa._relax.unknown import Unknown
-from jaxlirpa._typing import Array, Interval, is_finite
+from jaxlirpa._types import Array
 
 # Positive solutions of `tan z = z`.
 _TURNS = (

@@ -13,10 +13,11 @@ from collections.abc import Callable, Sequence
 
 import jax.numpy as jnp
 
+from jaxlirpa._intervals import Interval, vacuous_where_overflown
 from jaxlirpa._minmax import clip, maximum, minimum
 from jaxlirpa._relax.lines import Lines, Point, offset_below
 from jaxlirpa._relax.relaxations import Relaxations
-from jaxlirpa._typing import Array, Interval, vacuous_where_overflown
+from jaxlirpa._types import Array
 
 
 def _few(x: Array) -> float:

@@ -24,11 +24,12 @@ from collections.abc import Sequence
 import jax.numpy as jnp
 import numpy as np
 
+from jaxlirpa._intervals import Interval, intersect
 from jaxlirpa._minmax import maximum, minimum
 from jaxlirpa._relax.planes import AdjustableJointly, Plane, Planes, mean
 from jaxlirpa._relax.relaxations import Relaxations
 from jaxlirpa._relax.sumexp import LogSumExp
-from jaxlirpa._typing import Array, Interval, intersect
+from jaxlirpa._types import Array
 
 
 @dataclasses.dataclass(frozen=True)

@@ -21,12 +21,13 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxlirpa._intervals import Interval
 from jaxlirpa._minmax import clip
 from jaxlirpa._relax.lines import Adjustable, Lines, Point
 from jaxlirpa._relax.relaxations import Relaxations
 from jaxlirpa._relax.smooth import Smooth, enclose, enclosing, midpoint
 from jaxlirpa._relax.supporting import supporting
-from jaxlirpa._typing import Array, Interval
+from jaxlirpa._types import Array
 
 _STEPS = 36
 

@@ -28,10 +28,11 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from jaxlirpa._intervals import Interval
 from jaxlirpa._minmax import clip, maximum, minimum
 from jaxlirpa._relax.lines import Adjustable, Lines, Point, offset_below, secant
 from jaxlirpa._relax.relaxations import Relaxations, alpha_of, mix
-from jaxlirpa._typing import Array, Interval
+from jaxlirpa._types import Array
 
 # A tangent further out than this is a horizontal line to every float64 (tanh' (400) < 1e-340).
 _FAR = 1024.0

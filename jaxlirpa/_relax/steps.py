@@ -18,11 +18,12 @@ from collections.abc import Callable, Sequence
 
 import jax.numpy as jnp
 
+from jaxlirpa._intervals import Interval
 from jaxlirpa._minmax import clip, maximum
 from jaxlirpa._relax.lines import Adjustable, Lines, Point, offset_above, offset_below, secant
 from jaxlirpa._relax.relaxations import Relaxations, between
 from jaxlirpa._relax.smooth import midpoint
-from jaxlirpa._typing import Array, Interval
+from jaxlirpa._types import Array
 
 
 @dataclasses.dataclass(frozen=True)

@@ -21,10 +21,11 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxlirpa._intervals import Interval
 from jaxlirpa._minmax import maximum
 from jaxlirpa._relax.planes import AdjustableJointly, Plane, Planes
 from jaxlirpa._relax.relaxations import Relaxations, mix
-from jaxlirpa._typing import Array, Interval
+from jaxlirpa._types import Array
 
 
 class _Parts(NamedTuple):

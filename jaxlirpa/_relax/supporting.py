@@ -11,9 +11,10 @@ from collections.abc import Callable
 
 import jax.numpy as jnp
 
+from jaxlirpa._intervals import Interval
 from jaxlirpa._minmax import clip
 from jaxlirpa._relax.relaxations import Relaxations, alpha_of, mix
-from jaxlirpa._typing import Array, Interval
+from jaxlirpa._types import Array
 
 # Where in the box the first, the default and the last line are best.
 _AIMS = (1 / 64, 1 / 2, 63 / 64)

@@ -21,11 +21,12 @@ from typing import TypeAlias
 
 import jax.numpy as jnp
 
+from jaxlirpa._intervals import Interval, vacuous_where_nan
 from jaxlirpa._minmax import clip, maximum
 from jaxlirpa._relax.lines import Adjustable, Lines, among
 from jaxlirpa._relax.relaxations import Relaxations
 from jaxlirpa._relax.smooth import enclose
-from jaxlirpa._typing import Array, Interval, vacuous_where_nan
+from jaxlirpa._types import Array
 
 Extension: TypeAlias = Callable[[Interval], Interval]
 

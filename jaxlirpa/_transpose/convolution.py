@@ -23,7 +23,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxlirpa._graph.graph import Node
-from jaxlirpa._typing import Array, Shaped, vary, varying
+from jaxlirpa._mesh import vary, varying
+from jaxlirpa._types import Array, Shaped
 
 
 def turnable(node: Node) -> bool:

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jaxlirpa._graph.graph import INPUT, Graph, Node, Ref
 from jaxlirpa._ops.families import Affine, Bilinear, Move, is_exact
 from jaxlirpa._ops.registry import record
-from jaxlirpa._typing import Array
+from jaxlirpa._types import Array
 
 # How many times more entries than the target what is before it may have: all are computed.
 _LARGER = 2

@@ -6,12 +6,12 @@ docs/extending.md. Nothing is declared by importing this module.
 """
 
 from jaxlirpa._graph.graph import Graph, Node, Ref
+from jaxlirpa._intervals import Interval
 from jaxlirpa._ops.families import Affine, Bilinear, Elementwise, Joint, LoopFamily, Move, Opaque
 from jaxlirpa._ops.registry import record
 from jaxlirpa._relax.lines import Adjustable, Lines, Relaxation
 from jaxlirpa._relax.planes import AdjustableJointly, JointRelaxation, Plane, Planes
 from jaxlirpa._relax.relaxations import Relaxations
-from jaxlirpa._typing import Interval
 from jaxlirpa._walk import BackwardDomain, ForwardDomain, backward, forward
 from jaxlirpa.extend.domains import Traced, trace
 from jaxlirpa.extend.primitives import Registration, primitive

@@ -12,10 +12,11 @@ import numpy as np
 
 from jaxlirpa._errors import ExtensionError, LirpaError
 from jaxlirpa._graph.trace import trace
+from jaxlirpa._intervals import Interval
 from jaxlirpa._ops import declared
 from jaxlirpa._ops.families import Elementwise
 from jaxlirpa._relax.lines import Relaxation, relax
-from jaxlirpa._typing import Array, Interval
+from jaxlirpa._types import Array
 
 # What rounding may explain, in units in the last place of the largest term.
 ULPS = 2**8

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from jaxlirpa._graph.graph import Graph, Ref
 from jaxlirpa._methods.arguments import arguments
 from jaxlirpa._methods.problem import problem_of
-from jaxlirpa._typing import PyTree
+from jaxlirpa._types import PyTree
 from jaxlirpa.sets import ArraySet
 
 

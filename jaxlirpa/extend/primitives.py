@@ -21,7 +21,7 @@ from jaxlirpa._ops import declared
 from jaxlirpa._ops.families import Affine, Bilinear, Move, Record
 from jaxlirpa._ops.registry import RECORDS
 from jaxlirpa._ops.rules import RULES
-from jaxlirpa._typing import Array, LinearBounds
+from jaxlirpa._types import Array, LinearBounds
 from jaxlirpa.extend.checking import first_outside
 from jaxlirpa.extend.domains import trace
 from jaxlirpa.sets import Box

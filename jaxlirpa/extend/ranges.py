@@ -14,6 +14,7 @@ from jaxlirpa._domains.interval import IntervalDomain
 from jaxlirpa._errors import LirpaError
 from jaxlirpa._graph.graph import INPUT, Graph, Node, Ref
 from jaxlirpa._graph.trace import trace
+from jaxlirpa._intervals import Interval, vacuous_where_nan
 from jaxlirpa._ops import declared
 from jaxlirpa._ops.families import Elementwise, LoopFamily, Opaque
 from jaxlirpa._ops.registry import RECORDS, check, record
@@ -26,7 +27,7 @@ from jaxlirpa._relax.piecewise import Clip, OneKink
 from jaxlirpa._relax.power import Power
 from jaxlirpa._relax.restricted import Restricted
 from jaxlirpa._relax.sshaped import SShaped
-from jaxlirpa._typing import Array, Interval, vacuous_where_nan
+from jaxlirpa._types import Array
 from jaxlirpa._walk import forward
 
 Range = Callable[[Interval], Interval]

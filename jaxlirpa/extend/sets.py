@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxlirpa._errors import ExtensionError, SetError
-from jaxlirpa._typing import Array, Interval, PyTree
+from jaxlirpa._intervals import Interval
+from jaxlirpa._types import Array, PyTree
 from jaxlirpa.extend.checking import ULPS
 from jaxlirpa.sets import ArraySet, PerturbationSet
 from jaxlirpa.sets.base import concretize_box

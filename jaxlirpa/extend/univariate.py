@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax.custom_batching import custom_vmap
 
 from jaxlirpa._errors import ExtensionError, LirpaError
+from jaxlirpa._intervals import Interval
 from jaxlirpa._ops import declared
 from jaxlirpa._ops.families import Elementwise
 from jaxlirpa._relax.bent import Bent
@@ -17,7 +18,7 @@ from jaxlirpa._relax.lines import Relaxation
 from jaxlirpa._relax.restricted import Restricted
 from jaxlirpa._relax.smooth import Smooth
 from jaxlirpa._relax.unknown import Unknown
-from jaxlirpa._typing import Array, ArrayLike, Interval
+from jaxlirpa._types import Array, ArrayLike
 from jaxlirpa.extend.checking import check_univariate
 from jaxlirpa.extend.ranges import Ranges
 

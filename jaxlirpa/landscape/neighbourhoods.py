@@ -14,7 +14,7 @@ from typing import TypeAlias
 import jax
 import jax.numpy as jnp
 
-from jaxlirpa._typing import ArrayLike, PyTree
+from jaxlirpa._types import ArrayLike, PyTree
 from jaxlirpa.sets import JointBall, LpBall
 
 Neighbourhood: TypeAlias = Callable[[PyTree, ArrayLike], PyTree]

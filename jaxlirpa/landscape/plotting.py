@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Circle
 from mpl_toolkits.mplot3d.axes3d import Axes3D
 
-from jaxlirpa._typing import Array, ArrayLike, Bounds
+from jaxlirpa._types import Array, ArrayLike, Bounds
 from jaxlirpa.landscape.slices import Slice
 
 _FOUND = "#444444"

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxlirpa._methods.crown import crown
-from jaxlirpa._typing import Array, PyTree
+from jaxlirpa._types import Array, PyTree
 from jaxlirpa.landscape.band import Method
 from jaxlirpa.landscape.reading import require_read
 

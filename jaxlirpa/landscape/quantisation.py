@@ -16,7 +16,7 @@ import numpy as np
 
 from jaxlirpa._errors import ArgumentError
 from jaxlirpa._methods.crown import crown
-from jaxlirpa._typing import Array, ArrayLike, PyTree
+from jaxlirpa._types import Array, ArrayLike, PyTree
 from jaxlirpa.landscape.band import Method
 from jaxlirpa.landscape.predictions import unchanged
 from jaxlirpa.sets import Box

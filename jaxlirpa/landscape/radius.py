@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxlirpa._methods.crown import crown, crown_ibp
-from jaxlirpa._typing import Array, ArrayLike, PyTree
+from jaxlirpa._types import Array, ArrayLike, PyTree
 from jaxlirpa.landscape.band import Method
 from jaxlirpa.landscape.neighbourhoods import Neighbourhood, every_matrix
 from jaxlirpa.landscape.predictions import unchanged

@@ -10,7 +10,7 @@ import jax
 from jaxlirpa._errors import ArgumentError
 from jaxlirpa._methods.arguments import arguments
 from jaxlirpa._methods.problem import problem_of
-from jaxlirpa._typing import PyTree
+from jaxlirpa._types import PyTree
 from jaxlirpa.sets import LpBall
 from jaxlirpa.sets.base import is_set
 

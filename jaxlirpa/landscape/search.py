@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxlirpa._methods.arguments import arguments
-from jaxlirpa._typing import Array, Bounds, PyTree
+from jaxlirpa._types import Array, Bounds, PyTree
 from jaxlirpa.sets import ArraySet
 
 

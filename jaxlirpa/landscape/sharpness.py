@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 from jaxlirpa._methods.crown import crown_ibp
 from jaxlirpa._methods.ibp import ibp
-from jaxlirpa._typing import Array, ArrayLike, Bounds, PyTree
+from jaxlirpa._types import Array, ArrayLike, Bounds, PyTree
 from jaxlirpa.landscape.band import Method
 from jaxlirpa.landscape.neighbourhoods import Neighbourhood, every_matrix
 from jaxlirpa.landscape.reading import require_read

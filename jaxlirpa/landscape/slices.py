@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxlirpa._methods.forward import forward_crown
-from jaxlirpa._typing import Array, PyTree
+from jaxlirpa._types import Array, PyTree
 from jaxlirpa.landscape.band import Method
 from jaxlirpa.sets import Box
 

@@ -10,8 +10,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxlirpa._arrays import dual, norm, row_products, sums
 from jaxlirpa._errors import SetError
-from jaxlirpa._typing import Array, ArrayLike, Interval, PyTree, Shaped, dual, inner, norm, sums
+from jaxlirpa._intervals import Interval
+from jaxlirpa._types import Array, ArrayLike, PyTree, Shaped
 from jaxlirpa.sets.base import (
     PerturbationSet,
     concretize_box,
@@ -99,14 +101,14 @@ class LpBall(PerturbationSet):
         if origin is self.center:
             return Interval(-spread, spread)
         center = self.center if origin is None else self.center - origin
-        middle = inner(coefficients, center)
+        middle = row_products(coefficients, center)
         return Interval(middle - spread, middle + spread)
 
     def _spread(self, coefficients: Array) -> Array:
         """The largest value of each linear form over the ball around zero."""
         radius = jnp.broadcast_to(self.radius, self.center.shape)[None]
         if self.is_box:
-            return inner(jnp.abs(coefficients), radius[0])
+            return row_products(jnp.abs(coefficients), radius[0])
         rows = coefficients.shape[0]
         ndim = self.center.ndim
         normed = _axes(self.axis, ndim)

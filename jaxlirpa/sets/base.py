@@ -10,17 +10,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxlirpa._arrays import matrix, sums, traced_once
 from jaxlirpa._errors import SetError
-from jaxlirpa._typing import (
-    Array,
-    ArrayLike,
-    Interval,
-    PyTree,
-    Shaped,
-    matrix,
-    sums,
-    traced_once,
-)
+from jaxlirpa._intervals import Interval
+from jaxlirpa._types import Array, ArrayLike, PyTree, Shaped
 
 # Letters of a pytree's structure in a message.
 _LONG = 60

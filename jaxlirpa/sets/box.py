@@ -10,8 +10,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxlirpa._arrays import traced_once
 from jaxlirpa._errors import SetError
-from jaxlirpa._typing import Array, Interval, PyTree, Shaped, traced_once
+from jaxlirpa._intervals import Interval
+from jaxlirpa._types import Array, PyTree, Shaped
 from jaxlirpa.sets.base import PerturbationSet, concretize_box, floating, holds, poison
 
 

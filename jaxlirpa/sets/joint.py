@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxlirpa._errors import SetError
-from jaxlirpa._typing import Array, PyTree
+from jaxlirpa._types import Array, PyTree
 from jaxlirpa.sets.ball import LpBall
 from jaxlirpa.sets.base import PerturbationSet, fits, floating_leaves, radii_of
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from jaxlirpa._typing import Array, Interval
+from jaxlirpa._intervals import Interval
+from jaxlirpa._types import Array
 from jaxlirpa.sets.base import ArraySet, concretize_box
 
 

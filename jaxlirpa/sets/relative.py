@@ -7,7 +7,8 @@ import math
 import jax
 import jax.numpy as jnp
 
-from jaxlirpa._typing import ArrayLike, PyTree, norm
+from jaxlirpa._arrays import norm
+from jaxlirpa._types import ArrayLike, PyTree
 from jaxlirpa.sets.ball import LpBall
 from jaxlirpa.sets.base import floating_leaves
 

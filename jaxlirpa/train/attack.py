@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxlirpa._errors import ArgumentError
-from jaxlirpa._typing import Array, ArrayLike, PyTree
+from jaxlirpa._types import Array, ArrayLike, PyTree
 from jaxlirpa.train.regions import Region, region
 
 Found: TypeAlias = tuple[Array, Array]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax.numpy as jnp
 
 from jaxlirpa._errors import ArgumentError
-from jaxlirpa._typing import ArrayLike
+from jaxlirpa._types import ArrayLike
 from jaxlirpa.sets import Box
 from jaxlirpa.sets.base import floating, holds, poison
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import jax.numpy as jnp
 
-from jaxlirpa._typing import Array, ArrayLike
+from jaxlirpa._types import Array, ArrayLike
 from jaxlirpa.train.losses import cross_entropy
 
 

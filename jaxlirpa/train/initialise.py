@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxlirpa._errors import ArgumentError
-from jaxlirpa._typing import Array
+from jaxlirpa._types import Array
 
 
 def ibp_normal(

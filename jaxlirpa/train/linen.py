@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from jaxlirpa._errors import ArgumentError
-from jaxlirpa._typing import Array, PyTree
+from jaxlirpa._types import Array, PyTree
 from jaxlirpa.train.statistics import Moments, pooled, warn_if_untrained
 
 _STATS = "batch_stats"

@@ -20,8 +20,9 @@ import jax.numpy as jnp
 
 import jaxlirpa
 from jaxlirpa._errors import ArgumentError
+from jaxlirpa._intervals import Interval
 from jaxlirpa._methods.intermediate_boxes import Transform
-from jaxlirpa._typing import Array, ArrayLike, Interval, PyTree
+from jaxlirpa._types import Array, ArrayLike, PyTree
 from jaxlirpa.sets.base import holds, poison
 from jaxlirpa.train.margins import Margins, Network, bounded, margins
 

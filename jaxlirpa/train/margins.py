@@ -15,6 +15,7 @@ from jaxlirpa._domains.rows import AffineRows
 from jaxlirpa._errors import ArgumentError, MixedExamplesWarning
 from jaxlirpa._graph.graph import INPUT, Node, Ref
 from jaxlirpa._graph.jaxpr import is_traced
+from jaxlirpa._intervals import Interval, intersect, vacuous_where_nan
 from jaxlirpa._methods.affine_tail import tail_boxes
 from jaxlirpa._methods.arguments import arguments
 from jaxlirpa._methods.independence import mixing, proved_batch_axes
@@ -25,15 +26,7 @@ from jaxlirpa._methods.problem import Problem, problem_of
 from jaxlirpa._methods.solution import enclose, enclose_functionals
 from jaxlirpa._ops.families import Refined
 from jaxlirpa._ops.registry import record
-from jaxlirpa._typing import (
-    Array,
-    ArrayLike,
-    Bounds,
-    Interval,
-    PyTree,
-    intersect,
-    vacuous_where_nan,
-)
+from jaxlirpa._types import Array, ArrayLike, Bounds, PyTree
 from jaxlirpa.train.regularisers import Boxes
 
 Network: TypeAlias = Callable[[PyTree, Any], Array]

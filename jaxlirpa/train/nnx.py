@@ -19,7 +19,7 @@ import numpy as np
 from flax import nnx
 
 from jaxlirpa._errors import ArgumentError
-from jaxlirpa._typing import Array
+from jaxlirpa._types import Array
 from jaxlirpa.train.statistics import Moments, pooled, warn_if_untrained
 
 

@@ -11,7 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxlirpa._errors import ArgumentError
-from jaxlirpa._typing import Array, ArrayLike, Interval, is_finite
+from jaxlirpa._intervals import Interval, is_finite
+from jaxlirpa._types import Array, ArrayLike
 from jaxlirpa.sets import Box, LpBall
 from jaxlirpa.sets.base import holds
 

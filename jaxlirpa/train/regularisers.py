@@ -15,7 +15,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 
 from jaxlirpa._errors import ArgumentError
-from jaxlirpa._typing import Array, Bounds
+from jaxlirpa._types import Array, Bounds
 
 
 class Boxes(NamedTuple):

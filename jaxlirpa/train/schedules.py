@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxlirpa._errors import ArgumentError
-from jaxlirpa._typing import Array, ArrayLike
+from jaxlirpa._types import Array, ArrayLike
 
 
 def linear(initial: float, final: float, begin: int, length: int) -> optax.Schedule:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax.numpy as jnp
 
 from jaxlirpa._errors import ArgumentError
-from jaxlirpa._typing import Array, ArrayLike
+from jaxlirpa._types import Array, ArrayLike
 from jaxlirpa.sets import Box, LpBall
 from jaxlirpa.sets.base import holds, poison
 from jaxlirpa.train.regions import region

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from jaxlirpa._errors import UntrainedBatchNormWarning
-from jaxlirpa._typing import Array, PyTree
+from jaxlirpa._types import Array, PyTree
 
 
 class Moments(NamedTuple):

@@ -19,10 +19,10 @@ import oracles
 import jaxlirpa
 from fuzz.programs import OPERATIONS, SHAPES, Operation, Program, random_program
 from fuzz.sets import Batch, between, convert, farthest, members, pick, put_back, random_batch
+from jaxlirpa._arrays import is_floating
 from jaxlirpa._graph.graph import INPUT, Graph, Node, Ref
 from jaxlirpa._graph.trace import trace
 from jaxlirpa._methods.problem import TracedFunction
-from jaxlirpa._typing import is_floating
 
 # Sets of one program, sampled members of a set, and climbs from each of them.
 SETS, POINTS, CLIMBS = 16, 16, 2

@@ -262,14 +262,14 @@ DOMAINS = [
     ),
     mutation(
         "an overflow is a bound",
-        "_typing.py",
+        "_intervals.py",
         "jnp.where(box.lower == jnp.inf, -jnp.inf, box.lower)",
         "box.lower",
         "test_errors.py::test_what_overflows_promises_nothing",
     ),
     mutation(
         "no number is a bound",
-        "_typing.py",
+        "_intervals.py",
         "jnp.where(jnp.isnan(box.upper), jnp.inf, box.upper)",
         "box.upper",
         "test_errors.py::test_impossible_sets_under_jit",
@@ -360,7 +360,7 @@ DOMAINS = [
 SETS = [
     mutation(
         "the dual of a norm is the norm",
-        "_typing.py",
+        "_arrays.py",
         "return ord / (ord - 1) if ord > 1 else math.inf",
         "return ord",
         "test_sets.py::test_extrema_are_attained[1]",
@@ -654,8 +654,8 @@ METHODS = [
     mutation(
         "linear bounds have the offset at another point",
         "_methods/transform.py",
-        "at_zero = at_zero - inner(coefficients, problem.sets[ref].point())",
-        "at_zero = at_zero + inner(coefficients, problem.sets[ref].point())",
+        "at_zero = at_zero - row_products(coefficients, problem.sets[ref].point())",
+        "at_zero = at_zero + row_products(coefficients, problem.sets[ref].point())",
         "test_batching.py::test_linear_bounds_of_each_example",
         "test_weights.py::test_linear_bounds_over_a_joint_ball",
     ),

@@ -23,7 +23,7 @@ from marks import slowly
 from oracles import METHODS, contains, equal, live_refs, sample, slack, trace
 
 import jaxlirpa
-from jaxlirpa._typing import is_floating
+from jaxlirpa._arrays import is_floating
 
 from . import linen, nnx, plain
 from .plain import Network

@@ -18,13 +18,15 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
+from jaxlirpa._arrays import dual, norm
 from jaxlirpa._graph.graph import INPUT, Node, Ref, Value
 from jaxlirpa._graph.trace import Builder, Rule
+from jaxlirpa._intervals import Interval
 from jaxlirpa._ops.families import is_exact
 from jaxlirpa._ops.rules.dataflow import PLACING, within
 from jaxlirpa._ops.rules.matrices import Arrange, Patches, inner_products, matrices
 from jaxlirpa._relax.ball_product import Inner
-from jaxlirpa._typing import Array, Interval, dual, norm
+from jaxlirpa._types import Array
 from jaxlirpa.sets import ArraySet, LpBall
 
 

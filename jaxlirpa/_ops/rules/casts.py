@@ -11,7 +11,7 @@ from jax import lax
 from jaxlirpa._graph.graph import Node, Value
 from jaxlirpa._graph.trace import Builder, Rule
 from jaxlirpa._ops.rules.dataflow import sole
-from jaxlirpa._typing import Array
+from jaxlirpa._types import Array
 
 
 def _cast(build: Builder, node: Node) -> Sequence[Value] | None:

@@ -25,7 +25,7 @@ from jaxlirpa._graph.graph import Node, Ref, Value
 from jaxlirpa._graph.trace import ANY, Builder, Rule
 from jaxlirpa._ops import movement
 from jaxlirpa._ops.rules.dataflow import sole
-from jaxlirpa._typing import Array, Shaped
+from jaxlirpa._types import Array, Shaped
 
 # Entries of the largest matrix that a transform of several axes becomes at once.
 _LARGEST = 2**22

@@ -14,7 +14,8 @@ from jax import lax
 from jaxlirpa._graph.graph import Node, Ref, Value
 from jaxlirpa._graph.source import Source
 from jaxlirpa._graph.trace import Builder
-from jaxlirpa._typing import Array, Interval
+from jaxlirpa._intervals import Interval
+from jaxlirpa._types import Array
 
 # Primitives that place the entries of one operand, and nothing else.
 PLACING = frozenset({"broadcast_in_dim", "reshape", "squeeze", "expand_dims", "transpose"})

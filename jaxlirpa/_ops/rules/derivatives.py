@@ -21,7 +21,7 @@ from jaxlirpa._graph.source import Source
 from jaxlirpa._graph.trace import Builder, Rule
 from jaxlirpa._ops import curves
 from jaxlirpa._ops.rules.dataflow import are_placed_alike, placed, placement, scalar, sole
-from jaxlirpa._typing import Array
+from jaxlirpa._types import Array
 
 # Products of more factors, or of more entries, than this are not taken apart.
 _MOST = 8

@@ -16,7 +16,7 @@ import jax
 from jaxlirpa._graph.graph import Node, Ref, Value
 from jaxlirpa._graph.trace import Builder, Rule
 from jaxlirpa._ops.rules.dataflow import scalar
-from jaxlirpa._typing import Array
+from jaxlirpa._types import Array
 
 # Between the inner function and its argument there are no more nodes than this.
 _DEPTH = 6

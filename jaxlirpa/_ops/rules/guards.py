@@ -15,6 +15,7 @@ from jax import lax
 
 from jaxlirpa._graph.graph import Node, Ref, Value
 from jaxlirpa._graph.trace import Builder, Rule
+from jaxlirpa._intervals import Interval
 from jaxlirpa._ops.rules.dataflow import (
     is_spread_of,
     placed,
@@ -25,7 +26,7 @@ from jaxlirpa._ops.rules.dataflow import (
     within,
 )
 from jaxlirpa._ops.rules.normalise import Mean, as_mean, reshaped
-from jaxlirpa._typing import Array, Interval
+from jaxlirpa._types import Array
 
 # Of what is compared with zero, whether it is on one side of it or apart where the test holds.
 _HOLDS = {"ne": True, "gt": True, "lt": True, "eq": False, "le": False, "ge": False}

@@ -24,11 +24,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from jaxlirpa._arrays import is_half
 from jaxlirpa._graph.graph import Node, Ref, Value
 from jaxlirpa._graph.trace import ANY, Builder, Rule
 from jaxlirpa._ops import movement
 from jaxlirpa._relax.rounding import growth
-from jaxlirpa._typing import Array, is_half
+from jaxlirpa._types import Array
 
 # Whether one rounds what these read or what they return comes to the same.
 _COMMUTING = frozenset(

@@ -12,7 +12,7 @@ from jax import lax
 from jaxlirpa._graph.graph import Node, Ref, Value
 from jaxlirpa._graph.source import Source
 from jaxlirpa._graph.trace import Builder, Rule
-from jaxlirpa._typing import Array
+from jaxlirpa._types import Array
 
 # Entries of all places together, beyond which they are not written out.
 _MOST = 2**22

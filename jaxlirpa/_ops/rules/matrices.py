@@ -10,10 +10,11 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxlirpa._arrays import summed_product
 from jaxlirpa._graph.graph import Node, Value
 from jaxlirpa._graph.source import Source
 from jaxlirpa._graph.trace import Builder
-from jaxlirpa._typing import Array, summed_product
+from jaxlirpa._types import Array
 
 Arrange = Callable[[Array], Array]
 

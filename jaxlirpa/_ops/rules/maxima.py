@@ -14,8 +14,9 @@ from jax import lax
 from jaxlirpa._graph.graph import Node, Ref, Value
 from jaxlirpa._graph.source import Source
 from jaxlirpa._graph.trace import Builder, Rule
+from jaxlirpa._intervals import Interval
 from jaxlirpa._ops.rules.dataflow import scalar, within
-from jaxlirpa._typing import Array, Interval
+from jaxlirpa._types import Array
 
 
 def _between_two(kinked: Callable[[Array, Array], Array]) -> Rule:

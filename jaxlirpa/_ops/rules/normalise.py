@@ -13,7 +13,7 @@ from jax import lax
 from jaxlirpa._graph.graph import Node, Ref, Value
 from jaxlirpa._graph.trace import Builder, Rule
 from jaxlirpa._ops.rules.dataflow import is_spread_of, same, scalar, sole, spread
-from jaxlirpa._typing import Array
+from jaxlirpa._types import Array
 
 
 class Mean(NamedTuple):

@@ -19,7 +19,7 @@ from jax import lax
 from jaxlirpa._graph.graph import Node, Ref, Value
 from jaxlirpa._graph.trace import Builder, Rule
 from jaxlirpa._ops.rules.maxima import largest
-from jaxlirpa._typing import Array, Shaped
+from jaxlirpa._types import Array, Shaped
 
 
 class Windows(NamedTuple):

@@ -11,11 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from jaxlirpa._arrays import is_floating
 from jaxlirpa._graph.graph import Node, Ref, Value
 from jaxlirpa._graph.trace import Builder, Rule
 from jaxlirpa._ops.rules.dataflow import as_rows, placed, placement, sole, spread
 from jaxlirpa._ops.rules.matrices import Patches, inner_products, matrices
-from jaxlirpa._typing import Array, is_floating
+from jaxlirpa._types import Array
 
 # Matrix products of more multiplications are not looked at, entry by entry, while tracing.
 _MOST = 2**22

@@ -11,7 +11,7 @@ from jaxlirpa._graph.graph import Node, Value
 from jaxlirpa._graph.jaxpr import sole_primitive
 from jaxlirpa._graph.trace import Builder, Rule
 from jaxlirpa._ops.rules.pooling import seen
-from jaxlirpa._typing import Array
+from jaxlirpa._types import Array
 
 _REDUCTIONS: dict[str, tuple[Callable[..., Array], Callable[[Array, Array], Array]]] = {
     "add": (jnp.sum, lax.add),

@@ -20,7 +20,7 @@ from jaxlirpa._graph.graph import Node, Ref, Value
 from jaxlirpa._graph.jaxpr import function_of_first, is_traced, sole_primitive
 from jaxlirpa._graph.trace import Builder, Rule
 from jaxlirpa._ops.rules.maxima import largest
-from jaxlirpa._typing import Array
+from jaxlirpa._types import Array
 
 Index: TypeAlias = tuple[slice | np.ndarray, ...]
 

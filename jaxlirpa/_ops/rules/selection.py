@@ -10,10 +10,11 @@ from jax import lax
 from jaxlirpa._graph.graph import Node, Ref, Value, is_same
 from jaxlirpa._graph.source import Source
 from jaxlirpa._graph.trace import Builder, Rule
+from jaxlirpa._intervals import Interval
 from jaxlirpa._ops.families import operand_boxes
 from jaxlirpa._ops.rules.dataflow import entry, scalar, sole, within
 from jaxlirpa._relax.integers import is_integer
-from jaxlirpa._typing import Array, Interval
+from jaxlirpa._types import Array
 
 _RISING = {"gt": True, "ge": True, "lt": False, "le": False}
 

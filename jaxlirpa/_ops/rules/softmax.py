@@ -28,7 +28,7 @@ from jaxlirpa._ops.rules.dataflow import (
     spread,
 )
 from jaxlirpa._ops.rules.maxima import running
-from jaxlirpa._typing import Array, Shaped
+from jaxlirpa._types import Array, Shaped
 
 
 def _sum_of_exponentials(build: Builder, value: Any) -> tuple[Ref, tuple[int, ...]] | None:

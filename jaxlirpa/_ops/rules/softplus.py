@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jaxlirpa._graph.graph import Node, Ref, Value
 from jaxlirpa._graph.trace import Builder, Rule
 from jaxlirpa._ops.rules.dataflow import scalar, sole
-from jaxlirpa._typing import Array
+from jaxlirpa._types import Array
 
 
 def _written_out(x: Array) -> Array:

@@ -12,7 +12,7 @@ from jax import lax
 from jaxlirpa._graph.graph import Node, Ref, Value
 from jaxlirpa._graph.trace import Builder, Rule
 from jaxlirpa._ops.rules.dataflow import Spread, spread
-from jaxlirpa._typing import Array
+from jaxlirpa._types import Array
 
 
 def _solved(build: Builder, node: Node) -> Sequence[Value] | None:

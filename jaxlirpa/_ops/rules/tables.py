@@ -9,7 +9,7 @@ from jax import lax
 
 from jaxlirpa._graph.graph import Node, Value
 from jaxlirpa._graph.trace import Builder, Rule
-from jaxlirpa._typing import Array
+from jaxlirpa._types import Array
 
 
 def _with_knots(build: Builder, node: Node) -> Sequence[Value] | None:
