@@ -24,6 +24,7 @@ from jaxlirpa._ops.families import Elementwise
 from jaxlirpa._ops.registry import RECORDS, record
 from jaxlirpa._relax.compiled import Compiled
 from jaxlirpa._relax.lines import Relaxation, relax, relax_family, tabulated
+from jaxlirpa._relax.slopes import offsets, slope_range
 from jaxlirpa._relax.unknown import Unknown
 from jaxlirpa.sets import Box
 
@@ -316,6 +317,38 @@ def solved(function: Function, dtype: Any) -> tuple[Any, Any, np.ndarray]:
 def test_encloses(function: Function, dtype: Any):
     assert len(boxes(function, dtype).lower) > 1000
     assert_encloses(function, dtype, *solved(function, dtype))
+
+
+@pytest.mark.few(12)
+@every_width
+@every_function
+def test_slopes_and_lines_of_given_slopes(function: Function, dtype: Any):
+    """Chords between points of a box are within its slopes; and any slope has its lines."""
+    image, lines, defined = solved(function, dtype)
+    relaxation = function.relaxation(dtype)
+    box = Interval(*map(jnp.asarray, boxes(function, dtype)))
+    shape, rng = box.lower.shape, np.random.default_rng(3)
+    near = rng.choice([lines.lower_slope, lines.upper_slope, 0 * lines.lower_slope]) + 0.0
+    slope = jnp.asarray(near * rng.choice([1, 0.5, 2, -1], shape) + rng.choice([0, 0.1], shape))
+
+    @arithmetic.jit
+    def asked(box: Interval, slope: Any) -> Any:
+        return slope_range(relaxation, box), offsets(relaxation, slope, box)
+
+    (least, most), (below, above) = asked(box, slope.astype(dtype))
+    given = type(lines)(slope, below, slope, above)
+    assert_encloses(function, dtype, image, given, defined)
+    with np.errstate(all="ignore"):
+        x = np.sort(inside(function, box), 0)
+        y = function.truth(x)
+        apart = np.diff(x, axis=0)
+        chords = np.diff(y, axis=0) / apart
+        size = np.maximum(np.abs(y[1:]), np.abs(y[:-1]))
+        units = 16 * np.finfo(Exact).eps + function.ulps * np.finfo(np.float64).eps
+        room = (units * size + 16 * Exact(np.finfo(dtype).tiny)) / apart
+        known = (apart > 0) & np.isfinite(chords) & np.isfinite(room) & defined
+        assert (~known | (chords >= exactly(least) - room)).all()
+        assert (~known | (chords <= exactly(most) + room)).all()
 
 
 @pytest.mark.few(4)

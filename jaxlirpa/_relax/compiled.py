@@ -7,6 +7,8 @@ import jax
 from jaxlirpa._intervals import Interval
 from jaxlirpa._relax.lines import Adjustable, Lines, Relaxation, family
 from jaxlirpa._relax.relaxations import Relaxations
+from jaxlirpa._relax.slopes import offsets, slope_range
+from jaxlirpa._types import Array
 
 
 class Compiled(Adjustable):
@@ -23,6 +25,14 @@ class Compiled(Adjustable):
     def image(self, box: Interval) -> Interval:
         """As the relaxation's own."""
         return self._image(box)
+
+    def slope_range(self, box: Interval) -> Interval:
+        """As the relaxation's own, not compiled."""
+        return slope_range(self.relaxation, box)
+
+    def offsets(self, slope: Array, box: Interval) -> Interval:
+        """As the relaxation's own, not compiled."""
+        return offsets(self.relaxation, slope, box)
 
     def family(self, box: Interval) -> Relaxations[Lines]:
         """As the relaxation's own, not compiled."""

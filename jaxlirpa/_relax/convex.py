@@ -19,7 +19,7 @@ from collections.abc import Callable
 import jax.numpy as jnp
 
 from jaxlirpa._intervals import Interval
-from jaxlirpa._minmax import clip
+from jaxlirpa._minmax import clip, maximum, minimum
 from jaxlirpa._relax.lines import Adjustable, Lines, secant
 from jaxlirpa._relax.relaxations import Relaxations, alpha_of, mix
 from jaxlirpa._relax.smooth import Smooth, enclose, midpoint
@@ -64,6 +64,13 @@ class Convex(Adjustable):
         if self.turn is None:
             return self.smooth.range(ends)
         return self.smooth.range([*ends, self.smooth.point(clip(self.turn, *box))])
+
+    def slope_range(self, box: Interval) -> Interval:
+        """The derivative is monotone, so its extremes are at the ends."""
+        ends = [self.smooth.slopes(x) for x in box]
+        return Interval(
+            minimum(*(end.lower for end in ends)), maximum(*(end.upper for end in ends))
+        )
 
     def family(self, box: Interval) -> Relaxations[Lines]:
         """The tangent at a point of the box, and the chord."""

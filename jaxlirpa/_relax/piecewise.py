@@ -85,6 +85,19 @@ class OneKink(Adjustable):
 
         return Relaxations((start, start), at, nodes=2)
 
+    def slope_range(self, box: Interval) -> Interval:
+        """Those of the branches that the box has a part of."""
+        left, right = box.lower < self.kink, self.kink < box.upper
+        least, most = minimum(self.left, self.right), maximum(self.left, self.right)
+        only = jnp.where(left, self.left, self.right)
+        both = left & right
+        return Interval(jnp.where(both, least, only), jnp.where(both, most, only))
+
+    def offsets(self, slope: Array, box: Interval) -> Interval:
+        """Lines of any slope through the lowest and the highest of the points."""
+        points = self._points(box)
+        return Interval(offset_below(slope, points), offset_above(slope, points))
+
     def _points(self, box: Interval) -> tuple[Point, ...]:
         kink = clip(self.kink, box.lower, box.upper)
         return tuple(Point(x, self.function(x)) for x in (box.lower, kink, box.upper))
@@ -126,6 +139,18 @@ class Clip(Adjustable):
             return _around(points, lower, upper, low, high)
 
         return Relaxations((share, share), at, nodes=2)
+
+    def slope_range(self, box: Interval) -> Interval:
+        """One between the limits, zero beyond them."""
+        inside = (box.upper > self.floor) & (box.lower < self.ceiling)
+        beyond = (box.lower < self.floor) | (box.upper > self.ceiling)
+        one, zero = jnp.ones_like(box.lower), jnp.zeros_like(box.lower)
+        return Interval(jnp.where(beyond | ~inside, zero, one), jnp.where(inside, one, zero))
+
+    def offsets(self, slope: Array, box: Interval) -> Interval:
+        """Lines of any slope through the lowest and the highest of the points."""
+        points = self._points(box)
+        return Interval(offset_below(slope, points), offset_above(slope, points))
 
     def _points(self, box: Interval) -> tuple[Point, ...]:
         low = clip(self.floor, box.lower, box.upper)

@@ -48,6 +48,14 @@ class Smooth:
         """The point of the graph at `x`."""
         return Point(x, self.function(x))
 
+    def slopes(self, x: Array) -> Interval:
+        """An interval around the computed derivative that contains the true one."""
+        slope = self.derivative(x)
+        size = jnp.abs(slope) if self.terms is None else maximum(jnp.abs(slope), self.terms(x))
+        info = jnp.finfo(slope.dtype)
+        error = self.ulps(x) * info.eps * size + info.tiny
+        return Interval(slope - error, slope + error)
+
     def negated(self) -> Smooth:
         """`-f`, whose lower lines are the negated upper lines of `f`."""
         return dataclasses.replace(

@@ -59,6 +59,15 @@ class SShaped(Adjustable):
         ulps = 4 * jnp.finfo(lower.dtype).eps
         return Interval(lower - ulps * jnp.abs(lower), upper + ulps * jnp.abs(upper))
 
+    def slope_range(self, box: Interval) -> Interval:
+        """The derivative rises up to zero, and falls from there on."""
+        low, high = self.derivative(box.lower), self.derivative(box.upper)
+        most = self.derivative(clip(0.0, box.lower, box.upper))
+        info = jnp.finfo(most.dtype)
+        room = 8 * info.eps
+        least = minimum(low, high)
+        return Interval(least * (1 - room) - info.tiny, most * (1 + room) + info.tiny)
+
     def family(self, box: Interval) -> Relaxations[Lines]:
         """Chords and tangents, see the module's derivation."""
         below = lower_lines(self.function, self.derivative, box)
