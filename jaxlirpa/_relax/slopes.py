@@ -1,7 +1,7 @@
 """What else may be asked of a relaxation: which slopes its function has, and lines of given slopes.
 
 A relaxation may know more than its lines. One with a method `slope_range(box)` tells the range of
-the function's slopes on a finite box, as Lipschitz bounds and monotonicity want it. One with a method
+the function's slopes on a finite box, as Lipschitz bounds want it. One with a method
 `offsets(slope, box)` places a line of any slope there. Of any other one, slopes may be anything,
 and offsets follow from its two lines.
 """

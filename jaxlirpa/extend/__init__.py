@@ -7,7 +7,16 @@ docs/extending.md. Nothing is declared by importing this module.
 
 from jaxlirpa._graph.graph import Graph, Node, Ref
 from jaxlirpa._intervals import Interval
-from jaxlirpa._ops.families import Affine, Bilinear, Elementwise, Joint, LoopFamily, Move, Opaque
+from jaxlirpa._ops.families import (
+    Affine,
+    Bilinear,
+    Elementwise,
+    Joint,
+    LoopFamily,
+    Move,
+    Opaque,
+    Refined,
+)
 from jaxlirpa._ops.registry import record
 from jaxlirpa._relax.lines import Adjustable, Lines, Relaxation
 from jaxlirpa._relax.planes import AdjustableJointly, JointRelaxation, Plane, Planes
@@ -42,6 +51,7 @@ __all__ = [
     "Plane",
     "Planes",
     "Ref",
+    "Refined",
     "Registration",
     "Relaxation",
     "Relaxations",
