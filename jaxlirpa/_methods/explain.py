@@ -136,7 +136,7 @@ def explain(
         input  2.0 None
         dot_general Bilinear 5.0 None
         max Elementwise 4.0 2
-        dot_general Bilinear 10.5 None
+        dot_general Bilinear 10.8 None
     """
     strategy, known = strategy_of(intermediate, Layerwise())
 
