@@ -69,4 +69,4 @@ class UntrainedBatchNormWarning(UserWarning):
 
 
 class MixedExamplesWarning(UserWarning):
-    """What is computed of a batch of one would, of more examples, be computed of all of them."""
+    """A statistic over the batch was taken of a batch of one example."""

@@ -283,10 +283,10 @@ class Builder:
     def label(
         self, text: str, values: Sequence[Value], position: int, marked: bool = False
     ) -> None:
-        """Notes what values are called, before what is called something since a position.
+        """Inserts a label for each perturbed value at a position of the list.
 
-        Also values that were there already, so that the numbers of those to come do not depend on
-        what else is computed; but not what merely stands for something that may come.
+        A value that was computed before gets another label here. So the numbers of later values do
+        not depend on what else the function computes. Nodes that `equate` adds get none.
         """
         if not self.equating:
             found = [Label(text, x, marked) for x in values if isinstance(x, Ref)]

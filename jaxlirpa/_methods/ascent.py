@@ -21,6 +21,12 @@ from jaxlirpa._mesh import vary, varying
 from jaxlirpa._types import Array, PyTree
 
 
+def total_width(limits: Interval) -> Array:
+    """The objective of bounds on both sides: the sum of their widths, where they are finite."""
+    width = limits.upper - limits.lower
+    return jnp.sum(jnp.where(jnp.isfinite(width), width, 0))
+
+
 def to_unit_interval(alphas: PyTree) -> PyTree:
     """The projection onto numbers from 0 to 1."""
     return jax.tree.map(lambda x: jnp.clip(x, 0, 1), alphas)
@@ -40,6 +46,7 @@ def ascend(
     axes: PyTree,
     steps: int,
     optimizer: optax.GradientTransformation,
+    objective: Callable[[Interval], Array] = total_width,
     project: Callable[[PyTree], PyTree] = to_unit_interval,
 ) -> Sided[PyTree]:
     """The best alphas for every row among those that gradient steps come by.
@@ -50,23 +57,23 @@ def ascend(
         axes: those of the alphas' arrays that number examples, or -1.
         steps: how many alphas are tried.
         optimizer: goes from one to the next.
+        objective: what it minimises.
         project: takes alphas back to those that are sound.
     """
 
-    def width(alphas: Sided[PyTree]) -> tuple[Array, Interval]:
+    def value(alphas: Sided[PyTree]) -> tuple[Array, Interval]:
         limits = limits_at(alphas)
-        difference = limits.upper - limits.lower
-        return jnp.sum(jnp.where(jnp.isfinite(difference), difference, 0)), limits
+        return objective(limits), limits
 
     def step(carry: tuple[Any, Any, _Best], _: None) -> tuple[tuple[Any, Any, _Best], None]:
         alphas, state, best = carry
-        (_, limits), slopes = jax.value_and_grad(width, has_aux=True)(alphas)
+        (_, limits), slopes = jax.value_and_grad(value, has_aux=True)(alphas)
         best = _better(best, limits, alphas, axes)
         slopes = jax.tree.map(lambda x: jnp.where(jnp.isfinite(x), x, 0), slopes)
         updates, state = optimizer.update(slopes, state, alphas)
         return (project(optax.apply_updates(alphas, updates)), state, best), None
 
-    _, limits = jax.eval_shape(width, start)
+    _, limits = jax.eval_shape(value, start)
     worst = Interval(
         *(
             vary(jnp.full(limit.shape, value, limit.dtype), varying(limit))

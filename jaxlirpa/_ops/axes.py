@@ -1,8 +1,8 @@
 """Axes along which a linear primitive keeps things apart.
 
-Each rule follows one axis of one operand: it returns the axis of the output of which every place
-depends, as far as this operand goes, on the same place along the operand's axis alone; or None,
-where there is none or none that is seen without the values of indices.
+Each rule is a batching rule. From an axis of one operand, it returns the axis of the output that
+numbers the same examples. It returns None if the primitive mixes examples, or if that depends on
+the values of indices.
 """
 
 from __future__ import annotations

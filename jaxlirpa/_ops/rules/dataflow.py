@@ -173,10 +173,10 @@ def within(
     of: Node | None = None,
     **params: Any,
 ) -> list[Value]:
-    """`value`, of which it is known as well that it lies in `image` of the boxes of `others`.
+    """`value`, which is known to lie in `image` of the boxes of `others` as well.
 
-    Where it is what the node `of` computes from those, it is evaluated so: what stands for a value
-    may be rounded more than the value itself. Rules to come see the node's primitive.
+    If a node `of` computes the same from `others`, the value is evaluated by that node: `value` may
+    be a rewritten form of it, with more rounding. Later rules see the primitive of `of`.
     """
     if not isinstance(value, Ref):
         return [value]
