@@ -12,6 +12,7 @@ import hypothesis
 import jax
 import pytest
 from arithmetic import eager
+from mutations.catalogue import MUTATIONS
 
 jax.config.update("jax_enable_x64", True)
 eager.install()
@@ -48,8 +49,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Of the cases of a test that is marked `few(n)`, only n run by default; the others are long.
 
-    They are as far apart as the list of cases allows, so that they are of all kinds.
+    They are as far apart as the list of cases allows, so that they are of all kinds. Those that a
+    mutation names run besides: each defect of the list is found by default, or by a slow test.
     """
+    named = {f"tests/{test}" for mutation in MUTATIONS for test in mutation.tests}
     groups: dict[tuple[str, int], list[pytest.Item]] = collections.defaultdict(list)
     for item in items:
         few = item.get_closest_marker("few")
@@ -59,7 +62,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for (_, count), group in groups.items():
         kept = {k * len(group) // count for k in range(count)}
         for k, item in enumerate(group):
-            if k not in kept:
+            if k not in kept and item.nodeid not in named:
                 item.add_marker("long")
 
 
