@@ -637,19 +637,11 @@ METHODS = [
         "test_alpha_crown.py::test_sound_and_never_looser_than_crown",
     ),
     mutation(
-        "alphas that a user hands in are taken as they are",
-        "_methods/alpha_crown.py",
-        "return to_unit_interval(Sided(*sides))",
-        "return Sided(*sides)",
-        "test_alpha_crown.py::test_alphas_beyond_the_unit_interval_are_taken_back",
-    ),
-    mutation(
         "a value is relaxed on its interval, though a better box is known, which is only loose",
         "_methods/intermediate_boxes.py",
         "return before.bounded({**self.boxes, **self.tight})",
         "return before.bounded(self.boxes)",
-        "test_explain.py::test_a_transform_of_the_users_own_bounds_what_is_inside",
-        "test_methods.py::test_no_backward_method_is_looser_than_ibp[inf-clip]",
+        "test_inner.py::test_functions_are_relaxed_on_given_boxes",
     ),
     mutation(
         "linear bounds have the offset at another point",
