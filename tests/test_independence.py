@@ -109,6 +109,7 @@ MIXED: dict[str, Function] = {
     "turned": lambda x: x[::-1] + x,
     "shifted": lambda x: jnp.roll(x, 1, 0) - x,
     "flattened": lambda x: jnp.tanh(x.reshape(-1)),
+    "as long as the batch": lambda x: jnp.tanh(x.reshape(4, BATCH, -1)),
     "flattened, and back": lambda x: jnp.roll(x.reshape(-1), 5).reshape(x.shape) + x,
     "joined": lambda x: jnp.concatenate([x, 2 * x]),
     "the first two": lambda x: x[:2],

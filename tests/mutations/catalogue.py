@@ -555,8 +555,7 @@ METHODS = [
         "_ops/axes.py",
         "if (length, count) == (before[axis], math.prod(before[:axis])):",
         "if length == before[axis]:",
-        "test_independence.py::test_examples_that_interact_are_kept_together[flattened]",
-        "test_independence.py::test_examples_that_interact_are_kept_together[flattened, and back]",
+        "test_independence.py::test_examples_that_interact_are_kept_together[as long as the batch]",
         "test_independence.py::test_examples_that_interact_are_kept_together",
     ),
     mutation(
