@@ -166,6 +166,17 @@ def test_more_steps_are_tighter() -> None:
     assert found == sorted(found, reverse=True)
 
 
+def test_the_best_of_all_steps_is_kept() -> None:
+    """Of an optimizer that jumps from one end of the families to the other, too."""
+    params, network = weights(4), NETWORKS["relu"]
+    optimizer = optax.sgd(100.0)
+    found = [
+        width(lirpa.alpha_crown(network, steps=n, optimizer=optimizer)(params, CENTER, 0.4))
+        for n in range(1, 7)
+    ]
+    assert found == sorted(found, reverse=True)
+
+
 def test_any_optimizer() -> None:
     params, network = weights(4), NETWORKS["relu"]
     crown = lirpa.crown(network)(params, CENTER, 0.4)

@@ -671,6 +671,13 @@ def test_one_set_used_twice(method: Any) -> None:
         lower, upper = method(lambda x: net(x) - net(x))(jnp.ones(3), 0.01)
         assert np.all(upper - lower < 0.1)
 
+def test_a_product_of_two_known_matrices_is_bounded_as_one() -> None:
+    """Its interval is loose, and what a relu reads is bounded better by CROWN."""
+    first, second = (np.random.default_rng(n).normal(size=(6, 6)) for n in range(2))
+    both = second @ first
+    _, upper = lirpa.crown(lambda x: jax.nn.relu(second @ (first @ x)))(jnp.zeros(6), 0.5)
+    np.testing.assert_allclose(upper, 0.5 * np.abs(both).sum(1), rtol=1e-9)
+
 
 # Functions with coefficients of 1e-309, which float64 has no normal number for, on values of 1e307.
 _FLAT = jnp.full((4, 4), 1e-160)
