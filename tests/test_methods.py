@@ -671,6 +671,7 @@ def test_one_set_used_twice(method: Any) -> None:
         lower, upper = method(lambda x: net(x) - net(x))(jnp.ones(3), 0.01)
         assert np.all(upper - lower < 0.1)
 
+
 def test_a_product_of_two_known_matrices_is_bounded_as_one() -> None:
     """Its interval is loose, and what a relu reads is bounded better by CROWN."""
     first, second = (np.random.default_rng(n).normal(size=(6, 6)) for n in range(2))

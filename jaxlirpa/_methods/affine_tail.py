@@ -1,8 +1,8 @@
-"""The affine tail of a program, bounded as one function.
+"""Affine tails: the affine functions between the last nonlinear nodes and an output.
 
-Interval bounds and forward forms lose a little at every affine function that mixes entries. What
-is computed from the last nonlinear functions (a margin from the last layer, say) or from a norm
-ball is therefore better written as one affine function of those.
+Interval bounds and forward bounds lose tightness at every affine function that mixes entries. So a
+chain of affine functions is composed first, and bounded as one: the last layer and the margins
+computed from it, say. A backward pass through affine nodes alone composes them.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ def affine(
     boxes: Mapping[Ref, Interval],
     points: Mapping[Ref, Array] | None = None,
 ) -> BackwardLinear:
-    """The backward domain for affine nodes alone, behind the values that sets are given of.
+    """A backward domain for passes that meet affine nodes only.
 
     Args:
-        problem: the program, and the sets of the values at which functionals end.
-        boxes: of these and of the values behind them.
-        points: the values of all these where the sets are at their points; default: computed.
+        problem: the program, and the sets of the values at which the passes end.
+        boxes: boxes of those values and of all values computed from them.
+        points: all these values where each set is at its point; default: computed.
     """
 
     def no_lines(index: int) -> Lines:
@@ -53,7 +53,7 @@ def affine(
 
 
 def starts(graph: Graph, ref: Ref) -> bool:
-    """Whether affine tails start at a value: at an input, or what a nonlinear node computes."""
+    """Whether affine tails start at a value: it is an input, or computed by a nonlinear node."""
     node = graph.nodes[ref.node]
     if node.primitive == INPUT:
         return True
@@ -61,14 +61,14 @@ def starts(graph: Graph, ref: Ref) -> bool:
 
 
 def loose_outputs(problem: Problem) -> tuple[Ref, ...]:
-    """The outputs whose tail has several links, so that it pays to bound it as one."""
+    """The outputs whose interval is loose because several affine functions precede them."""
     graph = problem.graph
     loose = [r for r in graph.targets if problem.origins[r].quality is Quality.LOOSE]
     return tuple(ref for ref in loose if problem.fuses and is_floating(graph.aval(ref)))
 
 
 def tail_boxes(problem: Problem, boxes: Mapping[Ref, Interval]) -> dict[Ref, Interval]:
-    """Better boxes of the outputs whose affine tail has several links."""
+    """Better boxes of the loose outputs, each from its affine tail as one function."""
     loose = loose_outputs(problem)
     begin: dict[Ref, ArraySet] = {
         ref: Box.of(box) for ref, box in boxes.items() if starts(problem.graph, ref)
@@ -79,5 +79,5 @@ def tail_boxes(problem: Problem, boxes: Mapping[Ref, Interval]) -> dict[Ref, Int
 
 
 def fusing_cost(problem: Problem) -> int:
-    """Coefficients that bounding the outputs' tails takes."""
+    """How many coefficients the passes for the outputs' tails hold."""
     return output_cost(problem.returning(loose_outputs(problem)))

@@ -35,41 +35,43 @@ def crown(
 ) -> Callable[..., Bounds | LinearBounds]:
     """Bounds a function by CROWN (Zhang et al. 2018; Xu et al. 2020).
 
-    Every output is bounded by a linear functional that is carried backwards to the inputs, through
-    each nonlinear function by the lines around it on the box of its operand. The result is
-    intersected with interval bounds, so it is never looser than `ibp`. Where the boxes of the
-    operands come from is the strategy, `intermediate`:
+    Each output is bounded by a linear functional, carried backwards from the output to the inputs.
+    At a nonlinear function it passes through two lines that enclose the function on the box of its
+    operand (its pre-activation bounds). The result is intersected with interval bounds, so it is
+    never looser than `ibp`. `intermediate` selects how those boxes are found:
 
-    * None: a backward pass for each, layer by layer: CROWN itself, the tightest and the most
-      expensive. Values of more entries than `rows_per_chunk` have rows only for those whose
-      functions are not straight on the interval (for relu: whose sign is open), a large number
-      makes a row for every entry.
-    * `ibp`: intervals, the cheapest; the result is CROWN-IBP. `forward_crown`: forward bounds.
-      Any other transform, with options by `functools.partial`.
-    * A mapping of names to pairs of limits: values in it are not bounded anew, the others are as
-      by None. `intermediate_bounds` returns one, which limits of your own can join:
-      `intermediate_bounds(fn, intermediate=ibp)(x, eps) | {"mine": (lower, upper)}`.
+    * None: a backward pass for every layer. This is CROWN proper, the tightest choice and the most
+      expensive. A layer with more than `rows_per_chunk` entries spends rows only on its unstable
+      entries, those whose function is not linear on their interval (for relu: whose sign is not
+      known). Pass a large `rows_per_chunk` for a row for every entry.
+    * `ibp`: intervals, the cheapest choice. This is CROWN-IBP.
+    * `forward_crown`, or any other transform: it is called with a function that returns the
+      values to bound, and then with the sets of the inputs: `transform(fn)(*sets)`. Your own works
+      if it returns a pair of lower and upper limits, each shaped like the function's output.
+      Options go in by `functools.partial`.
+    * A mapping from names to pairs of limits: the values it names are not bounded again, all others
+      are bounded as with None. `intermediate_bounds` returns such a mapping. Limits of your own can
+      be added: `intermediate_bounds(fn, intermediate=ibp)(x, eps) | {"mine": (lower, upper)}`.
 
-    A dictionary is taken at its word (and intersected with intervals): the result is sound only
-    if each pair holds for all values that its name has in this call. What an earlier call of
-    `intermediate_bounds` returned is used only where the sets are inside those of that call, and
-    the known arguments the same, see `IntermediateBounds`. It is left to you that the same is
-    computed under a name; as it is if both functions call one network and compute nothing in the
-    scopes, or the lines, that are the network's. So one call of `intermediate_bounds` serves all
-    specifications, and all smaller radii. Limits may be traced by `jax.jit`, mapped and
-    differentiated.
+    A plain dictionary is trusted: the result is sound only if every pair holds for all values that
+    the name takes in this call. Bounds that come from `intermediate_bounds` are checked: they are
+    used only where the sets lie inside the sets of that earlier call and all known arguments are
+    the same, see `IntermediateBounds`. What is not checked is that a name means the same value in
+    both calls. It does if both functions call the same network and compute nothing else in the
+    network's scopes or on its lines. One call of `intermediate_bounds` then serves every
+    specification and every smaller radius. Limits can be traced, mapped and differentiated.
 
     Args:
         fn: function of pytrees of arrays.
         intermediate: how the operands of nonlinear functions are bounded, see above. Names that
-            `fn` does not have are passed over, unless it has none of them.
-        rows_per_chunk: how many inner values are bounded at once, by a backward pass with as many
-            rows: fewer take less memory. Default: a part of all, and what fits into some hundred
-            megabytes.
-        argnums: the arguments that `eps` perturbs, as of `ibp`; default: the last one.
-        in_axes: as in `jax.vmap`: which axis of which argument numbers independent examples. The
-            first axis of all limits in `intermediate` then does.
-        out_axes: the axis of every output that numbers the examples.
+            `fn` does not have are ignored, unless it has none of them.
+        rows_per_chunk: how many entries of a layer are bounded in one backward pass, with one row
+            each. Fewer rows take less memory. Default: a quarter of the layer, or what fits into
+            128 MiB if that is less.
+        argnums: the arguments that `eps` perturbs, as for `ibp`; default: the last one.
+        in_axes: as for `jax.vmap`: which axis of each argument indexes independent examples. The
+            limits in `intermediate` then have the examples along their first axis.
+        out_axes: the axis of every output that indexes the examples.
         linear: return `LinearBounds`, the functionals themselves, instead of `Bounds`.
 
     Returns:
@@ -162,11 +164,11 @@ def solve(
 
 @traced_once()
 def _around(value: Array, box: Interval, found: Interval) -> Interval:
-    """A box inside two others that hold an attained value.
+    """The intersection of two boxes, widened where it misses a value that is attained.
 
-    Rounding may let the two miss each other, or that value, which is then the limit. So no limit
-    depends on the other side: who only uses one pays for one. Where the value cannot be computed,
-    neither is what was found around it.
+    Both boxes contain the value, up to rounding. Where rounding pushes a limit past the value, the
+    value itself becomes the limit. Neither limit is computed from the other side's, so a caller
+    that uses one side pays for one. Where the value is NaN the first box is kept.
     """
     found = vacuous_where_nan(found)
     lower, upper = jnp.maximum(box.lower, found.lower), jnp.minimum(box.upper, found.upper)

@@ -32,20 +32,22 @@ class Value:
     """One value inside a function.
 
     Attributes:
-        name: as in `intermediate_bounds`, where it has a name there; else the number of its node.
-        equation: what computes it, as in a jaxpr.
-        primitive: the primitive; some are jaxlirpa's own, as `softmax`, and stand for several.
+        name: its name in `intermediate_bounds`; where it has none there, the number of its node.
+        equation: the equation that computes it, as in a jaxpr.
+        primitive: the primitive. Some are jaxlirpa's own and stand for several of JAX's, such as
+            `softmax`.
         family: how the primitive is bounded; empty for an input.
-        rule: the module of the rewriting rule that has put it there; empty where nothing was
+        rule: the module of the rewriting rule that introduced the equation; empty where nothing was
             rewritten.
         source: the user's line.
-        bounds: the box on which what reads the value is relaxed; by intervals where none does.
-        width: the mean width of those bounds, over all entries.
-        unstable: of how many entries the function that computes it is no line on its operand's box,
-            as of a relu whose sign is open. None where it is no function of one operand, entry by
-            entry.
-        gap: the mean over the entries of how far its two lines are apart: what is lost here. None
-            as for `unstable`.
+        bounds: the box used to relax the functions that read the value; where no nonlinear function
+            does, its interval bounds.
+        width: the mean width of those bounds.
+        unstable: how many entries of an elementwise function are unstable, that is, not linear on
+            the box of their operand (for relu: of unknown sign). None for any other function.
+        gap: the mean vertical distance of the two lines that enclose an elementwise function, taken
+            at the middle of the box: the width that this function adds. None for any other
+            function.
     """
 
     name: str
@@ -65,13 +67,13 @@ class Explanation:
     """A function as it is bounded, in order of computation; `print` shows it as a table.
 
     Attributes:
-        values: all that the output depends on.
+        values: every value that the output depends on.
     """
 
     values: tuple[Value, ...]
 
     def __str__(self) -> str:
-        """A line a value."""
+        """A table with one line for each value."""
         head = ("equation", "family", "rule", "width", "unstable", "gap", "line")
         rows = [head, *map(_row, self.values)]
         widths = [max(len(row[i]) for row in rows) for i in range(len(head) - 1)]
@@ -90,8 +92,8 @@ class Explanation:
         """Draws the mean width of every value, in order of computation.
 
         Args:
-            axes: of matplotlib, to draw into.
-            style: as of `axes.plot`.
+            axes: the matplotlib axes to draw into.
+            style: keyword arguments of `axes.plot`.
         """
         axes.plot([v.width for v in self.values], **{"marker": "o", "label": "mean width", **style})
         axes.set_xticks(range(len(self.values)), [v.name for v in self.values], rotation=90)
@@ -113,19 +115,19 @@ def explain(
     intermediate: Transform | NamedBounds | None = ibp,
     argnums: int | tuple[int, ...] | None = None,
 ) -> Callable[..., Explanation]:
-    """Shows a function as it is bounded: every value, how, and where width is lost.
+    """Shows how a function is bounded: every value, by which rule, and where width is lost.
 
     Args:
         fn: function of pytrees of arrays.
-        intermediate: how the values that nonlinear functions read are bounded, as of `crown`:
-            by default by intervals; None for CROWN's backward passes.
-        argnums: the arguments that `eps` perturbs, as of `ibp`; default: the last one.
+        intermediate: how the values that nonlinear functions read are bounded, as for `crown`.
+            The default is by intervals; None is for CROWN's backward passes.
+        argnums: the arguments that `eps` perturbs, as for `ibp`; default: the last one.
 
     Returns:
-        A function of fn's arguments, see `jaxlirpa.ibp`, to an `Explanation`.
+        A function that takes fn's arguments, see `jaxlirpa.ibp`, and returns an `Explanation`.
 
     Raises:
-        As `jaxlirpa.ibp`; ArgumentError also inside of `jax.jit`, where nothing is known.
+        As `jaxlirpa.ibp`; ArgumentError also inside `jax.jit`, where no numbers are known.
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxlirpa
@@ -181,7 +183,7 @@ def _explanation(inside: Intermediate) -> Explanation:
 
 
 def _lines(inside: Intermediate, index: int) -> Lines | None:
-    """The lines around a function of one operand, on the box of that."""
+    """The lines that enclose an elementwise function on the box of its operand."""
     node = inside.problem.graph.nodes[index]
     found = None if node.primitive == INPUT else record(node)
     if not isinstance(found, Elementwise) or not is_floating(node.outputs[0]):
@@ -196,7 +198,7 @@ def _unstable(lines: Lines) -> int:
 
 
 def _gap(inside: Intermediate, index: int, lines: Lines) -> float:
-    """How far the lines are apart in the middle of the box."""
+    """The mean distance of the lines at the middle of the box."""
     (ref,) = inside.problem.graph.nodes[index].perturbed
     box = inside.tight[ref]
     middle = np.asarray(0.5 * box.lower + 0.5 * box.upper)
@@ -211,6 +213,6 @@ def _gap(inside: Intermediate, index: int, lines: Lines) -> float:
 
 
 def _width(box: Interval) -> float:
-    """The mean width; that of truth values is the share of those that are open."""
+    """The mean width; for truth values, the fraction of those that are unknown."""
     lower, upper = (np.asarray(limit, float) for limit in box)
     return float(np.mean(upper - lower)) if lower.size else 0.0

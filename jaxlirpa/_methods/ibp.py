@@ -21,26 +21,27 @@ def ibp(
     in_axes: PyTree = None,
     out_axes: int = 0,
 ) -> Callable[..., Bounds]:
-    """Bounds a function by intervals (Gowal et al. 2018): the cheapest method and the loosest.
+    """Bounds a function by intervals (Gowal et al. 2018): the cheapest and loosest method.
 
-    About the cost of two evaluations of `fn`. A chain of affine functions is bounded as one where
-    that costs little: the last layer together with what is computed from it (a margin), and what
-    is computed from a norm ball (by the dual norm) before the first nonlinear function.
+    It costs about two evaluations of `fn`. Where it costs little, a chain of affine functions is
+    bounded as one function: the last layer with the margins computed from it, and what lies between
+    a norm ball and the first nonlinear function (by the dual norm).
 
     Args:
         fn: function of pytrees of arrays.
-        argnums: the arguments that `eps` perturbs, by number; default: the last one. Of several,
-            each may have a radius of its own: `eps` is a tuple of these.
-        in_axes: as in `jax.vmap`, one entry an argument: which axis of which argument numbers
-            independent examples. `fn` is then called with batches of one.
-        out_axes: the axis of every output that numbers the examples.
+        argnums: the positions of the arguments that `eps` perturbs; default: the last one. With
+            several, `eps` may be a tuple of one radius for each.
+        in_axes: as for `jax.vmap`, one entry for each argument: which axis indexes independent
+            examples. `fn` is then called with batches of one.
+        out_axes: the axis of every output that indexes the examples.
 
     Returns:
-        A function of fn's arguments, any leaf of which may be a set (`Box`, `LpBall`), to `Bounds`
-        shaped like fn's output. Where no argument holds a set it takes one more, the radius `eps`,
-        last or by name (last only, where fn has an `eps` of its own). What fn has to be given may
-        be named and counts as if it were not. What has a default, or has no position, is known
-        exactly where it is named, and there for all examples: `ibp(fn)(x, eps=0.1, train=False)`.
+        A function that takes fn's arguments and returns `Bounds` shaped like fn's output. Any leaf
+        of an argument may be a set (`Box`, `LpBall`). If none is, the function takes one more
+        argument, the radius `eps`, in the last position or by keyword (in the last position only if
+        fn has an `eps` of its own). Optional and keyword-only arguments of fn are passed by
+        keyword; they are known exactly, and shared by all examples:
+        `ibp(fn)(x, eps=0.1, train=False)`.
 
     Raises:
         UnsupportedPrimitiveError, ControlFlowError, EffectError, ArgumentError, SetError: by the

@@ -29,34 +29,36 @@ def intermediate_bounds(
 ) -> Callable[..., IntermediateBounds]:
     """Bounds the values inside a function, by name.
 
-    These are the values that nonlinear functions read, with the bounds on which `crown` relaxes
-    those functions, and the values that `fn` marks by `jax.ad_checkpoint.checkpoint_name(x, name)`.
-    Handed back, as `crown(fn, intermediate=bounds)`, they spare the backward passes in which they
-    were found. They know for which sets they were, and are used inside of these only; see
-    `IntermediateBounds`.
+    These are the intermediate (pre-activation) bounds: the boxes on which `crown` relaxes nonlinear
+    functions, one for each value that such a function reads. Values that `fn` marks by
+    `jax.ad_checkpoint.checkpoint_name(x, name)` are bounded as well. Pass the result on, as in
+    `crown(fn, intermediate=bounds)`, to save the backward passes that found it. The bounds remember
+    the sets they were found for and are used only inside them; see `IntermediateBounds`.
 
-    A marked value has the name that it was given. Any other is called after the scope that
-    computes it and its primitive, as in a profile: `MLP/Dense_0/add`. Scopes are those of
-    `jax.named_scope`, and flax's linen modules are such. Outside of any scope the user's line
-    stands in its place, as in `network:12/add`. Of values with the same name, the second to be
-    computed ends in `:1`, and so on; so do the trips of a loop.
+    A marked value keeps the name it was given. Any other is named after its scope and primitive, as
+    in a profile: `MLP/Dense_0/add`. Scopes are those of `jax.named_scope`; every flax linen module
+    is one. A value outside all scopes is named after the line that computes it: `network:12/add`.
+    Where several values share a name, the second ends in `:1`, the third in `:2`, and so on, as do
+    the iterations of a loop.
 
     Args:
         fn: function of pytrees of arrays.
-        intermediate: as of `crown`: how the values are bounded. The tightest, to be found once and
-            used often: `functools.partial(alpha_crown, optimize_intermediate=True)`.
-        rows_per_chunk: as of `crown`. With less than a value has entries, only those are bounded
-            by backward passes that matter to the functions that read it, if there are such; the
-            others have interval bounds. A large number bounds all.
-        argnums: the arguments that `eps` perturbs, as of `ibp`; default: the last one.
-        in_axes: as in `jax.vmap`: which axis of which argument numbers independent examples. All
-            bounds have one more axis then, in front, that numbers the examples; what follows is
-            the value's shape in a batch of one.
+        intermediate: how the values are bounded, as for `crown`. The tightest choice, worthwhile
+            for bounds that are used often:
+            `functools.partial(alpha_crown, optimize_intermediate=True)`.
+        rows_per_chunk: as for `crown`. A value with more entries than this is bounded by backward
+            passes only where it is unstable; its other entries have interval bounds. Pass a large
+            number to bound every entry by a backward pass.
+        argnums: the arguments that `eps` perturbs, as for `ibp`; default: the last one.
+        in_axes: as for `jax.vmap`: which axis of each argument indexes independent examples. All
+            bounds then have the examples along a new first axis, followed by the value's shape in
+            a batch of one.
 
     Returns:
-        A function of fn's arguments, see `jaxlirpa.ibp`, to `IntermediateBounds`: a mapping of
-        names to `Bounds`, in order of computation and marked values last (JAX's transformations
-        sort it, so does `in_axes`). What is inside of a loop that is not unrolled is not there.
+        A function that takes fn's arguments, see `jaxlirpa.ibp`, and returns `IntermediateBounds`:
+        a mapping from names to `Bounds` in order of computation, marked values last. (JAX's
+        transformations, and `in_axes`, sort it by name.) Values inside a loop that is not unrolled
+        are left out.
 
     Raises:
         As `jaxlirpa.ibp`.

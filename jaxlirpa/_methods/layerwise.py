@@ -1,4 +1,4 @@
-"""CROWN's own strategy: the values inside a program are bounded layer by layer."""
+"""CROWN's own strategy: intermediate values are bounded layer by layer, by backward passes."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ from jaxlirpa._walk import backward
 
 
 class BoundValue(Protocol):
-    """Bounds a value, or the entries of it with the given numbers, see `enclose`."""
+    """Bounds a value, or those of its entries whose indices are given, see `enclose`."""
 
     def __call__(
         self, relaxed: RelaxedGraph, target: Ref, rows: Array | None = None
     ) -> Solution: ...
 
 
-# Sums of pairs, one row each, up to which they are bounded as sums and not from the two parts.
+# The largest number of pairwise sums that get a row each. More are bounded from both operands.
 _MOST_PAIRS = 4096
-# A chunk is a part of the rows, of a multiple of some; and its coefficients on one value take at
-# most so many bytes. About ten times as much is held at once; by a search for relaxations, which
-# holds those of every row and their derivatives, fifty times. That is slow, and gains nothing from
-# large chunks, so it gets less.
+# A chunk holds a quarter of the rows, rounded up to a multiple of 32, unless its coefficients on a
+# value would exceed a budget in bytes. A pass holds about ten times that budget at once. A search
+# for alphas holds about fifty times, for the relaxations of every row and their derivatives; large
+# chunks do not make it faster, so its budget is smaller.
 _PARTS, _LEAST = 4, 32
 _BUDGET, _SEARCHED = 2**27, 2**21
 
@@ -67,12 +67,12 @@ class Layerwise:
     rows_per_chunk: int | None = None
 
     def __call__(self, problem: Problem, wanted: Collection[Ref]) -> Tighten:
-        """What betters intervals."""
+        """What tightens the intervals of one problem."""
         return _Layers(problem, self, wanted)
 
 
 class _Layers:
-    """Bounds of intermediate values, each by a backward pass of its own."""
+    """Bounds intermediate values, each by a backward pass of its own."""
 
     relaxes = True
 
@@ -85,12 +85,13 @@ class _Layers:
         self.besides = self._told({*read, *wanted}, self._is_told)
 
     def __call__(self, before: RelaxedGraph, ref: Ref, box: Interval) -> Interval | None:
-        """The box of a value; None where its interval is as good.
+        """The box of a value; None where no pass could improve on its interval.
 
-        Not by a pass where its interval is known to be exact, behind the first layer of a box say,
-        nor where it repeats the entries of another value, nor where it is a function of one value
-        whose box is tight: the range over that box lies inside of all that lines around the
-        function can tell. Where the value is an image, the rows are carried as windows.
+        Three kinds of values need no pass. The interval of some is exact: the first layer's over a
+        box, say. Some only rearrange the entries of another value. And the image of a tight box
+        under an elementwise function is inside whatever two lines could tell of it.
+
+        The rows of an image are carried as windows where that is possible.
         """
         graph, sets = self.graph, self.problem.sets
         if self._is_exact(ref):
@@ -110,7 +111,7 @@ class _Layers:
     def _by_windows(
         self, before: RelaxedGraph, ref: Ref, box: Interval, layout: Layout
     ) -> Interval:
-        """By rows that are windows, all channels of a pixel at once; pixels in chunks if many."""
+        """By windowed rows: all channels of a pixel at once, many pixels in chunks."""
         dense = before.domain
 
         def bound(pixels: Array | None) -> Interval:
@@ -132,7 +133,7 @@ class _Layers:
         return Interval(*(layout.image(limit).astype(dtype) for limit in found))
 
     def _by_rows(self, before: RelaxedGraph, ref: Ref, box: Interval) -> Interval:
-        """By dense rows, for the entries that need it; at once where they are few."""
+        """By dense rows, in chunks of the unstable entries unless all fit into one chunk."""
         shape, axis = box.lower.shape, self.graph.batch_axes.get(ref)
         chunk = self.rows_per_chunk or self._default_chunk(ref)
         if self.graph.size(ref) <= chunk:
@@ -146,10 +147,10 @@ class _Layers:
         return Interval(*(arranged(limit, shape, axis) for limit in found))
 
     def _default_chunk(self, ref: Ref) -> int:
-        """As many rows as fit into memory, and a part of all, so that few are computed in vain.
+        """How many rows a chunk has: a part of all rows, and no more than fit into memory.
 
-        The second not where rows pass convolutions in groups, say, whose transposes XLA computes
-        slowly in a loop on CPUs.
+        Small chunks waste little on stable entries that fill up the last one. They are avoided for
+        convolutions, in groups say, whose transposes XLA would compute slowly in a loop on CPUs.
         """
         size = self.graph.size(ref)
         behind = self.graph.returning((ref,))
@@ -161,9 +162,10 @@ class _Layers:
         return min(part, fitting)
 
     def _open(self, ref: Ref, box: Interval) -> Array:
-        """For which entries a better box may help: not where functions of them are lines on it.
+        """Which entries a better box may help: those where a function that reads them is unstable.
 
-        All entries of a value that others repeat, or that is asked for though no function reads it.
+        All entries, if other values are bounded from this one, or if no elementwise function reads
+        it.
         """
         nodes = [self.graph.nodes[index] for index in self.nonlinear]
         found = [(node, record(node)) for node in nodes if ref in node.perturbed]
@@ -179,20 +181,20 @@ class _Layers:
         return needed
 
     def _is_exact(self, ref: Ref) -> bool:
-        """Whether no method can better the interval of a value."""
+        """Whether the interval of a value is exact, so that no method can tighten it."""
         origin = self.problem.origins[ref]
         return origin.quality >= Quality.EXACT and origin.sources <= self.problem.sets.keys()
 
     def _is_told(self, ref: Ref) -> bool:
-        """Whether a value is bounded from the boxes of others, see `_repeats`."""
+        """Whether a value is bounded from its operands' boxes, see `_repeats`."""
         return not self._is_exact(ref) and self._repeats(ref)
 
     def _told(self, asked: set[Ref], is_told: Callable[[Ref], bool]) -> frozenset[Ref]:
-        """The values that some others are bounded from, instead of by rows.
+        """The values from whose boxes other values are bounded, instead of by rows of their own.
 
         Args:
-            asked: the others, at the end.
-            is_told: whether one is so bounded.
+            asked: the values to bound; their operands are added as the search goes back.
+            is_told: whether a value is bounded from its operands' boxes.
         """
         told: set[Ref] = set()
         for index in reversed(self.graph.live()):
@@ -204,9 +206,11 @@ class _Layers:
         return frozenset(told)
 
     def _repeats(self, ref: Ref) -> bool:
-        """Whether a value holds the entries of one that is no larger, or many more sums of pairs.
+        """Whether a value is bounded from its operands' boxes, by intervals.
 
-        The first is no loss at all, the second spares a row for each of all pairs.
+        A value that rearranges the entries of one no larger loses nothing by it. A value that adds
+        or multiplies every entry of one operand with every entry of another (as `x[:, None] + y`)
+        would need a row for each of many pairs.
         """
         node = self.graph.nodes[ref.node]
         found, size = record(node), math.prod(self.graph.aval(ref).shape)

@@ -1,4 +1,4 @@
-"""Bounds of inner values that know for which arguments they hold."""
+"""Intermediate bounds that remember the arguments for which they hold."""
 
 from __future__ import annotations
 
@@ -22,31 +22,30 @@ from jaxlirpa._types import Array, Bounds, PyTree
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class IntermediateBounds(Mapping[str, Bounds]):
-    """Bounds of the values inside a function, with the arguments that they hold for.
+    """Bounds of the values inside a function, with the arguments for which they hold.
 
-    This is what `intermediate_bounds` returns. It is read like a dictionary of `Bounds` by name.
-    Handed back as `intermediate`, it is compared with the arguments of the new call:
+    `intermediate_bounds` returns it. It reads like a dictionary from names to `Bounds`. When it is
+    passed on as `intermediate`, it is checked against the arguments of the new call:
 
-    * every set must be inside the one that its argument was in when the bounds were found. An
-      argument that was perturbed may now be known, if it was a member.
-    * every other argument must be what it was. Arrays are compared by a checksum of 24 bits.
+    * Every set must lie inside the set of the same argument in the earlier call. A perturbed
+      argument may now be a known value, if that was a member of its set.
+    * Every other argument must be the same. Arrays are compared by a 24-bit checksum.
 
-    Where that does not hold, the call ends in an `ArgumentError`; or, where JAX traces the
-    comparison (in `jit`, `vmap` and derivatives), the bounds are not used, and intervals take their
-    place. Limits are compared as they are, without a tolerance: the same set, or one that is
-    smaller by rounding, is inside; one that is larger by the last bit is not. What the function
-    closes over is not seen: it must be the same, as must be what is computed under a name. Nor is
-    an argument compared that one of the two functions does not have, unless it is perturbed.
+    If the check fails the call raises an `ArgumentError`. Where JAX traces the check (in `jit`,
+    `vmap` and derivatives) nothing can be raised: the bounds are then ignored and interval bounds
+    used. There is no tolerance: the same set passes, a set larger by one bit does not. Three things
+    are not checked, and must be the same in both calls: what the functions close over, which value
+    a name refers to, and known arguments that only one of the two functions takes.
 
-    `bounds | {"mine": (lower, upper)}` are these and others, which are taken at their word, for the
-    same arguments. `{**bounds}` is a plain dictionary: all that it has is taken at its word.
+    `bounds | {"mine": (lower, upper)}` adds bounds of your own, which are trusted, for the same
+    arguments. `{**bounds}` is a plain dictionary; everything in it is trusted.
 
-    It is a pytree, goes through JAX's transformations, and can be pickled. Its leaves can be put
-    back in files: `jax.tree.structure(jax.eval_shape(intermediate_bounds(fn), *args))` is what
-    they are leaves of.
+    It is a pytree, passes through JAX's transformations and can be pickled. To restore it from
+    leaves saved to a file, unflatten them with the structure
+    `jax.tree.structure(jax.eval_shape(intermediate_bounds(fn), *args))`.
 
     Attributes:
-        bounds: by name.
+        bounds: the bounds by name.
         hulls: the smallest boxes around the sets, leaf by leaf: `1['w']` is leaf `['w']` of the
             second argument.
         known: checksums of all other leaves that are numbers or arrays.
@@ -78,25 +77,25 @@ class IntermediateBounds(Mapping[str, Bounds]):
         return len(self.bounds)
 
     def __or__(self, own: Mapping[str, Any]) -> IntermediateBounds:
-        """These and bounds of one's own, for the same arguments."""
+        """These bounds and some of the user's own, for the same arguments."""
         if isinstance(own, IntermediateBounds) or not isinstance(own, Mapping):
             return NotImplemented
         return dataclasses.replace(self, bounds={**self.bounds, **own})
 
 
 def remembered(bounds: dict[str, Bounds], call: Arguments) -> IntermediateBounds:
-    """Bounds that were found in a call, with what they hold for."""
+    """The bounds that a call has found, with the arguments of that call."""
     lower, upper = (_leaves(limits) for limits in _limits(call, known=False))
     hulls = {name: Bounds(lower[name], upper[name]) for name in lower}
     return IntermediateBounds(bounds, hulls, _checksums(_known(call)))
 
 
 def admitted(call: Arguments, given: Mapping[str, Any] | None, in_axes: PyTree) -> Any:
-    """The given bounds as far as they hold for a call: a dictionary, or None.
+    """The given bounds that may be used in a call: a dictionary, or None.
 
     Raises:
-        ArgumentError: where bounds do not hold that say for what they do; where that is traced,
-            they are replaced by those that say nothing.
+        ArgumentError: where `IntermediateBounds` do not hold for the arguments. Where that is
+            traced, their limits are replaced by infinite ones instead.
     """
     if not isinstance(given, IntermediateBounds):
         return given
@@ -118,7 +117,7 @@ def admitted(call: Arguments, given: Mapping[str, Any] | None, in_axes: PyTree) 
 
 
 def _unless(useless: Array, limits: Any) -> Any:
-    """Limits that say nothing where they are of no use; what does not fit is refused later."""
+    """The limits, or infinite ones if `useless`; what is no pair of limits is refused later."""
     if not isinstance(limits, tuple | list) or len(limits) != 2:
         return limits
     sides = [
@@ -131,7 +130,7 @@ def _unless(useless: Array, limits: Any) -> Any:
 
 
 def _beyond(call: Arguments, saved: IntermediateBounds) -> dict[str, Array]:
-    """How far each argument is beyond what bounds hold for; zero where they do hold."""
+    """By how much each argument lies outside its saved set; zero where the bounds hold."""
     lower, upper = (_leaves(limits) for limits in _limits(call, known=True))
     for name in _leaves(_limits(call, known=False)[0]):
         if name not in saved.hulls:
@@ -152,7 +151,7 @@ def _beyond(call: Arguments, saved: IntermediateBounds) -> dict[str, Array]:
 
 
 def _outside(hull: Bounds, box: Bounds) -> Array:
-    """By how much a box is at most beyond another one."""
+    """The largest distance by which a box exceeds another one."""
     (low, high), (lower, upper) = jax.lax.stop_gradient((hull, box))
     inside = (low <= lower) & (upper <= high)
     tiny = jnp.finfo(jnp.result_type(lower)).tiny
@@ -177,7 +176,7 @@ def _limits(call: Arguments, known: bool) -> tuple[PyTree, PyTree]:
 
 
 def _known(call: Arguments) -> dict[str, Any]:
-    """What is not perturbed, if it is a number or an array of some."""
+    """The leaves that are not perturbed and are numbers or arrays."""
     leaves = _leaves(jax.tree.unflatten(call.structure, call.leaves))
     return {name: leaf for name, leaf in leaves.items() if _is_numeric(leaf)}
 
@@ -198,12 +197,12 @@ def _leaves(arguments: PyTree) -> dict[str, Any]:
 
 @jax.jit
 def _checksums(leaves: dict[str, Any]) -> dict[str, Array]:
-    """24 bits of each leaf, as real numbers, which can be differentiated (to zero)."""
+    """A 24-bit checksum of each leaf, as a float, so that differentiating it gives zero."""
     return {name: _checksum(leaf) for name, leaf in leaves.items()}
 
 
 def _checksum(x: Array) -> Array:
-    """Of the entries and their places, mixed as MurmurHash3 mixes the bits of its result."""
+    """A checksum of the entries and their positions, by the finaliser of MurmurHash3."""
     x = jax.lax.stop_gradient(x)
     if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
         x = jax.random.key_data(x)

@@ -1,4 +1,4 @@
-"""What a function's arguments are called, and the signature of its transformed version."""
+"""The names of a function's arguments, and the signature of its transformed version."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ def signature(fn: Callable[..., PyTree]) -> inspect.Signature | None:
 
 
 def called(fn: Callable[..., PyTree]) -> str:
-    """What to call `fn` in a message."""
+    """The name of `fn` for a message."""
     while isinstance(fn, functools.partial):
         fn = fn.func
     return str(getattr(fn, "__name__", type(fn).__name__))
 
 
 def described(fn: Callable[..., PyTree]) -> str:
-    """What to call `fn` in a message, with the names of its arguments."""
+    """The name and signature of `fn` for a message."""
     known = signature(fn)
     if known is None:
         return called(fn)
@@ -44,7 +44,7 @@ def described(fn: Callable[..., PyTree]) -> str:
 
 
 def has_own_radius(fn: Callable[..., PyTree]) -> bool:
-    """Whether `fn` has an argument that is called as the radius is."""
+    """Whether `fn` has an argument of its own named `eps`."""
     known = signature(fn)
     return known is not None and RADIUS in known.parameters
 
@@ -64,7 +64,7 @@ def names(fn: Callable[..., PyTree], count: int) -> list[str]:
 def positional(
     fn: Callable[..., PyTree], args: Sequence[Any], named: Mapping[str, Any]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """The same call with every argument by position that has to be given and has a position."""
+    """The same call with required arguments by position, wherever they were passed by keyword."""
     known, args, named = signature(fn), list(args), dict(named)
     for p in [*known.parameters.values()][len(args) :] if known else ():
         if p.kind is not Parameter.POSITIONAL_OR_KEYWORD or p.name not in named:
@@ -76,7 +76,7 @@ def positional(
 
 
 def takes(fn: Callable[..., PyTree], name: str) -> bool:
-    """Whether `fn` can be given an argument by that name, as far as is known."""
+    """Whether `fn` accepts a keyword of that name; True where its signature is unknown."""
     known = signature(fn)
     parameters = known.parameters if known else {}
     named = name in parameters and parameters[name].kind in _BY_NAME
@@ -84,7 +84,7 @@ def takes(fn: Callable[..., PyTree], name: str) -> bool:
 
 
 def misfit(fn: Callable[..., PyTree], count: int, named: Mapping[str, Any]) -> str | None:
-    """What Python would say of a call with so many arguments by position; None: nothing."""
+    """Python's error message for a call with `count` positional arguments; None if it fits."""
     known = signature(fn)
     if known is None:
         return None
@@ -96,11 +96,10 @@ def misfit(fn: Callable[..., PyTree], count: int, named: Mapping[str, Any]) -> s
 
 
 def with_radius(fn: Callable[..., PyTree]) -> inspect.Signature | None:
-    """The signature of fn's transformed version: the radius follows what has to be given.
+    """The signature of fn's transformed version: the radius follows the required arguments.
 
-    What has a default follows by name alone, so that a radius that comes last is no argument of
-    fn, whoever binds arguments to this signature. A function that has an `eps` of its own takes
-    the radius by position.
+    Optional arguments become keyword-only, so that a last positional argument can only be the
+    radius. If `fn` has an `eps` of its own, the radius is positional only.
     """
     known = signature(fn)
     if known is None:
@@ -126,7 +125,7 @@ def with_radius(fn: Callable[..., PyTree]) -> inspect.Signature | None:
 def standing_for(
     function: Callable[..., Any], fn: Callable[..., PyTree], own: inspect.Signature | None
 ) -> Callable[..., Any]:
-    """A function with a signature of its own, whose place in messages of JAX is that of `fn`."""
+    """`function` with the given signature; JAX's messages point to where `fn` is defined."""
     stand_in: Any = function
     if own is not None:
         stand_in.__signature__ = own

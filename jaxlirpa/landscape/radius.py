@@ -1,4 +1,4 @@
-"""The largest radius for which something is certified."""
+"""The largest radius for which a property is certified."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from jaxlirpa.landscape.reading import require_read
 def largest_certified(
     certified: Callable[[Array], Array], most: ArrayLike, *, steps: int = 20
 ) -> Array:
-    """A radius for which a certificate holds, as large as bisection finds it.
+    """The largest radius that bisection can certify.
 
-    What is returned has itself been certified: it is the lower end of the bracket. Neighbourhoods
-    grow with the radius, so what is certified for one holds for all smaller ones, whether or not
-    the bounds, which need not grow as steadily, would say so there.
+    The radius returned is the lower end of the bracket, so it has itself been certified. A property
+    certified for one radius holds for all smaller ones, because neighbourhoods grow with the
+    radius. The bounds need not certify every smaller radius, since their tightness may vary.
 
     Args:
-        certified: says of radii, element by element, whether something is certified for them.
-        most: the largest radius of interest; of the shape that `certified` works on.
-        steps: of the bisection: `most / 2**steps` is left undecided.
+        certified: takes radii and returns, elementwise, whether the property is certified.
+        most: the largest radius of interest, in the shape that `certified` takes.
+        steps: the number of bisection steps; the result is accurate to `most / 2**steps`.
 
     Returns:
-        Radii of that shape, zero where none was certified.
+        Radii of the shape of `most`, zero where none was certified.
     """
     end = jnp.asarray(most, float)
 
@@ -57,15 +57,15 @@ def flat_radius(
     """The largest radius up to which a loss is certified to grow by no more than a margin.
 
     Args:
-        loss: function of the weights and of data, to a number.
-        margin: by which it may grow; positive.
+        loss: a function of the weights and of data that returns a scalar.
+        margin: by how much it may grow; positive.
         most: the largest radius of interest.
-        around: the neighbourhood of the weights of a radius.
-        method: a transform, as `jaxlirpa.crown`.
-        steps: of the bisection.
+        around: the neighbourhood of the weights, as a function of the weights and a radius.
+        method: a transform, such as `jaxlirpa.crown`.
+        steps: the number of bisection steps.
 
     Returns:
-        A function of loss's arguments to a radius.
+        A function that takes the arguments of `loss` and returns a radius.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -97,18 +97,19 @@ def stable_radii(
     steps: int = 12,
     batch_size: int | None = None,
 ) -> Callable[..., Array]:
-    """For every input the largest radius up to which its class is certified not to change.
+    """For every input, the largest radius up to which its class is certified not to change.
 
     Args:
-        network: function of the weights and a batch of inputs, to logits `[examples, classes]`.
+        network: a function of the weights and a batch of inputs that returns logits
+            `[examples, classes]`.
         most: the largest radius of interest.
-        around: the neighbourhood of the weights of a radius.
-        method: a transform, as `jaxlirpa.crown`.
-        steps: of the bisection.
+        around: the neighbourhood of the weights, as a function of the weights and a radius.
+        method: a transform, such as `jaxlirpa.crown`.
+        steps: the number of bisection steps.
         batch_size: how many inputs are bounded at once, by `jax.vmap`; default: one.
 
     Returns:
-        A function of the weights and a batch of inputs to radii `[examples]`.
+        A function that takes the weights and a batch of inputs and returns radii `[examples]`.
     """
     same = unchanged(network, method=method)
 
@@ -128,9 +129,10 @@ def accuracy_radius(radii: Array, correct: Array, margin: ArrayLike) -> Array:
     """The largest radius up to which the accuracy is certified to fall by no more than a margin.
 
     Args:
-        radii: of every example, up to which its class does not change, as from `stable_radii`.
-        correct: which of them are classified correctly to begin with.
-        margin: the part of all examples, from 0 to 1, that may be lost.
+        radii: for every example, the radius up to which its class does not change, as returned by
+            `stable_radii`.
+        correct: for every example, whether it is classified correctly without perturbation.
+        margin: the fraction of all examples, from 0 to 1, that may be lost.
 
     Returns:
         A radius; infinite where all examples may be lost.

@@ -1,9 +1,10 @@
-"""How steep and how curved a loss can be within a distance of the weights.
+"""Bounds on the gradient and the curvature of a loss in a neighbourhood of the weights.
 
-Bounds of derivatives are bounds of functions: `jaxlirpa.crown(jax.grad(loss))`. A bound of the
-gradient over a ball bounds the loss there (mean value theorem), and one of the Hessian how fast the
-gradient turns. A rectifier's second derivative is zero wherever there is one: what is said
-of the Hessian of a rectified network says nothing of its kinks, at which the gradient jumps.
+A derivative is a function like any other, so it is bounded like one:
+`jaxlirpa.crown(jax.grad(loss))`. By the mean value theorem, a bound of the gradient over a ball
+bounds the change of the loss there, and a bound of the Hessian bounds the change of the gradient.
+For ReLU networks the second kind has a limit: the second derivative of a relu is zero except at its
+kink, where the gradient jumps, so bounds of the Hessian say nothing about kinks.
 """
 
 from __future__ import annotations
@@ -26,17 +27,17 @@ from jaxlirpa.sets.base import is_set
 def gradient_bounds(
     loss: Callable[..., Array], *, around: Neighbourhood = every_matrix, method: Method = ibp
 ) -> Callable[..., Bounds]:
-    """Bounds of the derivatives of a loss with respect to the weights that are perturbed.
+    """Bounds of the gradient of a loss with respect to the perturbed weights.
 
     Args:
-        loss: function of the weights and of data, to a number.
-        around: the neighbourhood of the weights of a radius.
-        method: a transform. Those that carry functionals back carry one for every weight: for
-            few weights only.
+        loss: a function of the weights and of data that returns a scalar.
+        around: the neighbourhood of the weights, as a function of the weights and a radius.
+        method: a transform. Backward methods need one row for every weight, so use them only where
+            there are few.
 
     Returns:
-        A function of the weights, a radius and data, to `Bounds` whose sides are shaped like the
-        weights, with None for what is not perturbed.
+        A function that takes the weights, a radius and data and returns `Bounds`. Each side is
+        shaped like the weights, with None in place of weights that are not perturbed.
 
     Example:
         >>> import jax.numpy as jnp
@@ -64,14 +65,14 @@ def steepness(
 ) -> Callable[..., Array]:
     """An upper bound of the 2-norm of the gradient over a neighbourhood of the weights.
 
-    It is a Lipschitz constant there: between two members of the neighbourhood, which is convex, the
-    loss changes by no more than it times their distance.
+    Neighbourhoods are convex, so this is a Lipschitz constant: between any two members, the loss
+    changes by at most the bound times their distance.
 
     Args:
         loss, around, method: see `gradient_bounds`.
 
     Returns:
-        A function of the weights, a radius and data, to a number.
+        A function that takes the weights, a radius and data and returns a scalar.
     """
     bounds = gradient_bounds(loss, around=around, method=method)
 
@@ -86,14 +87,17 @@ def steepness(
 def slope_bounds(
     loss: Callable[..., Array], *, around: Neighbourhood = every_matrix, method: Method = crown_ibp
 ) -> Callable[..., Bounds]:
-    """Bounds of the derivative of a loss in one direction: one functional, whatever the weights.
+    """Bounds of the derivative of a loss in one direction.
+
+    It is a scalar, so a backward method needs one row, however many weights there are.
 
     Args:
         loss, around: see `gradient_bounds`.
-        method: a transform, as `jaxlirpa.crown`.
+        method: a transform, such as `jaxlirpa.crown`.
 
     Returns:
-        A function of the weights, a radius, a direction (shaped like the weights) and data.
+        A function that takes the weights, a radius, a direction (shaped like the weights) and data
+        and returns `Bounds` of a scalar.
     """
 
     def bounds(params: PyTree, radius: ArrayLike, direction: PyTree, *data: Any) -> Bounds:
@@ -113,8 +117,9 @@ def hessian_vector_bounds(
         loss, around, method: see `gradient_bounds`.
 
     Returns:
-        A function of the weights, a radius, a direction (shaped like the weights) and data, to
-        `Bounds` whose sides are shaped like the weights, with None for what is not perturbed.
+        A function that takes the weights, a radius, a direction (shaped like the weights) and data
+        and returns `Bounds`. Each side is shaped like the weights, with None in place of weights
+        that are not perturbed.
     """
 
     def bounds(params: PyTree, radius: ArrayLike, direction: PyTree, *data: Any) -> Bounds:
@@ -137,10 +142,11 @@ def curvature_bounds(
 
     Args:
         loss, around: see `gradient_bounds`.
-        method: a transform, as `jaxlirpa.crown`.
+        method: a transform, such as `jaxlirpa.crown`.
 
     Returns:
-        A function of the weights, a radius, a direction (shaped like the weights) and data.
+        A function that takes the weights, a radius, a direction (shaped like the weights) and data
+        and returns `Bounds` of a scalar.
     """
 
     def bounds(params: PyTree, radius: ArrayLike, direction: PyTree, *data: Any) -> Bounds:
@@ -163,7 +169,7 @@ def _along(
 
 
 def _perturbed(sets: PyTree, tree: PyTree) -> PyTree:
-    """The parts of a tree that are in a set's place, with None for the others."""
+    """The parts of a tree that correspond to sets, with None for all others."""
 
     def part(own: PyTree, below: PyTree) -> PyTree:
         return below if is_set(own) else None

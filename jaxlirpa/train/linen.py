@@ -1,9 +1,9 @@
 """BatchNorm and dropout of flax linen in certified training.
 
-Statistics of a batch depend on all of its images. Where the images are perturbed, so would the
-statistics be. What is trained instead (Shi et al. 2021) is the network with the statistics of the
-clean batch: they are numbers as the weights are, through which gradients flow, and no perturbation
-changes them. `shared_statistics` runs the clean batch once and returns that network.
+The statistics of a batch depend on all of its images, so perturbing an image would perturb them.
+Certified training therefore uses the network with the statistics of the clean batch (Shi et al.
+2021). Gradients flow through these statistics, but no perturbation changes them.
+`shared_statistics` runs the clean batch once and returns that network.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ class Shared(NamedTuple):
     """A network with the statistics of one batch.
 
     Attributes:
-        fn: of (params, x) to what the module returns, with the statistics of the clean batch and
-            the same dropout; for x of the shape of that batch.
-        logits: what it returns of the clean batch: flax's own output in training mode.
+        fn: the module as a function of (params, x), with the statistics and the dropout masks of
+            the clean batch; x has the shape of that batch.
+        logits: the module's output on the clean batch, as in flax's training mode.
         batch_stats: the new running statistics.
-        of_batch: those of the clean batch, in the structure of `batch_stats`.
+        of_batch: the statistics of the clean batch, in the structure of `batch_stats`.
     """
 
     fn: Callable[[PyTree, Any], Any]
@@ -49,9 +49,10 @@ def shared_statistics(
     rngs: Any = None,
     **kwargs: Any,
 ) -> Shared:
-    """Runs a clean batch in training mode, and shares its statistics with the bounds.
+    """Runs a clean batch in training mode and returns the network with its statistics fixed.
 
-    Used where the gradient is taken, so that it flows through the statistics as well:
+    Call it inside the function that is differentiated, so that gradients flow through the
+    statistics as well:
 
         def loss(params, batch_stats, x, labels, eps):
             variables = {"params": params, "batch_stats": batch_stats}
@@ -60,21 +61,21 @@ def shared_statistics(
             return worst.mean(), shared.batch_stats
 
     Args:
-        module: its BatchNorm layers that are in training mode take the statistics of the batch;
-            those that use running averages are left alone.
-        variables: of the module: "params", "batch_stats", and other collections, which are only
-            read. Without "batch_stats" there is nothing to share but dropout.
+        module: the network. Its BatchNorm layers in training mode use the statistics of the clean
+            batch; those that use running averages are unchanged.
+        variables: the module's "params", "batch_stats" and other collections, which are only read.
+            "batch_stats" may be missing if there is no BatchNorm; then only dropout is shared.
         x: the clean batch.
         *args, **kwargs: more arguments of the module, such as `train=True`.
-        rngs: of the module: a key of "dropout" gives the same masks to the clean batch and to the
-            bounds.
+        rngs: the module's random keys. With one for "dropout", the clean batch and the bounds have
+            the same masks.
 
     Returns:
         The network, its logits and the new running statistics.
 
     Raises:
-        ArgumentError: where there are "batch_stats" but no BatchNorm is in training mode, or one is
-            whose momentum is one.
+        ArgumentError: where there are "batch_stats" but no BatchNorm is in training mode, or where
+            one has momentum 1.
     """
     others = {name: value for name, value in variables.items() if name != _STATS}
     stats = variables.get(_STATS, {})
@@ -106,18 +107,18 @@ def precise_statistics(
 ) -> PyTree:
     """The statistics of a whole training set (precise-BN), in place of running averages.
 
-    Means of batches are averaged, weighted by their sizes, and so are variances, to which the
-    variance of those means is added.
+    The means and the variances of the batches are averaged, weighted by batch size. The variance of
+    the means is added to the averaged variance.
 
     Args:
-        module, variables, args, rngs, kwargs: as of `shared_statistics`.
-        batches: of inputs.
+        module, variables, args, rngs, kwargs: as for `shared_statistics`.
+        batches: batches of inputs.
 
     Returns:
         New "batch_stats".
 
     Raises:
-        ArgumentError: where there are no batches; and as `shared_statistics`.
+        ArgumentError: as `shared_statistics`; also where there are no batches.
     """
 
     @jax.jit
@@ -141,16 +142,17 @@ def precise_statistics(
 def inference(
     module: nn.Module, variables: Mapping[str, Any], *args: Any, **kwargs: Any
 ) -> Callable[[PyTree, Any], Any]:
-    """The network to be certified: a function of (params, x), with running statistics.
+    """The network for certification: a function of (params, x), with the running statistics.
 
     Args:
-        module, variables, args, kwargs: as of `shared_statistics`; such as `train=False`.
+        module, variables, args, kwargs: as for `shared_statistics`; pass `train=False`, say. The
+            "params" among the variables are not used.
 
     Returns:
-        The function; "params" of the variables are not used.
+        The function.
 
     Raises:
-        ArgumentError: where a BatchNorm is in training mode; by the returned function.
+        ArgumentError: by the returned function, where a BatchNorm is in training mode.
 
     Warns:
         UntrainedBatchNormWarning: where statistics still have their initial values, zero and one.
@@ -171,13 +173,13 @@ def inference(
 
 
 def _named(stats: PyTree, name: str) -> dict[tuple[str, ...], Array]:
-    """The leaves of one name, by where they are."""
+    """The leaves of one name, by the path of their module."""
     flat = flatten_dict(stats).items()
     return {path[:-1]: value for path, value in flat if path[-1] == name}
 
 
 def _separated(stats: PyTree) -> tuple[dict[tuple[str, ...], Array], dict[tuple[str, ...], Array]]:
-    """Running statistics, and those of the batch under their names."""
+    """The running statistics, and those of the batch under the names of the running ones."""
     own = {name: flat for flat, name in _OF_BATCH.items()}
     flat = flatten_dict(stats)
     running = {path: value for path, value in flat.items() if path[-1] not in own}
@@ -188,7 +190,7 @@ def _separated(stats: PyTree) -> tuple[dict[tuple[str, ...], Array], dict[tuple[
 
 
 def _in_training(context: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
-    """Whether a call is one of a BatchNorm that takes the statistics of its batch."""
+    """Whether a call is of a BatchNorm in training mode."""
     if not isinstance(context.module, nn.BatchNorm) or context.method_name != "__call__":
         return False
     given = args[1] if len(args) > 1 else kwargs.get("use_running_average")
@@ -199,9 +201,10 @@ def _in_training(context: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any])
 def _recording(
     call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], context: Any
 ) -> Any:
-    """Keeps the statistics of the batch beside the running ones.
+    """Stores the statistics of the batch next to the running ones.
 
-    From running statistics of zero flax makes `(1 - momentum)` of those of the batch.
+    They are read off the update: from running statistics of zero, flax's new running statistics are
+    `1 - momentum` times those of the batch.
     """
     if not _in_training(context, args, kwargs):
         return call(*args, **kwargs)
@@ -223,7 +226,7 @@ def _recording(
 def _fixed(
     call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], context: Any
 ) -> Any:
-    """Normalises by the statistics that are there, instead of those of the batch."""
+    """Normalises by the stored statistics, instead of those of the batch at hand."""
     if not _in_training(context, args, kwargs):
         return call(*args, **kwargs)
     module = context.module
@@ -235,7 +238,7 @@ def _fixed(
 def _refusing(
     call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], context: Any
 ) -> Any:
-    """Refuses statistics of a batch."""
+    """Raises if a BatchNorm is in training mode."""
     if _in_training(context, args, kwargs):
         name = "/".join(context.module.path) or type(context.module).__name__
         raise ArgumentError(

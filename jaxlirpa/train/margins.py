@@ -1,4 +1,4 @@
-"""The margins of a batch, traced once, and what is known of them over a set."""
+"""The margins of a batch over its sets: traced once, then bounded in several ways."""
 
 from __future__ import annotations
 
@@ -34,19 +34,20 @@ Specification: TypeAlias = Callable[[PyTree, Any, Array], Array]
 
 
 def margins(fn: Network) -> Specification:
-    """The specification that all losses are made of: how far the other classes are ahead.
+    """The specification that the losses bound: every class's logit minus the label's.
 
     Args:
         fn: the network.
 
     Returns:
-        A function of (params, x, labels) to `logits - logits[label]`, `[batch, classes]`: zero at
-        the label, and negative elsewhere where the network classifies as labelled. The transforms
-        bound it together with the last layer. NaN where a label is not a class.
+        A function of (params, x, labels) that returns `logits - logits[label]`,
+        `[batch, classes]`: zero at the label, and negative at all other classes if the example is
+        classified correctly. The transforms bound it together with the last layer. An example whose
+        label is no class has NaN.
 
     Raises:
-        ArgumentError: where logits are no matrix, or labels do not fit them or are no classes, as
-            far as that is known outside of `jax.jit`. By the returned function.
+        ArgumentError: by the returned function, where logits are not a matrix or labels do not fit
+            them. Labels that are no classes are refused outside `jax.jit`, where they are known.
 
     Example:
         >>> import jax.numpy as jnp, jaxlirpa
@@ -66,9 +67,9 @@ def margins(fn: Network) -> Specification:
 
 
 def _checked(labels: ArrayLike, shape: tuple[int, ...]) -> Array:
-    """Labels, and in the place of those that are not there a number that is no class.
+    """The labels, each label that is no class replaced by the number of classes.
 
-    A negative one would count from the end.
+    Indexing by that gives NaN; by a negative label it would count from the end.
     """
     if len(shape) != 2 or jnp.shape(labels) != shape[:1]:
         raise ArgumentError(
@@ -94,8 +95,8 @@ class Margins:
     """The margins of a batch over the sets of a call.
 
     Attributes:
-        inside: what is known inside of the program that computes them, as its only output.
-        target: the margins; or their value, where no input reaches them.
+        inside: the boxes inside the program whose only output they are.
+        target: the margins in that program, or their value if they do not depend on any input.
     """
 
     inside: Intermediate
@@ -107,7 +108,7 @@ class Margins:
         return self.inside.problem
 
     def box(self) -> Interval:
-        """The margins between intervals, together with the last layer; or as `inside` has them."""
+        """The margins by intervals with the affine tail composed, or as in `inside` if tighter."""
         if not isinstance(self.target, Ref):
             return Interval(self.target, self.target)
         boxes = self.inside.boxes
@@ -116,7 +117,7 @@ class Margins:
         return vacuous_where_nan(intersect(found, tight))
 
     def crown(self) -> Interval:
-        """The margins by one backward pass, a row a class."""
+        """The margins by one backward pass, with a row for each class."""
         if not isinstance(self.target, Ref):
             return self.box()
         found = enclose(self.problem, self._domain(), self.target)
@@ -126,11 +127,11 @@ class Margins:
         """Upper bounds of a weighted sum of each example's margins, by one row.
 
         Args:
-            weights: `[batch, classes]`, none of them negative.
-            origin: of the margins, `[batch, classes]`.
+            weights: nonnegative, `[batch, classes]`.
+            origin: subtracted from the margins, `[batch, classes]`.
 
         Returns:
-            `[batch]`: `sum(weights * (margins - origin))` is nowhere above it.
+            Upper bounds `[batch]` of `sum(weights * (margins - origin), axis=1)` over the sets.
         """
         if not isinstance(self.target, Ref):
             return jnp.sum(weights * (self.target - origin), 1)
@@ -146,12 +147,14 @@ class Margins:
         return found.box.upper.reshape(-1)
 
     def _domain(self) -> BackwardLinear:
-        """The backward domain, around the middles of boxes, which are there already.
+        """The backward domain, with the middles of boxes as reference values.
 
-        Any values will do as references of nonlinear nodes; those of affine nodes must be what the
-        node makes of its operands' references. So are the middles of interval bounds: an affine
-        node maps the middle of a box to that of its image. (Not so where a value is another one of
-        which more is known.) A middle that is not finite makes all NaN that is computed from it.
+        This saves an evaluation of the program. The reference of a nonlinear node may be any value.
+        That of an affine node must be its function of the operands' references, and the middle of
+        an interval bound is: an affine function maps the middle of a box to the middle of the
+        image's interval bound. It is not where a `Refined` node's box is tighter than its
+        operand's; there the program is evaluated. Where a middle is not finite it becomes NaN, and
+        so does everything computed from it.
         """
         nodes = [self.problem.graph.nodes[index] for index in self.problem.graph.live()]
         if any(node.primitive != INPUT and isinstance(record(node), Refined) for node in nodes):
@@ -161,7 +164,7 @@ class Margins:
         return self.inside.relaxed(middles).domain
 
     def boxes(self) -> Boxes:
-        """What the regularisers read."""
+        """The boxes that the regularisers read."""
         graph = self.problem.graph
         names = {**graph.names.first(), **{r: n for n, r in graph.names.marked.items()}}
         nodes = [graph.nodes[index] for index in graph.live()]
@@ -176,7 +179,7 @@ def _middle(box: Interval) -> Array:
 
 
 def _is_relu(node: Node) -> bool:
-    """Whether a node is the maximum of a value and zero."""
+    """Whether a node is a relu: the maximum of a value and zero."""
     if node.primitive != "max" or len(node.perturbed) != 1:
         return False
     (known,) = node.known
@@ -195,9 +198,9 @@ def bounded(
     Args:
         fn: the network.
         args: params, x and labels.
-        eps: the radius, where x is no set.
-        intermediate: as of `jaxlirpa.crown`.
-        wanted: whether the margins themselves are bounded like what is inside.
+        eps: the radius, if x is not a set.
+        intermediate: as for `jaxlirpa.crown`.
+        wanted: whether the strategy tightens the margins, too.
 
     Raises:
         ArgumentError: where examples influence one another; and as `margins`.
@@ -210,7 +213,7 @@ def bounded(
 
 
 def traced(fn: Network, args: tuple[Any, ...], eps: ArrayLike | None) -> Problem:
-    """The program of the margins, and the sets of its inputs; refuses what mixes examples."""
+    """The program of the margins, and the sets of its inputs; raises if it mixes examples."""
     full, argnums = (args, None) if eps is None else ((*args, eps), 1)
     specification = margins(fn)
     call = arguments(specification, full, argnums)
@@ -229,7 +232,7 @@ def traced(fn: Network, args: tuple[Any, ...], eps: ArrayLike | None) -> Problem
 
 
 def _warn_of_statistics(problem: Problem) -> None:
-    """Warns where statistics are taken of a batch of one, as if it were many."""
+    """Warns where a batch of one example is averaged over, as by BatchNorm in training mode."""
     axes = proved_batch_axes(problem.graph, problem.sets, fewest=1)
     alone = dataclasses.replace(problem.graph, batch_axes=axes)
     node = mixing(alone)

@@ -1,4 +1,4 @@
-"""What keeps interval bounds tight and ReLUs balanced while training (Shi et al. 2021).
+"""Regularisers that keep interval bounds tight and ReLUs balanced (Shi et al. 2021).
 
 Both are added to the loss, with a weight that falls to zero as eps reaches its target:
 
@@ -22,9 +22,9 @@ class Boxes(NamedTuple):
     """Interval bounds inside a network.
 
     Attributes:
-        inputs: of what is perturbed.
-        relus: of what ReLUs read, by name and in order of computation; for the names see
-            `jaxlirpa.intermediate_bounds`.
+        inputs: the boxes around the perturbed inputs.
+        relus: the pre-activation bounds of ReLUs, by name and in order of computation; for the
+            names see `jaxlirpa.intermediate_bounds`.
     """
 
     inputs: tuple[Bounds, ...]
@@ -32,14 +32,14 @@ class Boxes(NamedTuple):
 
 
 def tightness(boxes: Boxes, tolerance: float = 0.5) -> Array:
-    """How much wider boxes become from the input on: a number, not negative.
+    """Penalises bounds that grow from the input to a layer: a nonnegative number.
 
-    The mean over layers of `relu(tolerance - r)`, divided by the tolerance, where `r` is the mean
-    radius of the input by that of the layer.
+    With `r` the mean radius of the input divided by that of a layer, it is the mean over layers of
+    `relu(tolerance - r) / tolerance`.
 
     Args:
-        boxes: inside the network, from a loss `with_boxes`.
-        tolerance: the ratio above which a layer is fine.
+        boxes: the boxes inside the network, from a loss `with_boxes=True`.
+        tolerance: the ratio above which a layer is not penalised.
 
     Raises:
         ArgumentError: where there are no ReLUs.
@@ -58,17 +58,17 @@ def tightness(boxes: Boxes, tolerance: float = 0.5) -> Array:
 
 
 def relu_balance(boxes: Boxes, tolerance: float = 0.5) -> Array:
-    """How unevenly active and inactive ReLUs contribute to the centres' mean and variance.
+    """Penalises layers whose active ReLUs outweigh the inactive ones, or the reverse.
 
-    With `a` the ratio of the parts that the centres of active and of inactive ReLUs have in the
-    mean of a layer's centres (up to the sign), and `b` that of their parts in the variance, it is
-    the mean over layers of `relu(tolerance - min(a, 1/a)) + relu(tolerance - min(b, 1/b))`, divided
-    by the tolerance. A layer in which all ReLUs are active, or all inactive, or none is either, has
-    no ratio that could change, and counts as balanced.
+    Let `c` be the centres of a layer's pre-activation bounds. The ratio `a` is the sum of `|c|`
+    over active ReLUs divided by that over inactive ones; `b` is the same ratio for the squared
+    deviations `(c - mean(c))^2`. The result is the mean over layers of
+    `(relu(tolerance - min(a, 1/a)) + relu(tolerance - min(b, 1/b))) / tolerance`. A layer without
+    active ReLUs, or without inactive ones, has no ratio and is not penalised.
 
     Args:
-        boxes: inside the network, from a loss `with_boxes`.
-        tolerance: the ratio above which a layer is fine.
+        boxes: the boxes inside the network, from a loss `with_boxes=True`.
+        tolerance: the ratio above which a layer is not penalised.
 
     Raises:
         ArgumentError: where there are no ReLUs.
@@ -84,7 +84,7 @@ def relu_balance(boxes: Boxes, tolerance: float = 0.5) -> Array:
 
 
 def _imbalance(box: Bounds, tolerance: float) -> Array:
-    """Of one layer."""
+    """The penalty of one layer."""
     centre = 0.5 * (box.lower + box.upper)
     deviation = jnp.square(centre - jnp.mean(centre))
     active, inactive = box.lower > 0, box.upper < 0
@@ -108,13 +108,13 @@ def _radius(box: Bounds) -> Array:
 
 
 def _ratio(a: Array, b: Array) -> Array:
-    """a by b, and one where b is zero."""
+    """a / b, and one where b is zero."""
     some = b > 0
     return jnp.where(some, a / jnp.where(some, b, 1), 1)
 
 
 def _below(ratio: Array, tolerance: float) -> Array:
-    """How far a ratio is below the tolerance, as a part of it."""
+    """How far a ratio is below the tolerance, as a fraction of the tolerance."""
     return jnp.maximum(tolerance - ratio, 0) / tolerance
 
 

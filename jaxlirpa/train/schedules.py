@@ -1,4 +1,4 @@
-"""Schedules of eps, and of the weights of losses: optax schedules, from a step to a value."""
+"""Schedules for eps and for the weights of losses: optax schedules, from a step to a value."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from jaxlirpa._types import Array, ArrayLike
 
 
 def linear(initial: float, final: float, begin: int, length: int) -> optax.Schedule:
-    """A straight line from `initial`, up to step `begin`, to `final`, from `begin + length` on.
+    """A line: `initial` up to step `begin`, then straight to `final` at step `begin + length`.
 
     Args:
         initial, final: the values at both ends.
         begin: the last step with the initial value.
-        length: how many steps it takes to the final value; 0 for a jump.
+        length: the number of steps to the final value; 0 for a jump.
 
     Returns:
-        A function of the step to the value.
+        A function from the step to the value.
 
     Raises:
         ArgumentError: where begin or length is negative, or a value is not finite.
@@ -37,18 +37,19 @@ def linear(initial: float, final: float, begin: int, length: int) -> optax.Sched
 def smoothed(
     initial: float, final: float, begin: int, length: int, middle: float = 0.25, power: float = 4.0
 ) -> optax.Schedule:
-    """As `linear`, but with a slow start: a power of the steps up to `middle`, then a line.
+    """As `linear`, but with a slow start: a power of the step up to `middle`, then a line.
 
-    Of the part `t` of the length that is over, `a t^p` of the way is done up to the middle `m`, and
-    `a (m^p + p m^(p-1) (t - m))` behind it: the line has the same value and slope there. It is all
-    of the way at `t = 1` for `1/a = m^p + p m^(p-1) (1 - m)`. (Of Xu et al. 2020.)
+    This is the smoothed schedule of Xu et al. (2020). Let `t` in [0, 1] be the fraction of `length`
+    that has passed, `m` the fraction `middle`, and `p` the power. The fraction of the way from
+    `initial` to `final` is `a t^p` for `t <= m`, and the tangent at `m` after that:
+    `a (m^p + p m^(p-1) (t - m))`. It is 1 at `t = 1` for `1/a = m^p + p m^(p-1) (1 - m)`.
 
     Args:
         initial, final: the values at both ends.
         begin: the last step with the initial value.
-        length: how many steps it takes to the final value; 0 for a jump.
-        middle: the part of the length after which it is a line, from 0 to 1.
-        power: of the part before, at least 1.
+        length: the number of steps to the final value; 0 for a jump.
+        middle: the fraction of the length, from 0 to 1, after which it is a line.
+        power: the power before that, at least 1.
 
     Returns:
         A function of the step to the value.
@@ -77,7 +78,7 @@ def smoothed(
         done = jnp.asarray(count) - begin
         part = jnp.clip(done / length, 0, 1) if length else jnp.where(done > 0, 1.0, 0.0)
         curve = jnp.minimum(part, middle) ** power + slope * jnp.maximum(part - middle, 0)
-        # At the end the value itself, however the steps before were rounded.
+        # The end is exact, whatever the rounding of the steps before.
         return jnp.where(part < 1, initial + (final - initial) * curve / whole, final)
 
     return schedule
