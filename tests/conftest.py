@@ -47,18 +47,22 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Of the cases of a test that is marked `few(n)`, only n run by default; the others are long.
+    """Of the cases of a test that is marked `few(n, slow=m)`, n run by default and m slow ones.
 
-    They are as far apart as the list of cases allows, so that they are of all kinds. Those that a
-    mutation names run besides: each defect of the list is found by default, or by a slow test.
+    The others are long. Those that run are as far apart as the list of cases allows, so that they
+    are of all kinds. Those that a mutation names run besides: each defect of the list is found by
+    default, or by a slow test.
     """
     named = {f"tests/{test}" for mutation in MUTATIONS for test in mutation.tests}
     groups: dict[tuple[str, int], list[pytest.Item]] = collections.defaultdict(list)
     for item in items:
         few = item.get_closest_marker("few")
-        if few is not None and not any(map(item.get_closest_marker, ("slow", "long"))):
-            (count,) = few.args
-            groups[item.nodeid.partition("[")[0], count].append(item)
+        if few is None or item.get_closest_marker("long"):
+            continue
+        slow = item.get_closest_marker("slow") is not None
+        count = few.kwargs.get("slow") if slow else next(iter(few.args), None)
+        if count is not None:
+            groups[f"{item.nodeid.partition('[')[0]} {slow}", count].append(item)
     for (_, count), group in groups.items():
         kept = {k * len(group) // count for k in range(count)}
         for k, item in enumerate(group):

@@ -212,7 +212,7 @@ def test_linear_bounds_enclose_the_function() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("unroll", [False, True])
+@pytest.mark.parametrize("unroll", [False, pytest.param(True, marks=pytest.mark.long)])
 def test_derivatives_match_finite_differences(unroll: bool) -> None:
     """At the optimum's parameters, or through the search that finds them."""
     params, network = weights(7), NETWORKS["tanh"]

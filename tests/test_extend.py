@@ -409,15 +409,15 @@ def test_the_sets_of_the_package_keep_the_protocol():
     [
         (
             {
-                "concretize": lambda s, a, o=None: dataclasses.replace(s, radius=0.1).concretize(
+                "concretize": lambda s, a, o=False: dataclasses.replace(s, radius=0.1).concretize(
                     a, o
                 )
             },
             "exclude",
         ),
-        ({"concretize": lambda s, a, o=None: s.concretize(a)}, "origin"),
+        ({"concretize": lambda s, a, o=False: s.concretize(a)}, "from_point"),
         (
-            {"concretize": lambda s, a, o=None: LpBall.concretize(s, a + 0.01, o)},
+            {"concretize": lambda s, a, o=False: LpBall.concretize(s, a + 0.01, o)},
             "agree|exclude|above",
         ),
         ({"hull": lambda s: dataclasses.replace(s, radius=jnp.array(0.4)).hull()}, "hull"),
@@ -452,9 +452,9 @@ class Simplex(extend.PerturbationSet):
     def point(self) -> Any:
         return jnp.full_like(self.like, 1 / self.like.shape[-1])
 
-    def concretize(self, coefficients: Any, origin: Any = None) -> Any:
+    def concretize(self, coefficients: Any, from_point: bool = False) -> Any:
         axes = tuple(range(1, coefficients.ndim))
-        shift = 0 if origin is None else jnp.sum(coefficients * origin, axes)
+        shift = jnp.sum(coefficients * self.point(), axes) if from_point else 0
         ends = coefficients.min(-1), coefficients.max(-1)
         return extend.Interval(*(jnp.sum(x, axes[:-1]) - shift for x in ends))
 
@@ -483,8 +483,8 @@ def test_an_axis_that_cannot_be_mapped_has_to_be_refused():
 class Rows(Simplex):
     """The same, which knows that what it leaves to a row is a simplex."""
 
-    def concretize_per_example(self, coefficients: Any, origin: Any, axis: int) -> Any:
-        return extend.one_by_one(self, coefficients, origin, axis)
+    def concretize_per_example(self, coefficients: Any, axis: int) -> Any:
+        return extend.one_by_one(self, coefficients, axis)
 
     def batch_axes(self, axis: int) -> Any:
         return Rows(axis, self.refuses)

@@ -261,7 +261,7 @@ def points(perturbed: Any, seed: int, count: int = 64) -> Any:
 # ---- soundness and order -------------------------------------------------------------------
 
 
-@pytest.mark.few(5)
+@pytest.mark.few(5, slow=5)
 @pytest.mark.parametrize(
     "methods", [oracles.in_turn, pytest.param(lambda _: METHODS, marks=pytest.mark.slow)]
 )
@@ -867,7 +867,7 @@ def test_strings_and_states_are_no_sets() -> None:
 
 @pytest.mark.parametrize(
     "seed",
-    [pytest.param(n, marks=pytest.mark.slow if n < 8 else pytest.mark.long) for n in range(60)],
+    [pytest.param(n, marks=pytest.mark.slow if n < 3 else pytest.mark.long) for n in range(60)],
 )
 def test_other_structures(seed: int) -> None:
     rng = np.random.default_rng(seed)

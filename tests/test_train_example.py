@@ -300,6 +300,7 @@ def test_models_can_be_trained(name):
 
 
 @pytest.mark.slow
+@pytest.mark.few(slow=4)
 @pytest.mark.parametrize("method", objectives.METHODS)
 def test_methods_learn(small, method):
     own = training.trainer(settings(method=method, epochs=8, warmup=0, ramp=1), 96)

@@ -115,6 +115,7 @@ CASES = {
 }
 
 
+@pytest.mark.few(slow=2)
 @pytest.mark.parametrize(
     "fn, shape",
     [
@@ -142,6 +143,7 @@ def test_windows_equal_dense_rows(
     np.testing.assert_allclose(windowed.upper, dense.upper, rtol=1e-11, atol=1e-11)
 
 
+@pytest.mark.few(slow=2)
 @pytest.mark.parametrize("rows", [1, pytest.param(30, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     "case", [*(pytest.param(x, marks=pytest.mark.slow) for x in ("residual", "pooled")), "signal"]

@@ -49,14 +49,23 @@ class AffineForm(NamedTuple):
 
 
 class ForwardBounds(NamedTuple):
-    """A value between two forms (one object twice where they are equal), and in a box.
+    """A value between two affine forms, and in a box.
 
-    A value that is no real number, a truth value say, has a box only.
+    Attributes:
+        lower: the form below; None where the value is no real number, a truth value for example.
+        upper: the form above; None where it is equal to the one below.
+        box: the box.
     """
 
     lower: AffineForm | None
     upper: AffineForm | None
     box: Interval
+
+    @property
+    def pair(self) -> tuple[AffineForm, AffineForm]:
+        """The forms below and above."""
+        assert self.lower is not None
+        return self.lower, self.lower if self.upper is None else self.upper
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,7 +92,7 @@ class ForwardLinear:
                 ),
                 own.point(),
             )
-            states[ref] = ForwardBounds(form, form, own.hull())
+            states[ref] = ForwardBounds(form, None, own.hull())
         return states
 
     def _entries(self, ref: Ref) -> dict[Ref, int]:
@@ -113,7 +122,7 @@ class ForwardLinear:
     def joined(self, ref: Ref, value: ForwardBounds) -> ForwardBounds:
         """A value whose examples are independent, with coefficients on the entries of all."""
         axis = self.graph.batch_axes.get(ref)
-        if axis is None or value.lower is None or value.upper is None:
+        if axis is None or value.lower is None:
             return value
 
         def on_all(coefficients: Array) -> Array:
@@ -126,9 +135,8 @@ class ForwardLinear:
         def joint(form: AffineForm) -> AffineForm:
             return AffineForm(tuple(map(on_all, form.coefficients)), form.offset)
 
-        lower = joint(value.lower)
-        shared = value.lower is value.upper
-        return ForwardBounds(lower, lower if shared else joint(value.upper), value.box)
+        upper = None if value.upper is None else joint(value.upper)
+        return ForwardBounds(joint(value.lower), upper, value.box)
 
     def step(
         self, index: int, node: Node, operands: tuple[ForwardBounds, ...]
@@ -141,7 +149,10 @@ class ForwardLinear:
         if not is_floating(node.outputs[0]):
             return tuple(self._constant(index, box) for box in boxes)
         operands = self._alike(index, node, operands)
-        forms = image(node, found, [(e.lower, e.upper) for e in operands], _act)
+        if all(e.upper is None for e in operands):
+            exact = _act(node, [e.pair[0] for e in operands])
+            return tuple(ForwardBounds(y, None, box) for y, box in zip(exact, boxes, strict=True))
+        forms = image(node, found, [e.pair for e in operands], _act)
         return tuple(ForwardBounds(*pair, box) for pair, box in zip(forms, boxes, strict=True))
 
     def _alike(
@@ -173,8 +184,8 @@ class ForwardLinear:
         if isinstance(found, Joint):
             axes = found.axes(node)
             planes = relax_jointly(found.relaxation(node), boxes, axes)
-            below = _compose([(e.lower, e.upper) for e in operands], planes.lower, axes)
-            above = _compose([(e.upper, e.lower) for e in operands], planes.upper, axes)
+            below = _compose(operands, planes.lower, axes, above=False)
+            above = _compose(operands, planes.upper, axes, above=True)
             if below is not None and above is not None:
                 return (ForwardBounds(below, above, images[0]),)
         return tuple(self._constant(index, box) for box in images)
@@ -194,9 +205,11 @@ class ForwardLinear:
 
     def box(self, ref: Ref, value: ForwardBounds) -> Interval:
         """The box of a value: from its forms over the sets, and from its own box."""
-        if value.lower is None or value.upper is None:
+        if value.lower is None:
             return value.box
-        lower, upper = self.concretize(ref, value.lower), self.concretize(ref, value.upper)
+        lower = upper = self.concretize(ref, value.lower)
+        if value.upper is not None:
+            upper = self.concretize(ref, value.upper)
         box = vacuous_where_overflown(Interval(lower.lower, upper.upper))
         return intersect(vacuous_where_nan(box), value.box)
 
@@ -208,11 +221,9 @@ class ForwardLinear:
         for own, coefficients in rows.items():
             s = self.sets[own]
             if axis is None:
-                part = s.concretize(coefficients, s.point())
+                part = s.concretize(coefficients, from_point=True)
             else:
-                part = concretize_per_example(
-                    s, coefficients, s.point(), self.graph.batch_axes[own]
-                )
+                part = concretize_per_example(s, coefficients, self.graph.batch_axes[own])
             lower, upper = lower + part.lower, upper + part.upper
         dtype, shape = form.offset.dtype, form.offset.shape  # may be shorter than the inputs' type
         limits = lower - lost, upper + lost
@@ -258,8 +269,8 @@ def _units_of(box: Interval) -> Array:
 
 
 def _between(value: ForwardBounds, lines: Lines) -> tuple[AffineForm, AffineForm]:
-    """Lines applied to forms: a line of negative slope turns the two around."""
-    assert value.lower is not None and value.upper is not None
+    """Lines applied to forms: a line of negative slope swaps the two."""
+    below, above = value.pair
 
     def compose(slope: Array, offset: Array, rising: AffineForm, falling: AffineForm) -> AffineForm:
         def mix(a: Array, b: Array) -> Array:
@@ -268,8 +279,8 @@ def _between(value: ForwardBounds, lines: Lines) -> tuple[AffineForm, AffineForm
         coefficients = tuple(map(jax.vmap(mix), rising.coefficients, falling.coefficients))
         return AffineForm(coefficients, mix(rising.offset, falling.offset) + offset)
 
-    lower = compose(lines.lower_slope, lines.lower_offset, value.lower, value.upper)
-    return lower, compose(lines.upper_slope, lines.upper_offset, value.upper, value.lower)
+    lower = compose(lines.lower_slope, lines.lower_offset, below, above)
+    return lower, compose(lines.upper_slope, lines.upper_offset, above, below)
 
 
 def _converted(form: AffineForm, dtype: Any) -> AffineForm:
@@ -278,17 +289,15 @@ def _converted(form: AffineForm, dtype: Any) -> AffineForm:
 
 
 def _compose(
-    operands: Sequence[tuple[AffineForm | None, AffineForm | None]],
-    plane: Plane,
-    axes: tuple[int, ...],
+    operands: Sequence[ForwardBounds], plane: Plane, axes: tuple[int, ...], above: bool
 ) -> AffineForm | None:
-    """A plane applied to forms, rising and falling ones an operand; None where it is horizontal."""
+    """The lower plane applied to forms, or the upper one; None where it is horizontal."""
     coefficients: tuple[Array, ...] = ()
     offset = plane.offset
-    for slope, (rising, falling) in zip(plane.slopes, operands, strict=True):
+    for slope, operand in zip(plane.slopes, operands, strict=True):
         if slope is None:
             continue
-        assert rising is not None and falling is not None
+        rising, falling = operand.pair[::-1] if above else operand.pair
 
         def mix(a: Array, b: Array, slope: Array = slope) -> Array:
             return jnp.sum(maximum(slope, 0) * a + minimum(slope, 0) * b, axes)
@@ -328,9 +337,9 @@ def compose(
         offset = mix(rising.offset - reference, falling.offset - reference)
         return AffineForm(coefficients, offset + arranged(rows.offset, shape, axes[1]))
 
-    assert value.lower is not None and value.upper is not None
     below, above = sides
-    return side(below, value.lower, value.upper), side(above, value.upper, value.lower)
+    lower, upper = value.pair
+    return side(below, lower, upper), side(above, upper, lower)
 
 
 def add(a: AffineForm, b: AffineForm) -> AffineForm:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import assert_never
 
 from jaxlirpa._domains.integers import without_overflow
@@ -18,31 +17,15 @@ from jaxlirpa._types import Array
 from jaxlirpa._walk import forward
 
 
-def _keep(ref: Ref, box: Interval) -> Interval:
-    del ref
-    return box
-
-
-@dataclasses.dataclass(frozen=True)
 class IntervalDomain:
-    """The forward domain of boxes.
-
-    Attributes:
-        tighten: a better box of the operand of a nonlinear function, from another method.
-        recall: the same, where it has been computed already.
-    """
-
-    tighten: Callable[[Ref, Interval], Interval] = _keep
-    recall: Callable[[Ref, Interval], Interval] = _keep
+    """The forward domain of boxes."""
 
     def step(self, index: int, node: Node, operands: tuple[Interval, ...]) -> tuple[Interval, ...]:
         """Boxes of a node's outputs."""
         del index
         found = record(node)
         if isinstance(found, Nonlinear):
-            improve = self.recall if isinstance(found, Refined) else self.tighten
-            boxes = list(map(improve, node.perturbed, operands))
-            return nonlinear_image(node, found, boxes)
+            return nonlinear_image(node, found, operands)
         images = [Interval(*pair) for pair in image(node, found, operands, _act)]
         return tuple(map(vacuous_where_overflown, without_overflow(node, found, operands, images)))
 

@@ -30,12 +30,9 @@ def image(
     Args:
         node: the node.
         record: what its primitive is.
-        pairs: lower and upper element of each perturbed operand; one object twice where the
-            two are equal, and then so in the result.
+        pairs: the lower and the upper element of each perturbed operand.
         act: applies a node to one element per perturbed operand.
     """
-    if all(lower is upper for lower, upper in pairs):
-        return [(y, y) for y in act(node, [lower for lower, _ in pairs])]
     if isinstance(record, Bilinear):
         (pair,) = pairs
         return _product(node, pair, act) if record.mixes else _scaled(node, pair, act)

@@ -68,7 +68,7 @@ def solve(problem: Problem) -> list[Solution]:
 
 def _solution(forms: ForwardLinear, ref: Ref, value: ForwardBounds) -> Solution:
     box = forms.box(ref, value)
-    if value.lower is None or value.upper is None:
+    if value.lower is None:
         return only_box(box)
     axis = forms.graph.batch_axes.get(ref)
 
@@ -76,8 +76,8 @@ def _solution(forms: ForwardLinear, ref: Ref, value: ForwardBounds) -> Solution:
         coefficients, lost = forms.rows(ref, form)
         return InputRows(coefficients, numbered(form.offset, axis) + outwards * lost)
 
-    lower, upper = rows(value.lower, -1), rows(value.upper, +1)
-    return Solution(box, lower, upper)
+    below, above = value.pair
+    return Solution(box, rows(below, -1), rows(above, +1))
 
 
 def _tails(

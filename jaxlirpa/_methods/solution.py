@@ -95,21 +95,19 @@ def enclose_functionals(
     sides = {ref: f.loosened() for ref, f in reached.items()}
     lower = _rows({ref: below for ref, (below, _) in sides.items()})
     upper = _rows({ref: above for ref, (_, above) in sides.items()})
-    limits = (_extrema(problem, domain.reference, rows) for rows in (lower, upper))
-    low, high = limits
+    low, high = (_extrema(problem, rows) for rows in (lower, upper))
     return Solution(Interval(low.lower, high.upper), lower, upper)
 
 
-def _extrema(problem: Problem, reference: Mapping[Ref, Array], rows: InputRows) -> Interval:
+def _extrema(problem: Problem, rows: InputRows) -> Interval:
     """Minimum and maximum of affine functions over sets that vary independently."""
     lower = upper = rows.offset
     for ref, coefficients in rows.coefficients.items():
         own = problem.sets[ref]
         if rows.offset.ndim == 1:
-            part = own.concretize(coefficients, reference[ref])
+            part = own.concretize(coefficients, from_point=True)
         else:
-            axis = problem.graph.batch_axes[ref]
-            part = concretize_per_example(own, coefficients, reference[ref], axis)
+            part = concretize_per_example(own, coefficients, problem.graph.batch_axes[ref])
         lower, upper = lower + part.lower, upper + part.upper
     return Interval(lower, upper)
 

@@ -16,7 +16,6 @@ from jaxlirpa._intervals import Interval
 from jaxlirpa._types import Array, ArrayLike, PyTree, Shaped
 from jaxlirpa.sets.base import (
     PerturbationSet,
-    concretize_box,
     fits,
     floating_leaves,
     holds,
@@ -89,19 +88,17 @@ class LpBall(PerturbationSet):
         """The centre."""
         return self.center
 
-    def concretize(self, coefficients: Array, origin: Array | None = None) -> Interval:
+    def concretize(self, coefficients: Array, from_point: bool = False) -> Interval:
         """Exact minimum and maximum of linear forms over the ball.
 
         By the duality of norms (Hölder's inequality, which is attained),
         `max {a . d : norm(d / r, p) <= 1} = norm(a * r, q)` with `1/p + 1/q = 1`; several balls
-        (`axis`) are independent, so their maxima add up. Around the centre itself nothing else
-        matters.
+        (`axis`) are independent, so their maxima add up.
         """
         spread = self._spread(coefficients)
-        if origin is self.center:
+        if from_point:
             return Interval(-spread, spread)
-        center = self.center if origin is None else self.center - origin
-        middle = row_products(coefficients, center)
+        middle = row_products(coefficients, self.center)
         return Interval(middle - spread, middle + spread)
 
     def _spread(self, coefficients: Array) -> Array:
@@ -118,25 +115,17 @@ class LpBall(PerturbationSet):
         scaled = (coefficients * radius).transpose(order).reshape(rows, balls, each)
         return jnp.sum(norm(scaled, dual(self.ord)), 1)
 
-    def concretize_per_example(
-        self, coefficients: Array, origin: Array | None, axis: int
-    ) -> Interval:
-        """Extremes of linear forms over each example's entries, `[rows, examples]`.
+    def concretize_per_example(self, coefficients: Array, axis: int) -> Interval:
+        """Extrema of linear forms of each example's deviation, `[rows, examples]`.
 
-        What the ball leaves to an example, whatever the others are, is a ball of the same radius.
+        The restriction of the ball to one example, whatever the others are, is a ball of the same
+        radius.
         """
-        center: Array = self.center
-        if self.is_box and origin is center:
-            radius = jnp.broadcast_to(self.radius, center.shape)[None]
-            spread = sums(jnp.abs(coefficients) * radius, axis)
-            return Interval(-spread, spread)
-        if self.is_box:
-            return concretize_box(self.hull(), coefficients, origin, axis)
-        if origin is not center:
-            return one_by_one(self, coefficients, origin, axis)
-        # Around the centres themselves, nothing but the radii matters.
-        centred = dataclasses.replace(self, center=jnp.zeros_like(center))
-        return one_by_one(centred, coefficients, None, axis)
+        if not self.is_box:
+            return one_by_one(self, coefficients, axis)
+        radius = jnp.broadcast_to(self.radius, self.center.shape)[None]
+        spread = sums(jnp.abs(coefficients) * radius, axis)
+        return Interval(-spread, spread)
 
     def batch_axes(self, axis: int) -> LpBall:
         """The centre is mapped; the radius too where every entry has its own."""

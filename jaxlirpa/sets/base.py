@@ -22,11 +22,11 @@ _LONG = 60
 class ArraySet(Protocol):
     """A set of arrays of one shape: what the domains see.
 
-    A set may have one more method, `concretize_per_example(coefficients, origin, axis)`: the
-    extremes `[rows, examples]` of linear forms of each example alone, where `axis` numbers the
-    examples. With it, examples that are independent are bounded at the cost of each; a set without
-    it is bounded as one vector. `extend.one_by_one` is that method for every set whose share of one
-    example is what `batch_axes` and `expand` make of it.
+    A set may have one more method, `concretize_per_example(coefficients, axis)`. It returns the
+    extrema `[rows, examples]` of linear forms of each example's deviation from `point()`, where
+    `axis` indexes the examples. With it a batch of independent examples costs the sum of its
+    examples; without it the batch is bounded as one vector. `extend.one_by_one` implements the
+    method for every set whose restriction to one example is given by `batch_axes` and `expand`.
 
     Attributes:
         aval: shape and dtype of its members.
@@ -45,12 +45,13 @@ class ArraySet(Protocol):
     def point(self) -> Array:
         """Some member, around which deviations are measured."""
 
-    def concretize(self, coefficients: Array, origin: Array | None = None) -> Interval:
+    def concretize(self, coefficients: Array, from_point: bool = False) -> Interval:
         """Exact minimum and maximum of linear forms over the set.
 
         Args:
-            coefficients: `[rows, *shape]`, one linear form a row.
-            origin: the point whose differences from the members are multiplied; default: zero.
+            coefficients: `[rows, *shape]`, one linear form in each row.
+            from_point: whether the forms are of the members' deviations from `point()`, instead of
+                the members themselves.
 
         Returns:
             `[rows]` minima and maxima.
@@ -138,9 +139,11 @@ def poison(x: Array, condition: Array) -> Array:
 
 @traced_once("axis")
 def concretize_box(
-    box: Interval, coefficients: Array, origin: Array | None, axis: int | None = None
+    box: Interval, coefficients: Array, origin: Array | None = None, axis: int | None = None
 ) -> Interval:
-    """Extrema of linear forms over a box; with `axis`, those of every example.
+    """Extrema of linear forms of the deviations from `origin` (default: zero) over a box.
+
+    With `axis`, those of every example, `[rows, examples]`.
 
     `min a x` is `a l` where `a >= 0` and `a u` elsewhere, for `l <= x <= u`, and the entries are
     independent.

@@ -91,9 +91,9 @@ class Box(PerturbationSet):
         """The middle, or the finite limit where there is only one."""
         return _middle(self.lower, self.upper)
 
-    def concretize(self, coefficients: Array, origin: Array | None = None) -> Interval:
+    def concretize(self, coefficients: Array, from_point: bool = False) -> Interval:
         """Exact minimum and maximum of linear forms over the box."""
-        return concretize_box(self.hull(), coefficients, origin)
+        return concretize_box(self.hull(), coefficients, self.point() if from_point else None)
 
     def batch_axes(self, axis: int) -> Box:
         """Both limits are mapped."""

@@ -185,7 +185,7 @@ def test_rebuilt_network_gives_the_stored_output(name: str) -> None:
     np.testing.assert_allclose(output, case.arrays["clean"], rtol=ROUNDING, atol=ROUNDING)
 
 
-@pytest.mark.few(34)
+@pytest.mark.few(34, slow=40)
 @pytest.mark.parametrize("name, method", each_method(*COVERED))
 def test_bounds_are_sound_and_as_tight_as_the_reference(name: str, method: str) -> None:
     case = program.load(name)
@@ -307,6 +307,7 @@ def optimised(case: program.Case, method: str) -> tuple[np.ndarray, np.ndarray]:
     return lower, upper
 
 
+@pytest.mark.few(slow=10)
 @pytest.mark.parametrize("name, method", each_alpha())
 def test_optimised_bounds_are_sound_and_as_tight_as_the_reference(name: str, method: str) -> None:
     case = program.load(name)
