@@ -300,15 +300,15 @@ DOMAINS = [
     mutation(
         "forwards: a falling line does not turn forms around",
         "_domains/forward_linear.py",
-        "compose(lines.upper_slope, lines.upper_offset, value.upper, value.lower)",
-        "compose(lines.upper_slope, lines.upper_offset, value.lower, value.lower)",
+        "compose(lines.upper_slope, lines.upper_offset, above, below)",
+        "compose(lines.upper_slope, lines.upper_offset, below, below)",
         "test_methods.py::test_bounds_contain_the_exact_range[forward_crown]",
     ),
     mutation(
         "forwards: a falling plane does not turn forms around",
         "_domains/forward_linear.py",
-        "[(e.upper, e.lower) for e in operands], planes.upper, axes",
-        "[(e.upper, e.upper) for e in operands], planes.upper, axes",
+        "operand.pair[::-1] if above else operand.pair",
+        "(operand.pair[1],) * 2 if above else operand.pair",
         "test_ops.py::test_planes_of_values_that_are_relaxed_themselves",
     ),
     mutation(
