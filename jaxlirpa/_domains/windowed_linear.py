@@ -10,6 +10,7 @@ stored.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -18,14 +19,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxlirpa._domains.rows import total
-from jaxlirpa._domains.windows import Geometry, Layout, slide, union
+from jaxlirpa._domains.windows import Geometry, Layout, is_sliding, slide, union
 from jaxlirpa._graph.graph import Graph, Node, Ref
 from jaxlirpa._intervals import Interval
 from jaxlirpa._mesh import shaped
 from jaxlirpa._minmax import maximum, minimum
-from jaxlirpa._ops.families import Affine, Bilinear, Elementwise
+from jaxlirpa._ops.families import Affine, Bilinear, Elementwise, Joint
 from jaxlirpa._ops.registry import record
 from jaxlirpa._relax.lines import Lines, around
+from jaxlirpa._relax.planes import Plane, Planes
+from jaxlirpa._relax.planes import around as planes_around
 from jaxlirpa._transpose.convolution import transpose_inside, turnable
 from jaxlirpa._types import Array
 from jaxlirpa.sets import ArraySet
@@ -69,6 +72,7 @@ class WindowedLinear:
         graph: for the shapes of operands.
         reference: the values around which functionals are written.
         lines: the relaxation of a nonlinear node, by index.
+        planes: that of each output of a node of several operands, by index.
         slack: how far a functional may be off because it was pulled through a node, by index.
         layout: of the images.
         target: the value that the rows are entries of.
@@ -77,6 +81,7 @@ class WindowedLinear:
     graph: Graph
     reference: Mapping[Ref, Array]
     lines: Callable[[int], Lines]
+    planes: Callable[[int], Sequence[Planes]]
     slack: Callable[[int], Array | None]
     layout: Layout
     target: Ref
@@ -110,26 +115,33 @@ class WindowedLinear:
         """Functionals of a node's output as functionals of its perturbed operands."""
         (local,) = outputs
         assert local is not None
-        found = record(node)
-        if isinstance(found, Elementwise):
+        found, output = record(node), Ref(index, 0)
+        if isinstance(found, Elementwise | Joint):
             slack = total(local.slack, self._lost(index))
-            return self._shared_out(node, [self._substitute(local, index, node)], slack)
+            return self._shared_out(node, self._substitute(local, index, node), slack)
         if isinstance(found, Affine) and not found.mixes:
             parts = [self._scaled(local, float(found.signs[p]), node) for p in node.positions]
         elif isinstance(found, Bilinear) and not found.mixes:
-            shape = self.graph.aval(node.perturbed[0]).shape
-            (factor,) = node(jnp.ones(shape, self.graph.aval(node.perturbed[0]).dtype))
-            image = self.layout.canonical(factor, node.outputs[0].shape)
+            aval = self.graph.aval(node.perturbed[0])
+            (factor,) = node(jnp.ones(aval.shape, aval.dtype))
             size = local.lower.values.shape[2:]
-            under = self.layout.gather(image, local.geometry).reshape(-1, 1, *size)
+            under = self._under(factor, output, local.geometry).reshape(-1, 1, *size)
             clean = local.geometry._replace(clean=True)
             parts = [self._scaled(local._replace(geometry=clean), under, node)]
-        else:
-            parts = [self._slid(local, node)]
+        elif is_sliding(node):
+            parts = [self._slid(local, node, output)]
+        elif node.primitive == "concatenate":
+            parts = self._split(local, node)
+        else:  # another view of the same image
+            parts = [local]
         slack = local.slack
         if slack is not None or isinstance(found, Bilinear):
             slack = total(slack, self._lost(index))
         return self._shared_out(node, parts, slack)
+
+    def _under(self, x: Array, ref: Ref, geometry: Geometry) -> Array:
+        """What of `x`, which broadcasts to the shape of a value, is under each window."""
+        return self.layout.gather(self.layout.images[ref].canonical(x), geometry)
 
     def _lost(self, index: int) -> Array | None:
         """What is added to the slack at a node: of every example, where the rows are of one."""
@@ -155,10 +167,7 @@ class WindowedLinear:
         lower = upper = jnp.zeros(())
         for ref, local in reached.items():
             hull = [limit - self.reference[ref] for limit in sets[ref].hull()]
-            least, most = (
-                self.layout.gather(self.layout.canonical(x, x.shape), local.geometry)[:, None]
-                for x in hull
-            )
+            least, most = (self._under(x, ref, local.geometry)[:, None] for x in hull)
             for_lower, for_upper = (
                 side.values.reshape(*side.values.shape[:2], -1)
                 for side in (local.lower, local.above)
@@ -186,52 +195,84 @@ class WindowedLinear:
             lambda s: Windows((s.values * factor).astype(dtype), s.offset.astype(dtype)),
         )
 
-    def _slid(self, local: Local, node: Node) -> Local:
-        """Through a convolution or pooling sum: its transpose, on the windows."""
-        geometry = slide(node, self.layout, local.geometry)
-        inside = self.layout.places(local.geometry, self.layout.sizes(node.outputs[0].shape))[1]
+    def _split(self, local: Local, node: Node) -> list[Local]:
+        """Through a concatenation of channels: every operand has its own ones."""
+        counts = [self.layout.images[ref].channels for ref in node.perturbed]
+        ends = np.cumsum([0, *counts])
+
+        def part(k: int) -> Local:
+            return _each(
+                local, lambda side: side._replace(values=side.values[..., ends[k] : ends[k + 1]])
+            )
+
+        return list(map(part, range(len(counts))))
+
+    def _slid(self, local: Local, node: Node, output: Ref) -> Local:
+        """Through what reads an entry's neighbours: its transpose, on the windows."""
+        image = self.layout.images[output]
+        geometry = slide(node, image, local.geometry)
+        inside = self.layout.places(local.geometry, image.sizes)[1]
         everywhere = self.layout.pixels is None and inside.all()
         out = local.geometry.size[1:]
-        channels = self.graph.aval(node.perturbed[0]).shape[self.layout.order[-1]]
+        channels = self.layout.images[node.perturbed[0]].channels
 
         def transpose(side: Windows) -> Windows:
             values, (_, rows) = side.values, side.values.shape[:2]
+            if node.primitive == "pad":
+                return side
             if not (local.geometry.clean or everywhere):
                 keep = inside.reshape(-1, 1, *local.geometry.size, 1)
                 values = values * keep.astype(values.dtype)
+            if node.primitive == "slice":
+                return side._replace(values=_spread(values, local.geometry, geometry))
             flat = values.reshape(-1, *out, values.shape[-1])
             operand = shaped(
-                (flat.shape[0], *geometry.size[1:], channels), flat.dtype, self.graph.axes
+                (flat.shape[0], *geometry.size[1:], channels),
+                flat.dtype,
+                self.graph.axes,
             )
             if turnable(node):
                 pulled = transpose_inside(node, operand)(flat)
             else:
-                (pulled,) = jax.linear_transpose(_valid(node, self.layout.order), operand)(flat)
+                (pulled,) = jax.linear_transpose(_valid(node, image.order), operand)(flat)
             return Windows(pulled.reshape(-1, rows, *geometry.size, channels), side.offset)
 
         return _each(local, transpose, geometry)
 
-    def _substitute(self, local: Local, index: int, node: Node) -> Local:
-        """Through a nonlinear function: one line or the other, by the sign of the coefficient."""
-        lines = self.lines(index)
-        shape = self.graph.aval(node.perturbed[0]).shape
-        x, y = self.reference[node.perturbed[0]], self.reference[Ref(index, 0)]
-        images = [self.layout.canonical(line, shape) for line in around(lines, x, y)]
-        under = [self.layout.gather(image, local.geometry) for image in images]
-        below, above = under[:2], under[2:]
+    def _substitute(self, local: Local, index: int, node: Node) -> list[Local]:
+        """Through a nonlinear function: one plane or the other, by the sign of the coefficient."""
+        below, above = (self._gathered(p, index, local.geometry) for p in self._planes(index, node))
 
-        def choose(side: Windows, positive: list[Array], negative: list[Array]) -> Windows:
+        def choose(side: Windows, positive: Plane, negative: Plane) -> list[Windows]:
+            shape = side.values.shape[1:]
             rows = side.values.reshape(*side.values.shape[:2], -1)
             up, down = maximum(rows, 0), minimum(rows, 0)
-            values = up * positive[0][:, None] + down * negative[0][:, None]
-            gap = _against(up, positive[1]) + _against(down, negative[1])
-            return Windows(values.reshape(-1, *side.values.shape[1:]), side.offset + gap)
+            gap = _against(up, positive.offset) + _against(down, negative.offset)
+            return [
+                Windows(_combined(up, s, down, t).reshape(-1, *shape), side.offset + gap)
+                for s, t in zip(positive.slopes, negative.slopes, strict=True)
+            ]
 
-        return Local(
-            choose(local.lower, below, above),
-            choose(local.above, above, below),
-            local.geometry._replace(clean=True),
-        )
+        clean = local.geometry._replace(clean=True)
+        sides = choose(local.lower, below, above), choose(local.above, above, below)
+        return [Local(*pair, clean) for pair in zip(*sides, strict=True)]
+
+    def _planes(self, index: int, node: Node) -> Planes:
+        """The planes below and above a function, around its reference; lines are planes, too."""
+        xs, y = [self.reference[ref] for ref in node.perturbed], self.reference[Ref(index, 0)]
+        if isinstance(record(node), Joint):
+            return planes_around(self.planes(index)[0], xs, y, ())
+        slope, offset, slope_, offset_ = around(self.lines(index), xs[0], y)
+        return Planes(Plane((slope,), offset), Plane((slope_,), offset_))
+
+    def _gathered(self, plane: Plane, index: int, geometry: Geometry) -> Plane:
+        """A plane under each window, `[pixels, size * channels]`."""
+
+        def under(x: Array) -> Array:
+            return self._under(x, Ref(index, 0), geometry)
+
+        slopes = tuple(None if slope is None else under(slope) for slope in plane.slopes)
+        return Plane(slopes, under(plane.offset))
 
 
 def _each(
@@ -240,6 +281,19 @@ def _each(
     lower = change(local.lower)
     upper = None if local.upper is None else change(local.upper)
     return Local(lower, upper, geometry or local.geometry, local.slack)
+
+
+def _combined(up: Array, s: Array | None, down: Array, t: Array | None) -> Array:
+    """`up * s + down * t`, where a slope that is None is zero."""
+    terms = [part * x[:, None] for part, x in ((up, s), (down, t)) if x is not None]
+    return functools.reduce(jnp.add, terms) if terms else jnp.zeros_like(up)
+
+
+def _spread(values: Array, old: Geometry, new: Geometry) -> Array:
+    """Values of windows over a slice with strides, where it has them in the whole."""
+    steps = [n // m for n, m in zip(new.stride, old.stride, strict=True)]
+    pads = [(0, 0, 0), (0, 0, 0), *((0, 0, step - 1) for step in steps), (0, 0, 0)]
+    return jax.lax.pad(values, jnp.zeros((), values.dtype), pads)
 
 
 def _widened(values: Array, old: Geometry, new: Geometry) -> Array:

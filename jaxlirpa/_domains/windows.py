@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxlirpa._graph.graph import INPUT, Graph, Node, Ref
-from jaxlirpa._ops.families import Affine, Bilinear, Elementwise
+from jaxlirpa._ops.families import Affine, Bilinear, Elementwise, Joint, Record
 from jaxlirpa._ops.registry import record
 from jaxlirpa._types import Array
 from jaxlirpa._walk import backward
@@ -45,16 +45,53 @@ class Geometry(NamedTuple):
     clean: bool
 
 
+class Image(NamedTuple):
+    """How a value is an image.
+
+    Attributes:
+        own: the value's own shape.
+        shape: that shape, with axes of length one in the place of those that the value lacks.
+        order: the batch, the spatial axes and the channels, as axes of `shape`.
+    """
+
+    own: tuple[int, ...]
+    shape: tuple[int, ...]
+    order: tuple[int, ...]
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """The sizes of the batch and of space."""
+        return tuple(self.shape[i] for i in self.order[:-1])
+
+    @property
+    def channels(self) -> int:
+        """The number of channels."""
+        return self.shape[self.order[-1]]
+
+    @property
+    def inverse(self) -> tuple[int, ...]:
+        """The permutation that undoes `order`."""
+        return tuple(self.order.index(i) for i in range(len(self.order)))
+
+    def canonical(self, x: Array) -> Array:
+        """An image `[batch, *space, channels]`, from one that broadcasts to the value's shape."""
+        return jnp.transpose(jnp.broadcast_to(x, self.own).reshape(self.shape), self.order)
+
+
 class Plan(NamedTuple):
     """Windows before anything is computed.
 
     Attributes:
         geometry: where they lie.
+        image: how the value is an image over which they lie.
+        images: the same of all values up to here.
         windowed, dense: the entries that they hold up to here, and that dense rows would.
         widest: the most that they hold at one place.
     """
 
     geometry: Geometry
+    image: Image
+    images: Mapping[Ref, Image]
     windowed: int
     dense: int
     widest: int
@@ -62,41 +99,33 @@ class Plan(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """Which axis of the images of a graph is which.
+    """How the values behind a target are images.
 
     Attributes:
-        order: the batch, the spatial axes, the channels.
-        grid: the target's batch and spatial sizes; a window per entry.
+        target: how the target is one. A window belongs to each entry of its `sizes`, its pixels.
+        images: how the values are that windows reach.
         widest: the most coefficients that a row has.
-        pixels: the numbers of the entries of the grid that have a window; None for all.
+        pixels: the numbers of the pixels that have a window; None for all.
     """
 
-    order: tuple[int, ...]
-    grid: tuple[int, ...]
+    target: Image
+    images: Mapping[Ref, Image]
     widest: int = 0
     pixels: Array | None = None
 
     @property
-    def inverse(self) -> tuple[int, ...]:
-        """The permutation that undoes `order`."""
-        return tuple(self.order.index(i) for i in range(len(self.order)))
-
-    def sizes(self, shape: Sequence[int]) -> tuple[int, ...]:
-        """Batch and spatial sizes of an image."""
-        return tuple(shape[i] for i in self.order[:-1])
-
-    def canonical(self, x: Array, shape: Sequence[int]) -> Array:
-        """An image `[batch, *space, channels]`, from one that broadcasts to `shape`."""
-        return jnp.transpose(jnp.broadcast_to(x, shape), self.order)
+    def grid(self) -> tuple[int, ...]:
+        """The target's batch and spatial sizes."""
+        return self.target.sizes
 
     def rows(self, x: Array) -> Array:
         """A value of the target's shape as `[pixels, channels]`."""
-        rows = self.canonical(x, x.shape).reshape(-1, x.shape[self.order[-1]])
+        rows = self.target.canonical(x).reshape(-1, self.target.channels)
         return rows if self.pixels is None else rows[self.pixels]
 
     def image(self, rows: Array) -> Array:
         """Rows of all pixels, in the target's shape."""
-        return jnp.transpose(rows.reshape(*self.grid, -1), self.inverse)
+        return jnp.transpose(rows.reshape(*self.grid, -1), self.target.inverse)
 
     def gather(self, image: Array, geometry: Geometry) -> Array:
         """What a canonical image holds under every window, `[pixels, size * channels]`."""
@@ -124,36 +153,110 @@ class Layout:
         return index, inside
 
 
-def slide(node: Node, layout: Layout, geometry: Geometry) -> Geometry:
-    """The windows over the operand of a convolution or a pooling sum."""
-    order, params = layout.order, node.params
-    if node.primitive == "conv_general_dilated":
-        numbers = params["dimension_numbers"]
-        specs = {(s[0], *s[2:], s[1]) for s in (numbers.lhs_spec, numbers.out_spec)}
-        plain = {*params["lhs_dilation"]} == {1} and params["batch_group_count"] == 1
-        if node.positions != (0,) or specs != {order} or not plain:
+def is_pointwise(found: Record, node: Node) -> bool:
+    """Whether an entry of the output depends on the same entry of each operand alone."""
+    if isinstance(found, Joint):
+        return not found.axes(node)
+    return isinstance(found, Elementwise) or (
+        isinstance(found, Affine | Bilinear) and not found.mixes
+    )
+
+
+def operand_images(graph: Graph, index: int, image: Image) -> list[Image]:
+    """How the perturbed operands of a node are images, if its output is one.
+
+    Raises:
+        NotLocal: where they are none.
+    """
+    node = graph.nodes[index]
+    found, shapes = record(node), [graph.aval(ref).shape for ref in node.perturbed]
+    if is_pointwise(found, node):
+        if any(shape != image.own for shape in shapes):
             raise NotLocal
-        kernel = [node.known[0].shape[i] for i in numbers.rhs_spec[2:]]
-        window, strides = [1, *kernel], [1, *params["window_strides"]]
-        dilation, low = [1, *params["rhs_dilation"]], [0, *(p[0] for p in params["padding"])]
-    elif node.primitive == "reduce_window_sum":
-        window, strides, dilation, pads = (
-            [params[key][i] for i in order]
-            for key in ("window_dimensions", "window_strides", "window_dilation", "padding")
-        )
-        if {*params["base_dilation"]} != {1} or window[-1] != 1 or window[0] != 1:
+        return [image] * len(shapes)
+    if node.primitive in ("reshape", "squeeze", "broadcast_in_dim"):
+        (shape,) = shapes
+        if [n for n in shape if n != 1] != [n for n in image.own if n != 1]:
             raise NotLocal
-        low = [p[0] for p in pads]
-    else:
+        return [image._replace(own=shape)]
+    if image.own != image.shape:  # the rest names axes
         raise NotLocal
-    axes = range(len(order) - 1)
+    match node.primitive:
+        case "conv_general_dilated":
+            numbers = node.params["dimension_numbers"]
+            if node.positions != (0,) or _channels_last(numbers.out_spec) != image.order:
+                raise NotLocal
+            return [Image(shapes[0], shapes[0], _channels_last(numbers.lhs_spec))]
+        case "transpose":
+            order = tuple(node.params["permutation"][i] for i in image.order)
+            return [Image(shapes[0], shapes[0], order)]
+        case "concatenate":
+            if node.params["dimension"] != image.order[-1] or node.known:
+                raise NotLocal
+        case "reduce_window_sum" | "slice":
+            pass
+        case "pad":
+            if node.positions != (0,):
+                raise NotLocal
+        case _:
+            raise NotLocal
+    return [Image(shape, shape, image.order) for shape in shapes]
+
+
+def _channels_last(spec: Sequence[int]) -> tuple[int, ...]:
+    """A specification of a convolution's axes in our order."""
+    return (spec[0], *spec[2:], spec[1])
+
+
+def slide(node: Node, image: Image, geometry: Geometry) -> Geometry:
+    """The windows over the operand of a node that reads its neighbours.
+
+    Output `j` reads `step * j - low + dilation * k` for `k` below the window's size.
+
+    Args:
+        node: a convolution, a pooling sum, a slice, or padding.
+        image: how its output is one.
+        geometry: of the windows over that.
+    """
+    order, params = image.order[:-1], node.params
+    ones = [1] * len(order)
+    match node.primitive:
+        case "conv_general_dilated":
+            if {*params["lhs_dilation"]} != {1} or params["batch_group_count"] != 1:
+                raise NotLocal
+            spec = params["dimension_numbers"].rhs_spec
+            window = [1, *(node.known[0].shape[i] for i in spec[2:])]
+            steps, dilation = [1, *params["window_strides"]], [1, *params["rhs_dilation"]]
+            low = [0, *(p[0] for p in params["padding"])]
+        case "reduce_window_sum":
+            window, steps, dilation = (
+                [params[key][i] for i in order]
+                for key in ("window_dimensions", "window_strides", "window_dilation")
+            )
+            across = params["window_dimensions"][image.order[-1]]
+            if {*params["base_dilation"]} != {1} or across != 1 or window[0] != 1:
+                raise NotLocal
+            low = [params["padding"][i][0] for i in order]
+        case "slice":
+            window, dilation = ones, ones
+            strides = params["strides"] or [1] * len(image.order)
+            steps, low = [strides[i] for i in order], [-params["start_indices"][i] for i in order]
+        case "pad":
+            window, steps, dilation = ones, ones, ones
+            pads = params["padding_config"]
+            if any(interior or below < 0 or above < 0 for below, above, interior in pads):
+                raise NotLocal
+            low = [pads[i][0] for i in order]
+        case _:
+            raise NotLocal
+    axes = range(len(order))
     return Geometry(
-        start=tuple(geometry.start[i] * strides[i] - low[i] for i in axes),
-        stride=tuple(geometry.stride[i] * strides[i] for i in axes),
+        start=tuple(geometry.start[i] * steps[i] - low[i] for i in axes),
+        stride=tuple(geometry.stride[i] * steps[i] for i in axes),
         size=tuple(
-            (geometry.size[i] - 1) * strides[i] + (window[i] - 1) * dilation[i] + 1 for i in axes
+            (geometry.size[i] - 1) * steps[i] + (window[i] - 1) * dilation[i] + 1 for i in axes
         ),
-        clean=False,
+        clean=node.primitive == "slice",
     )
 
 
@@ -171,70 +274,77 @@ class _Planning:
     """The backward domain of plans: where windows would lie, and how many entries they hold."""
 
     graph: Graph
-    layout: Layout
+    grid: tuple[int, ...]
 
     def add(self, a: Plan, b: Plan) -> Plan:
         geometry, widest = union(a.geometry, b.geometry), max(a.widest, b.widest)
-        return Plan(geometry, a.windowed + b.windowed, a.dense + b.dense, widest)
+        if a.image != b.image:
+            raise NotLocal
+        images = {**a.images, **b.images}
+        return Plan(geometry, a.image, images, a.windowed + b.windowed, a.dense + b.dense, widest)
 
     def pull(
         self, index: int, node: Node, outputs: tuple[Plan | None, ...]
     ) -> list[tuple[Ref, Plan]]:
-        del index
         found, plan = record(node), outputs[0]
-        if (
-            plan is None
-            or len(outputs) > 1
-            or any(
-                len(self.graph.aval(ref).shape) != len(self.layout.order) for ref in node.perturbed
-            )
-        ):
+        if plan is None or len(outputs) > 1:
             raise NotLocal
+        operands = operand_images(self.graph, index, plan.image)
         geometry = plan.geometry
-        if isinstance(found, Elementwise):
+        if isinstance(found, Elementwise | Joint):
             geometry = geometry._replace(clean=True)
-        elif not isinstance(found, Affine | Bilinear) or found.mixes:
-            geometry = slide(node, self.layout, geometry)
-        plans = []
-        for ref in node.perturbed:
-            shape = self.graph.aval(ref).shape
-            channels = shape[self.layout.order[-1]]
-            if math.prod(self.layout.grid) * math.prod(geometry.size) > _MOST_PLACES:
+        elif is_sliding(node):
+            geometry = slide(node, plan.image, geometry)
+            mixed = node.primitive == "conv_general_dilated"
+            if not mixed and operands[0].channels != plan.image.channels:
                 raise NotLocal
-            held = math.prod(geometry.size) * channels
+        plans = []
+        for ref, image in zip(node.perturbed, operands, strict=True):
+            if math.prod(self.grid) * math.prod(geometry.size) > _MOST_PLACES:
+                raise NotLocal
+            held = math.prod(geometry.size) * image.channels
             dense, widest = plan.dense + self.graph.size(ref), max(plan.widest, held)
-            plans.append((ref, Plan(geometry, plan.windowed + held, dense, widest)))
+            images = {**plan.images, ref: image}
+            plans.append((ref, Plan(geometry, image, images, plan.windowed + held, dense, widest)))
         return plans
+
+
+def is_sliding(node: Node) -> bool:
+    """Whether windows over the output become others over the operand, see `slide`."""
+    return node.primitive in ("conv_general_dilated", "reduce_window_sum", "slice", "pad")
 
 
 def layout_of(graph: Graph, sets: Mapping[Ref, ArraySet], target: Ref) -> Layout | None:
     """How to carry the rows of `target` as windows, or None where that is impossible or idle."""
-    order = _image_axes(graph, target)
+    order, shape = _image_axes(graph, target), graph.aval(target).shape
     if order is None or not all(s.is_box for s in sets.values()):
         return None
-    shape = graph.aval(target).shape
-    layout = Layout(order, tuple(shape[i] for i in order[:-1]))
-    one, zero = (1,) * len(layout.grid), (0,) * len(layout.grid)
-    plan = Plan(Geometry(zero, one, one, clean=True), 0, 0, 0)
+    image = Image(shape, shape, order)
+    one, zero = (1,) * len(image.sizes), (0,) * len(image.sizes)
+    plan = Plan(Geometry(zero, one, one, clean=True), image, {target: image}, 0, 0, 0)
     try:
-        found = backward(graph, _Planning(graph, layout), {target: plan}, sets.__contains__)
+        found = backward(graph, _Planning(graph, image.sizes), {target: plan}, sets.__contains__)
     except NotLocal:
         return None
     plans = found.values()
     if 2 * sum(p.windowed for p in plans) > sum(p.dense for p in plans):
         return None
-    return dataclasses.replace(layout, widest=max(p.widest for p in plans))
+    images = {ref: image for plan in plans for ref, image in plan.images.items()}
+    return Layout(image, images, max(p.widest for p in plans))
 
 
 def _image_axes(graph: Graph, target: Ref) -> tuple[int, ...] | None:
     """Batch, space and channels, as the convolution has them that `target` is computed from."""
-    node = graph.nodes[target.node]
+    node, turns = graph.nodes[target.node], []
     while node.primitive not in (INPUT, "conv_general_dilated") and node.perturbed:
-        found = record(node)
-        if not isinstance(found, Affine | Bilinear) or found.mixes:
+        if node.primitive == "transpose":
+            turns.append(node.params["permutation"])
+        elif not (is_pointwise(record(node), node) or is_sliding(node)):
             return None
         node = graph.nodes[node.perturbed[0].node]
     if node.primitive != "conv_general_dilated":
         return None
-    spec = node.params["dimension_numbers"].out_spec
-    return (spec[0], *spec[2:], spec[1])
+    order = _channels_last(node.params["dimension_numbers"].out_spec)
+    for turn in reversed(turns):
+        order = tuple(turn.index(i) for i in order)
+    return order

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import math
 from collections.abc import Callable, Collection
@@ -81,6 +82,7 @@ class _Layers:
         self.bound_value, self.rows_per_chunk = strategy.bound_value, strategy.rows_per_chunk
         self.nonlinear = nonlinear(self.graph)
         read = {ref for index in self.nonlinear for ref in self.graph.nodes[index].perturbed}
+        self.covered = self._covered({*read, *wanted})
         self.whole = self._told(read, self._repeats)
         self.besides = self._told({*read, *wanted}, self._is_told)
 
@@ -96,7 +98,7 @@ class _Layers:
         graph, sets = self.graph, self.problem.sets
         if self._is_exact(ref):
             return None
-        if isinstance(record(graph.nodes[ref.node]), Elementwise | Opaque | LoopFamily):
+        if self._is_image(ref):
             return None
         if self._repeats(ref):
             node = graph.nodes[ref.node]
@@ -116,7 +118,9 @@ class _Layers:
 
         def bound(pixels: Array | None) -> Interval:
             own = dataclasses.replace(layout, pixels=pixels)
-            domain = WindowedLinear(self.graph, dense.reference, dense.lines, dense.slack, own, ref)
+            domain = WindowedLinear(
+                self.graph, dense.reference, dense.lines, dense.planes, dense.slack, own, ref
+            )
             reached = backward(self.graph, domain, domain.start(), self.problem.sets.__contains__)
             return vacuous_where_overflown(domain.box(reached, self.problem.sets))
 
@@ -185,6 +189,24 @@ class _Layers:
         origin = self.problem.origins[ref]
         return origin.quality >= Quality.EXACT and origin.sources <= self.problem.sets.keys()
 
+    def _is_image(self, ref: Ref) -> bool:
+        """Whether a value is the image of tight boxes under elementwise functions, moved about."""
+        node = self.graph.nodes[ref.node]
+        found = None if node.primitive == INPUT else record(node)
+        if isinstance(found, Move):
+            return all(map(self._is_image, node.perturbed))
+        return isinstance(found, Elementwise | Opaque | LoopFamily)
+
+    def _covered(self, asked: Collection[Ref]) -> collections.Counter[Ref]:
+        """How many entries of values that are asked for are moved there from each value."""
+        counts: collections.Counter[Ref] = collections.Counter()
+        for ref in asked:
+            node = self.graph.nodes[ref.node]
+            if node.primitive != INPUT and isinstance(record(node), Move):
+                for operand in node.perturbed:
+                    counts[operand] += self._size(ref)
+        return counts
+
     def _is_told(self, ref: Ref) -> bool:
         """Whether a value is bounded from its operands' boxes, see `_repeats`."""
         return not self._is_exact(ref) and self._repeats(ref)
@@ -208,14 +230,18 @@ class _Layers:
     def _repeats(self, ref: Ref) -> bool:
         """Whether a value is bounded from its operands' boxes, by intervals.
 
-        A value that rearranges the entries of one no larger loses nothing by it. A value that adds
-        or multiplies every entry of one operand with every entry of another (as `x[:, None] + y`)
-        would need a row for each of many pairs.
+        Values that rearrange the entries of one no larger than they are together lose nothing by
+        it, as the slices that max pooling reads. A value that adds or multiplies every entry of one
+        operand with every entry of another (as `x[:, None] + y`) would need a row for each of many
+        pairs.
         """
         node = self.graph.nodes[ref.node]
         found, size = record(node), math.prod(self.graph.aval(ref).shape)
         if isinstance(found, Move):
-            return len(node.perturbed) == 1 and size >= self._size(node.perturbed[0])
+            if len(node.perturbed) != 1:
+                return False
+            (operand,) = node.perturbed
+            return max(size, self.covered[operand]) >= self._size(operand)
         if isinstance(found, Affine | Bilinear) and not found.mixes:
             many = self.graph.size(ref) > _MOST_PAIRS
             return many and all(self._spread(operand) for operand in node.perturbed)

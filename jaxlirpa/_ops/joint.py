@@ -8,7 +8,7 @@ from jaxlirpa._graph.graph import Node, Ref
 from jaxlirpa._intervals import Interval
 from jaxlirpa._ops.families import Joint, Record, Refined, operand_boxes
 from jaxlirpa._relax.ball_product import Inner
-from jaxlirpa._relax.extremum import Maximum
+from jaxlirpa._relax.extremum import LargestOf, Maximum
 from jaxlirpa._relax.normalise import Normalised
 from jaxlirpa._relax.planes import AdjustableJointly, JointRelaxation, Plane, Planes, family
 from jaxlirpa._relax.product import Product
@@ -65,6 +65,7 @@ RECORDS: dict[str, Record] = {
     ),
     "choose": Joint(lambda node: _Partial(node, Choice())),
     "inner_product": Joint(lambda node: Product(_axes(node)), axes=_axes),
+    "largest": Joint(lambda node: LargestOf(node.params["mask"])),
     "logsumexp": Joint(lambda node: LogSumExp(_axes(node), _mask(node)), axes=_axes, operands=(0,)),
     "normalise": Joint(lambda node: Normalised(**node.params)),
     "product": Joint(lambda node: Product()),

@@ -1,4 +1,4 @@
-"""The largest of several entries.
+"""The largest of several entries, or of several values entry by entry.
 
 Below it lies every one of them, and hence every weighted mean of them: by default that of those
 with the largest lower limit. From above, let `x` be the entry with the largest upper limit and `m`
@@ -10,6 +10,7 @@ alone, which is below its chord on the box of `x`. Where `m` is no larger than t
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 
 import jax.numpy as jnp
@@ -73,3 +74,44 @@ class Maximum(AdjustableJointly):
 
     def _counted(self, x: Array) -> Array:
         return x if self.mask is None else jnp.where(self.mask, x, -jnp.inf)
+
+
+@dataclasses.dataclass(frozen=True)
+class LargestOf(AdjustableJointly):
+    """The largest of several values of one shape, entry by entry.
+
+    Attributes:
+        mask: `[values, *shape]`, False where an entry does not count; None if all count.
+    """
+
+    mask: Array | None = None
+
+    def image(self, boxes: Sequence[Interval]) -> Interval:
+        """The maximum of the limits."""
+        counted = self._counted(boxes)
+        return Interval(
+            *(functools.reduce(jnp.maximum, side) for side in zip(*counted, strict=True))
+        )
+
+    def family(self, boxes: Sequence[Interval]) -> Relaxations[Planes]:
+        """That of the maximum over an axis along which the values are stacked."""
+        stacked = Interval(*(jnp.stack(side) for side in zip(*boxes, strict=True)))
+        found = Maximum((0,), self.mask).family([stacked])
+
+        def at(alpha: Sequence[Array]) -> Planes:
+            return Planes(*(_unstacked(plane) for plane in found.at(jnp.stack(alpha))))
+
+        return Relaxations(tuple(found.start), at)
+
+    def _counted(self, boxes: Sequence[Interval]) -> Sequence[Interval]:
+        if self.mask is None:
+            return boxes
+        pairs = zip(self.mask, boxes, strict=True)
+        return [Interval(*(jnp.where(own, x, -jnp.inf) for x in box)) for own, box in pairs]
+
+
+def _unstacked(plane: Plane) -> Plane:
+    """A plane whose one operand stands for several, with a slope for each of these."""
+    (slopes,) = plane.slopes
+    assert slopes is not None
+    return plane._replace(slopes=tuple(slopes))

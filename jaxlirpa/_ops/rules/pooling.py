@@ -1,5 +1,8 @@
 """Max pooling and its derivatives: every place of the window is a slice of the image.
 
+Max pooling itself becomes the largest of these slices, entry by entry. Slices, unlike an array that
+stacks them, are images again, so that windows of coefficients (`_domains/windows.py`) pass.
+
 Of `y = max over the places k of x_k`, where `x_k` is the image seen from the place `k`, JAX writes
 the derivatives in terms of who wins: forwards, `dy = sum over k of [k wins] dx_k`, and backwards
 the transpose of it, in which an entry receives the cotangents of all windows that it wins.
@@ -7,6 +10,7 @@ the transpose of it, in which an entry receives the cotangents of all windows th
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -18,7 +22,6 @@ from jax import lax
 
 from jaxlirpa._graph.graph import Node, Ref, Value
 from jaxlirpa._graph.trace import Builder, Rule
-from jaxlirpa._ops.rules.maxima import largest
 from jaxlirpa._types import Array, Shaped
 
 
@@ -26,12 +29,16 @@ class Windows(NamedTuple):
     """What the places of all windows see of an image.
 
     Attributes:
-        slices: from the image to `[places, *windows]`, with zeros for the padding.
-        mask: False where a place sees padding.
+        parts: from the image to one array for each place, with zeros for the padding.
+        mask: `[places, *windows]`, False where a place sees padding.
     """
 
-    slices: Callable[[Array], Array]
+    parts: Callable[[Array], Sequence[Array]]
     mask: np.ndarray
+
+    def slices(self, x: Array) -> Array:
+        """What all places see, `[places, *windows]`."""
+        return jnp.stack(self.parts(x))
 
 
 def seen(params: Mapping[str, Any], shape: Sequence[int], sizes: Sequence[int]) -> Windows:
@@ -41,17 +48,17 @@ def seen(params: Mapping[str, Any], shape: Sequence[int], sizes: Sequence[int]) 
     holes = params.get("base_dilation", ones)
     pads = [(*pad, d - 1) for pad, d in zip(params["padding"], holes, strict=True)]
 
-    def slices(x: Array) -> Array:
+    def parts(x: Array) -> Sequence[Array]:
         padded = lax.pad(x, jnp.zeros((), x.dtype), pads)
         parts = []
         for place in np.ndindex(*window):
             start = [p * d for p, d in zip(place, spacing, strict=True)]
             stop = [a + (n - 1) * s + 1 for a, n, s in zip(start, sizes, strides, strict=True)]
             parts.append(lax.slice(padded, start, stop, strides))
-        return jnp.stack(parts)
+        return parts
 
     with jax.ensure_compile_time_eval():
-        return Windows(slices, np.asarray(slices(jnp.ones(shape, jnp.float32)) > 0))
+        return Windows(parts, np.stack(parts(jnp.ones(shape, jnp.float32))) > 0)
 
 
 def _windows(build: Builder, node: Node) -> Sequence[Value] | None:
@@ -59,11 +66,24 @@ def _windows(build: Builder, node: Node) -> Sequence[Value] | None:
     (x,), sizes = node.operands, node.outputs[0].shape
     if not isinstance(x, Ref) or math.prod(sizes) == 0:
         return None
-    slices, mask = seen(node.params, build.aval(x).shape, sizes)
+    parts, mask = seen(node.params, build.aval(x).shape, sizes)
     if not mask.any(0).all():  # a window of nothing but padding
         return None
-    (stacked,) = build.apply(slices, node.source, x)
-    return largest(build, stacked, mask, node.source)
+    slices = tuple(build.apply(parts, node.source, x))
+    kept = None if mask.all() else mask
+    least = _least(build.aval(x).dtype)
+
+    def bind(*slices: Array) -> tuple[Array, ...]:
+        counted = slices if kept is None else map(jnp.where, kept, slices, [least] * len(slices))
+        return (functools.reduce(jnp.maximum, counted),)
+
+    return build.append("largest", slices, {"mask": kept}, bind, node.outputs, node.source)
+
+
+def _least(dtype: Any) -> Array:
+    """The smallest number of a format."""
+    floating = jnp.issubdtype(dtype, jnp.floating)
+    return jnp.asarray(-jnp.inf if floating else jnp.iinfo(dtype).min, dtype)
 
 
 def _smallest_windows(build: Builder, node: Node) -> Sequence[Value] | None:
@@ -88,7 +108,7 @@ def _winners(
     """
     if not isinstance(x, Ref):
         return wins(x)
-    params = {**windows._asdict(), "sign": _sign(node)}
+    params = {"slices": windows.slices, "mask": windows.mask, "sign": _sign(node)}
     result: Shaped = jax.ShapeDtypeStruct(windows.mask.shape, np.dtype(bool))
     return build.append("wins", (x,), params, lambda x: (wins(x),), (result,), node.source)[0]
 

@@ -52,10 +52,10 @@ def _reduced_windows(build: Builder, node: Node) -> Sequence[Value] | None:
     if found is None:
         return None
     reduce, combine = found
-    slices, mask = seen(node.params, build.aval(node.operands[0]).shape, node.outputs[0].shape)
+    windows = seen(node.params, build.aval(node.operands[0]).shape, node.outputs[0].shape)
 
     def reduction(x: Array, start: Array) -> Array:
-        reduced = reduce(jnp.where(mask, slices(x), start), 0)
+        reduced = reduce(jnp.where(windows.mask, windows.slices(x), start), 0)
         return combine(jnp.broadcast_to(start, reduced.shape), reduced)
 
     return build.apply(reduction, node.source, *node.operands)
