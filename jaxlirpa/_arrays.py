@@ -5,13 +5,13 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxlirpa._types import Array, Shaped
+from jaxlirpa._types import Array, ArrayLike, Shaped
 
 _Args = ParamSpec("_Args")
 _Result = TypeVar("_Result")
@@ -27,6 +27,35 @@ def traced_once(*static: str) -> Callable[[Callable[_Args, _Result]], Callable[_
         static: the names of the arguments that are no arrays.
     """
     return functools.partial(jax.jit, static_argnames=static, inline=True)
+
+
+def where(condition: ArrayLike, x: ArrayLike, y: ArrayLike) -> Array:
+    """`jnp.where`, without the call of its own that JAX traces and lowers for each.
+
+    Args:
+        condition, x, y: broadcast with each other. Python's numbers take the type of the other one.
+    """
+    if not (hasattr(x, "dtype") or hasattr(y, "dtype")):
+        return jnp.where(condition, x, y)
+    dtype = jnp.result_type(x, y)
+    shape = np.broadcast_shapes(jnp.shape(condition), jnp.shape(x), jnp.shape(y))
+    return jax.lax.select(
+        _spread(condition, shape, jnp.dtype(bool)),
+        _spread(x, shape, dtype),
+        _spread(y, shape, dtype),
+    )
+
+
+def _spread(x: ArrayLike, shape: tuple[int, ...], dtype: Any) -> Array:
+    """An array of a shape and a type."""
+    own = jnp.shape(x)
+    if not own:
+        return jax.lax.full(shape, x, dtype)
+    array = jax.lax.convert_element_type(x, dtype)
+    if own == shape:
+        return array
+    axes = range(len(shape) - len(own), len(shape))
+    return jax.lax.broadcast_in_dim(array, shape, tuple(axes))
 
 
 def is_floating(x: Array | Shaped) -> bool:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
-from jaxlirpa._arrays import is_floating, traced_once
+from jaxlirpa._arrays import is_floating, traced_once, where
 from jaxlirpa._types import Array
 
 
@@ -39,8 +39,8 @@ def vacuous_where_overflown(box: Interval) -> Interval:
     if not is_floating(box.lower):
         return box
     return Interval(
-        jnp.where(box.lower == jnp.inf, -jnp.inf, box.lower),
-        jnp.where(box.upper == -jnp.inf, jnp.inf, box.upper),
+        where(box.lower == jnp.inf, -jnp.inf, box.lower),
+        where(box.upper == -jnp.inf, jnp.inf, box.upper),
     )
 
 
@@ -56,6 +56,6 @@ def vacuous_where_nan(box: Interval) -> Interval:
     if not is_floating(box.lower):
         return box
     return Interval(
-        jnp.where(jnp.isnan(box.lower), -jnp.inf, box.lower),
-        jnp.where(jnp.isnan(box.upper), jnp.inf, box.upper),
+        where(jnp.isnan(box.lower), -jnp.inf, box.lower),
+        where(jnp.isnan(box.upper), jnp.inf, box.upper),
     )

@@ -18,6 +18,8 @@ from typing import TypeAlias
 import jax
 import jax.numpy as jnp
 
+from jaxlirpa._arrays import where
+
 
 @jax.jit
 def maximum(x: jax.typing.ArrayLike, y: jax.typing.ArrayLike) -> jax.Array:
@@ -58,9 +60,9 @@ _Pair: TypeAlias = tuple[jax.Array, jax.Array]
 
 @_maximum.defjvp
 def _(points: _Pair, moves: _Pair) -> _Pair:
-    return jnp.maximum(*points), jnp.where(points[0] >= points[1], *moves)
+    return jnp.maximum(*points), where(points[0] >= points[1], *moves)
 
 
 @_minimum.defjvp
 def _(points: _Pair, moves: _Pair) -> _Pair:
-    return jnp.minimum(*points), jnp.where(points[0] < points[1], *moves)
+    return jnp.minimum(*points), where(points[0] < points[1], *moves)

@@ -29,6 +29,7 @@ OURS = {
     "hard_silu",
     "inner_product",
     "is_nonzero",
+    "largest",
     "leaky_relu",
     "log_sigmoid",
     "logistic_derivative",

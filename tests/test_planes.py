@@ -16,7 +16,7 @@ import pytest
 
 from jaxlirpa._intervals import Interval
 from jaxlirpa._relax.ball_product import Inner
-from jaxlirpa._relax.extremum import Maximum
+from jaxlirpa._relax.extremum import LargestOf, Maximum
 from jaxlirpa._relax.normalise import Normalised
 from jaxlirpa._relax.planes import JointRelaxation, Planes, relax_family_jointly, relax_jointly
 from jaxlirpa._relax.product import Product
@@ -51,6 +51,7 @@ CASES = {
     "product": Case(Product(), lambda x, y: x * y, 2),
     "inner product": Case(Product((1,)), lambda x, y: (x * y).sum(-1), 2, axes=(1,)),
     "maximum": Case(Maximum((1,)), lambda x: x.max(-1), axes=(1,)),
+    "largest of three": Case(LargestOf(), lambda x, y, z: np.maximum(np.maximum(x, y), z), 3),
     "masked maximum": Case(Maximum((1,), jnp.asarray(MASK)), masked, axes=(1,)),
     "logsumexp": Case(LogSumExp((1,)), logsumexp, axes=(1,)),
 }

@@ -28,7 +28,7 @@ from typing import Any, Generic, NamedTuple, TypeVar, assert_never
 import jax
 import jax.numpy as jnp
 
-from jaxlirpa._arrays import matrix, summed_product, sums, traced_once
+from jaxlirpa._arrays import matrix, summed_product, sums, traced_once, where
 from jaxlirpa._domains.rows import AffineRows, inner_products, numbered, placed, total
 from jaxlirpa._graph.graph import Graph, Node, Ref
 from jaxlirpa._mesh import vary
@@ -87,7 +87,7 @@ class BackwardBounds(NamedTuple):
         if self.slack is None:
             return self.lower, self.above
         # A row that has none is minus infinity, or no number where infinity was added to that.
-        slack = jnp.where(self.slack >= 0, self.slack, 0).astype(self.lower.offset.dtype)
+        slack = where(self.slack >= 0, self.slack, 0).astype(self.lower.offset.dtype)
         below, above = self.lower.offset - slack, self.above.offset + slack
         return self.lower._replace(offset=below), self.above._replace(offset=above)
 
@@ -156,7 +156,7 @@ class BackwardLinear:
             if own is not None:
                 lost = lost + (jnp.sum(own) if axis is None else own)
         others = [i for i in range(1, coefficients.ndim) if axis is None or i != axis + 1]
-        return jnp.where(jnp.any(coefficients != 0, tuple(others)), lost, -jnp.inf)
+        return where(jnp.any(coefficients != 0, tuple(others)), lost, -jnp.inf)
 
     def add(self, a: BackwardBounds, b: BackwardBounds) -> BackwardBounds:
         """The sum of two functionals of one value."""

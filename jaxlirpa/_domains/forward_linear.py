@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxlirpa._arrays import is_floating, matrix, sums, traced_once
+from jaxlirpa._arrays import is_floating, matrix, sums, traced_once, where
 from jaxlirpa._domains.interval import IntervalDomain, nonlinear_image
 from jaxlirpa._domains.ordered import image
 from jaxlirpa._domains.rows import AffineRows, arranged, inner_products, numbered, placed
@@ -130,7 +130,7 @@ class ForwardLinear:
             shape = [1] * (coefficients.ndim + 1)
             count = shape[0] = shape[axis + 2] = coefficients.shape[axis + 1]
             same = jnp.eye(count, dtype=bool).reshape(shape)
-            return jnp.where(same, coefficients, 0).reshape(-1, *coefficients.shape[1:])
+            return where(same, coefficients, 0).reshape(-1, *coefficients.shape[1:])
 
         def joint(form: AffineForm) -> AffineForm:
             return AffineForm(tuple(map(on_all, form.coefficients)), form.offset)
@@ -252,7 +252,7 @@ class ForwardLinear:
             examples = None if axis is None else self.graph.batch_axes[own]
             part = sums(entries.astype(c.dtype)[None], examples)
             if ref in self.graph.targets:
-                part = jnp.where(sums(jnp.abs(rows), examples) == 0, 0, part)
+                part = where(sums(jnp.abs(rows), examples) == 0, 0, part)
             lost += part
         return found, lost
 
@@ -264,7 +264,7 @@ def _units_of(box: Interval) -> Array:
     info = jnp.finfo(lower.dtype)
     radius = 0.5 * upper - 0.5 * lower
     _, exponent = jnp.frexp(radius)
-    exponent = jnp.where(jnp.isinf(radius), info.maxexp, exponent)
+    exponent = where(jnp.isinf(radius), info.maxexp, exponent)
     return jnp.ldexp(jnp.ones_like(lower), jnp.clip(exponent - 1, 0, -info.minexp))
 
 

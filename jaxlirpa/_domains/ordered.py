@@ -13,6 +13,7 @@ from typing import TypeAlias
 import jax
 import jax.numpy as jnp
 
+from jaxlirpa._arrays import where
 from jaxlirpa._graph.graph import Node, Ref
 from jaxlirpa._ops.families import Affine, Bilinear, Move
 from jaxlirpa._types import Array, PyTree
@@ -49,7 +50,7 @@ def _scaled(node: Node, pair: Pair, act: Action) -> list[Pair]:
     falling = jnp.signbit(factor)  # also of -0.0, by which one may divide
 
     def choose(x: Array, y: Array) -> Array:
-        return jnp.where(jnp.broadcast_to(falling, x.shape), y, x)
+        return where(jnp.broadcast_to(falling, x.shape), y, x)
 
     lower = jax.tree.map(choose, *pair)
     upper = jax.tree.map(choose, *reversed(pair))

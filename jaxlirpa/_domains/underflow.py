@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxlirpa._arrays import is_floating, traced_once
+from jaxlirpa._arrays import is_floating, traced_once, where
 from jaxlirpa._graph.graph import Graph, Ref
 from jaxlirpa._intervals import Interval, is_finite
 from jaxlirpa._ops.families import (
@@ -56,7 +56,7 @@ def underflow(graph: Graph, boxes: Mapping[Ref, Interval], index: int) -> Array 
             box = boxes[ref]
             if isinstance(record(node), Elementwise | Joint):  # Elsewhere lines are constant.
                 finite = is_finite(box)
-                box = Interval(*(jnp.where(finite, limit, 0) for limit in box))
+                box = Interval(*(where(finite, limit, 0) for limit in box))
             entries = missed(box, dtypes)
             axis = graph.batch_axes.get(ref)
             own = jnp.sum(entries, tuple(i for i in range(entries.ndim) if i != axis))
@@ -105,5 +105,5 @@ def missed(box: Interval, dtypes: tuple[Any, ...] = ()) -> Array:
     tiny = max(float(jnp.finfo(dtype).tiny) for dtype in (*dtypes, lower.dtype))
     radius = 0.5 * upper - 0.5 * lower
     # Of two equal infinities the difference is no number; nor is it where a limit is none.
-    lost = jnp.where(jnp.isnan(radius), jnp.inf, 2 * tiny * radius)
-    return jnp.where((lower == upper) | (radius < 2), 0, lost)
+    lost = where(jnp.isnan(radius), jnp.inf, 2 * tiny * radius)
+    return where((lower == upper) | (radius < 2), 0, lost)

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
+from jaxlirpa._arrays import where
 from jaxlirpa._graph.graph import INPUT, Graph, Node, Ref
 from jaxlirpa._ops.families import Affine, Bilinear, Elementwise, Joint, Record
 from jaxlirpa._ops.registry import record
@@ -132,7 +133,7 @@ class Layout:
         sizes = image.shape[:-1]
         flat, inside = self.places(geometry, sizes)
         values = jnp.take(image.reshape(-1, image.shape[-1]), flat.reshape(-1), axis=0)
-        values = jnp.where(inside.reshape(-1, 1), values, 0)
+        values = where(inside.reshape(-1, 1), values, 0)
         return values.reshape(flat.shape[0], -1)
 
     def places(self, geometry: Geometry, sizes: tuple[int, ...]) -> tuple[Any, Any]:

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxlirpa._arrays import where
 from jaxlirpa._domains.backward_linear import Sided
 from jaxlirpa._intervals import Interval
 from jaxlirpa._mesh import vary, varying
@@ -24,7 +25,7 @@ from jaxlirpa._types import Array, PyTree
 def total_width(limits: Interval) -> Array:
     """The objective of bounds on both sides: the sum of their widths, where they are finite."""
     width = limits.upper - limits.lower
-    return jnp.sum(jnp.where(jnp.isfinite(width), width, 0))
+    return jnp.sum(where(jnp.isfinite(width), width, 0))
 
 
 def to_unit_interval(alphas: PyTree) -> PyTree:
@@ -69,7 +70,7 @@ def ascend(
         alphas, state, best = carry
         (_, limits), slopes = jax.value_and_grad(value, has_aux=True)(alphas)
         best = _better(best, limits, alphas, axes)
-        slopes = jax.tree.map(lambda x: jnp.where(jnp.isfinite(x), x, 0), slopes)
+        slopes = jax.tree.map(lambda x: where(jnp.isfinite(x), x, 0), slopes)
         updates, state = optimizer.update(slopes, state, alphas)
         return (project(optax.apply_updates(alphas, updates)), state, best), None
 
@@ -99,15 +100,15 @@ def _better(best: _Best, limits: Interval, alphas: Sided[PyTree], axes: PyTree) 
             shape = [len(gain), *[1] * (x.ndim - 1)]
             if apart:
                 shape[axis + 1] = gain.shape[1]
-            return jnp.where(own.reshape(shape) > 0, x, y)
+            return where(own.reshape(shape) > 0, x, y)
 
         return jax.tree.map(choose, axes, new, old)
 
     lower, upper = (gain > 0 for gain in gains)
     return _Best(
         Interval(
-            jnp.where(lower, limits.lower, best.limits.lower),
-            jnp.where(upper, limits.upper, best.limits.upper),
+            where(lower, limits.lower, best.limits.lower),
+            where(upper, limits.upper, best.limits.upper),
         ),
         Sided(
             keep(gains[0], alphas.lower, best.alphas.lower),

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxlirpa._arrays import where
 from jaxlirpa._intervals import Interval, intersect, vacuous_where_nan
 from jaxlirpa._types import Array
 
@@ -35,7 +36,7 @@ def by_chunks(
     trips = math.ceil(entries / size)
     order = jnp.argsort(~needed, axis=0, stable=True)
     place = jnp.arange(entries).reshape(-1, *[1] * (needed.ndim - 1))
-    order = jnp.where(place < counts, order, entries)
+    order = where(place < counts, order, entries)
     padding = [(0, trips * size - entries), *[(0, 0)] * (needed.ndim - 1)]
     order = jnp.pad(order, padding, constant_values=entries)
     closed, constants = jax.closure_convert(bound, order[:size])

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import jax.numpy as jnp
 
-from jaxlirpa._arrays import is_floating, traced_once
+from jaxlirpa._arrays import is_floating, traced_once, where
 from jaxlirpa._graph.graph import Ref
 from jaxlirpa._intervals import Interval, vacuous_where_nan
 from jaxlirpa._methods.affine_tail import tail_boxes
@@ -172,7 +172,7 @@ def _around(value: Array, box: Interval, found: Interval) -> Interval:
     """
     found = vacuous_where_nan(found)
     lower, upper = jnp.maximum(box.lower, found.lower), jnp.minimum(box.upper, found.upper)
-    return Interval(jnp.where(lower > value, value, lower), jnp.where(upper < value, value, upper))
+    return Interval(where(lower > value, value, lower), where(upper < value, value, upper))
 
 
 def cost(problem: Problem) -> int:

@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 
 import jax.numpy as jnp
 
-from jaxlirpa._arrays import is_floating
+from jaxlirpa._arrays import is_floating, where
 from jaxlirpa._errors import ArgumentError
 from jaxlirpa._graph.graph import INPUT, Graph, Ref
 from jaxlirpa._graph.jaxpr import is_traced
@@ -116,7 +116,7 @@ def _box(name: str, limits: Any, aval: Shaped) -> Interval:
         return Interval(lower, upper)
     box = vacuous_where_nan(Interval(lower, upper))
     ordered = box.lower <= box.upper
-    return Interval(jnp.where(ordered, box.lower, -jnp.inf), jnp.where(ordered, box.upper, jnp.inf))
+    return Interval(where(ordered, box.lower, -jnp.inf), where(ordered, box.upper, jnp.inf))
 
 
 def check_possible(graph: Graph, given: Mapping[Ref, Interval], inside: Intermediate) -> None:

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxlirpa._arrays import is_floating
+from jaxlirpa._arrays import is_floating, where
 from jaxlirpa._errors import ArgumentError
 from jaxlirpa._graph.jaxpr import is_traced
 from jaxlirpa._methods.arguments import Arguments
@@ -121,7 +121,7 @@ def _unless(useless: Array, limits: Any) -> Any:
     if not isinstance(limits, tuple | list) or len(limits) != 2:
         return limits
     sides = [
-        jnp.where(useless.reshape(*useless.shape, *[1] * (x.ndim - useless.ndim)), nothing, x)
+        where(useless.reshape(*useless.shape, *[1] * (x.ndim - useless.ndim)), nothing, x)
         if is_floating(x) and x.ndim >= useless.ndim
         else x
         for x, nothing in zip(map(jnp.asarray, limits), (-jnp.inf, jnp.inf), strict=True)
@@ -146,7 +146,7 @@ def _beyond(call: Arguments, saved: IntermediateBounds) -> dict[str, Array]:
     now = _known(call)
     checksums = _checksums({name: now[name] for name in now.keys() & saved.known.keys()})
     for name, checksum in checksums.items():
-        found[name] = jnp.where(saved.known[name] == checksum, 0, jnp.inf)
+        found[name] = where(saved.known[name] == checksum, 0, jnp.inf)
     return found
 
 
@@ -156,7 +156,7 @@ def _outside(hull: Bounds, box: Bounds) -> Array:
     inside = (low <= lower) & (upper <= high)
     tiny = jnp.finfo(jnp.result_type(lower)).tiny
     by = jnp.maximum(jnp.maximum(low - lower, upper - high), tiny)
-    return jnp.max(jnp.where(inside, 0, by), initial=0)
+    return jnp.max(where(inside, 0, by), initial=0)
 
 
 def _refuse(what: str) -> NoReturn:

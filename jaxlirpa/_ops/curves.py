@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jax.nn import sigmoid
 from jax.scipy.special import polygamma
 
+from jaxlirpa._arrays import where
 from jaxlirpa._intervals import Interval
 from jaxlirpa._relax.convex import Convex, always, nearest_to_zero
 from jaxlirpa._relax.curved import Curve
@@ -96,7 +97,7 @@ def celu(alpha: Array) -> Convex:
 
     return Convex(
         Smooth(
-            lambda x: jnp.where(x > 0, x, alpha * jnp.expm1(scaled(x))),
+            lambda x: where(x > 0, x, alpha * jnp.expm1(scaled(x))),
             lambda x: jnp.exp(scaled(x)),
             ulps(4, lambda x: -scaled(-x) * jnp.sign(alpha)),
         ),
@@ -112,12 +113,12 @@ def squareplus(b: Array) -> Convex:
 
     def function(x: Array) -> Array:
         high = root(x) + jnp.abs(x)
-        safe = jnp.where(high > 0, high, 1)
-        return jnp.where(x >= 0, 0.5 * high, 0.5 * b / safe)
+        safe = where(high > 0, high, 1)
+        return where(x >= 0, 0.5 * high, 0.5 * b / safe)
 
     def derivative(x: Array) -> Array:
         r = root(x)
-        return jnp.where(r > 0, function(x) / jnp.where(r > 0, r, 1), 0.5)
+        return where(r > 0, function(x) / where(r > 0, r, 1), 0.5)
 
     return Convex(Smooth(function, derivative, ulps(8)))
 
@@ -152,8 +153,8 @@ def integer_power(n: int) -> Convex | Curve:
 
 def _cbrt_slope(x: Array) -> Array:
     proper = x != 0
-    root = jnp.cbrt(jnp.where(proper, x, 1))
-    return jnp.where(proper, 1 / (3 * root * root), jnp.inf)
+    root = jnp.cbrt(where(proper, x, 1))
+    return where(proper, 1 / (3 * root * root), jnp.inf)
 
 
 def _sech_squared(x: Array) -> Array:
@@ -240,8 +241,8 @@ def _where_tanh_bend_has(slope: Array) -> tuple[Array, ...]:
     m = jnp.clip(slope, -2, 2 / 3)
     r = jnp.sqrt(jnp.maximum(4 - 6 * m, 0))
     near = jnp.arcsinh(jnp.sqrt(6 * (2 + m) / ((4 + r) * (2 + r))))
-    positive = jnp.where(m > 0, m, 1)
-    far = jnp.where(m > 0, jnp.arcsinh(jnp.sqrt((2 + r - m) / positive)), jnp.inf)
+    positive = where(m > 0, m, 1)
+    far = where(m > 0, jnp.arcsinh(jnp.sqrt((2 + r - m) / positive)), jnp.inf)
     return -far, -near, near, far
 
 
@@ -351,7 +352,7 @@ MISH = Curve(
 
 
 def _hard_silu_slope(x: Array) -> Array:
-    return jnp.where(x <= -3, 0, jnp.where(x >= 3, 1, (2 * x + 3) / 6))
+    return where(x <= -3, 0, where(x >= 3, 1, (2 * x + 3) / 6))
 
 
 HARD_SILU = Curve(
@@ -373,8 +374,8 @@ def elu(alpha: Array | float, scale: float = 1.0) -> Curve:
 
     return Curve(
         Smooth(
-            lambda x: scale * jnp.where(x > 0, x, alpha * jnp.expm1(below(x))),
-            lambda x: scale * jnp.where(x > 0, 1, alpha * jnp.exp(below(x))),
+            lambda x: scale * where(x > 0, x, alpha * jnp.expm1(below(x))),
+            lambda x: scale * where(x > 0, 1, alpha * jnp.exp(below(x))),
         ),
         (0.0,),
         convex=True,

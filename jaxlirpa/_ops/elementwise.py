@@ -7,6 +7,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
+from jaxlirpa._arrays import where
 from jaxlirpa._graph.graph import Node, Ref
 from jaxlirpa._minmax import maximum, minimum
 from jaxlirpa._ops import curves
@@ -42,7 +43,7 @@ def _leaky_relu(node: Node) -> OneKink:
     left = node.operands[1]
     assert not isinstance(left, Ref)
     one = jnp.ones_like(left)
-    return OneKink(lambda x: jnp.where(x >= 0, x, left * x), jnp.zeros_like(left), left, one)
+    return OneKink(lambda x: where(x >= 0, x, left * x), jnp.zeros_like(left), left, one)
 
 
 def _rounding(node: Node) -> Rounding:

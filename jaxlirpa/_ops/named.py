@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxlirpa._arrays import where
 from jaxlirpa._graph.recognise import LibraryFunction, Vocabulary
 from jaxlirpa._types import Array
 
@@ -88,7 +89,7 @@ VOCABULARY: Vocabulary = {
             jax.nn.leaky_relu,
             primitive="leaky_relu",
             operands=lambda x, slope=0.01: (x, slope),
-            evaluate=lambda x, slope: jnp.where(x >= 0, x, slope * x),
+            evaluate=lambda x, slope: where(x >= 0, x, slope * x),
         ),
     ),
     "hard_tanh": (

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxlirpa._arrays import is_floating
+from jaxlirpa._arrays import is_floating, where
 from jaxlirpa._graph.graph import Graph, Node, is_same
 from jaxlirpa._intervals import Interval, is_finite
 from jaxlirpa._ops.families import LoopFamily, Opaque, Record, operand_boxes
@@ -57,7 +57,7 @@ def _comparison(
         x, y = operand_boxes(node.operands, boxes)
         if is_same(*node.operands):
             finite = is_finite(x)
-            x = y = Interval(*(jnp.where(finite, 1, limit).astype(limit.dtype) for limit in x))
+            x = y = Interval(*(where(finite, 1, limit).astype(limit.dtype) for limit in x))
         return (Interval(surely(x, y), ~never(x, y)),)
 
     return Opaque(image)
@@ -73,7 +73,7 @@ def less(x: Interval, y: Interval) -> Array:
     if not is_floating(below):
         return below < above
     eps = jnp.finfo(below.dtype).eps
-    sizes = (jnp.where(jnp.isinf(limit), 0, jnp.abs(limit)) for limit in (below, above))
+    sizes = (where(jnp.isinf(limit), 0, jnp.abs(limit)) for limit in (below, above))
     return above - below > MISS * eps * sum(sizes)
 
 
@@ -146,8 +146,8 @@ def _among(node: Node, boxes: Sequence[Interval]) -> tuple[Interval, ...]:
     # The highest limits of all are a start that every case that is wanted can only better.
     lower, upper = everything.upper, everything.lower
     for ok, case in zip(wanted, cases, strict=True):
-        lower = jnp.where(ok, jnp.minimum(lower, case.lower), lower)
-        upper = jnp.where(ok, jnp.maximum(upper, case.upper), upper)
+        lower = where(ok, jnp.minimum(lower, case.lower), lower)
+        upper = where(ok, jnp.maximum(upper, case.upper), upper)
     return (Interval(lower, upper),)
 
 
@@ -165,8 +165,8 @@ def _angle(node: Node, boxes: Sequence[Interval]) -> tuple[Interval, ...]:
     half_turn = (1 + error) * jnp.pi
     return (
         Interval(
-            jnp.where(clear, lower - error * jnp.abs(lower), -half_turn),
-            jnp.where(clear, upper + error * jnp.abs(upper), half_turn),
+            where(clear, lower - error * jnp.abs(lower), -half_turn),
+            where(clear, upper + error * jnp.abs(upper), half_turn),
         ),
     )
 
@@ -187,7 +187,7 @@ def _wins(node: Node, boxes: Sequence[Interval]) -> tuple[Interval, ...]:
     ((lower, upper),) = boxes
     if sign < 0:
         lower, upper = -upper, -lower
-    lower, upper = (jnp.where(mask, slices(x), -jnp.inf) for x in (lower, upper))
+    lower, upper = (where(mask, slices(x), -jnp.inf) for x in (lower, upper))
     return (Interval(lower > _largest_other(upper), ~(upper < _largest_other(lower))),)
 
 

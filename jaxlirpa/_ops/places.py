@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import jax.numpy as jnp
 from jax import lax
 
-from jaxlirpa._arrays import is_floating
+from jaxlirpa._arrays import is_floating, where
 from jaxlirpa._graph.graph import Graph, Node
 from jaxlirpa._intervals import Interval, is_finite
 from jaxlirpa._ops.families import Opaque, Record, operand_boxes
@@ -76,7 +76,7 @@ def _inserted(node: Node, boxes: Sequence[Interval]) -> tuple[Interval, ...]:
     if is_floating(values.lower):
         numbers = is_finite(entries) if 0 in node.positions else ~jnp.isnan(entries.lower)
         known = jnp.all(numbers) & (is_finite(values) if 1 in node.positions else True)
-        places = [jnp.where(known, p, x) for p, x in zip(places, (0, count), strict=True)]
+        places = [where(known, p, x) for p, x in zip(places, (0, count), strict=True)]
     return (Interval(*(p.astype(node.outputs[0].dtype) for p in places)),)
 
 
@@ -88,8 +88,8 @@ def _chosen(node: Node, boxes: Sequence[Interval]) -> tuple[Interval, ...]:
     low, high = (jnp.clip(x, 0, count - 1) for x in place)
     possible = (low <= numbers) & (numbers <= high)
     widest = Interval(entries.lower.min(0), entries.upper.max(0))
-    lower = jnp.where(possible, entries.lower, widest.upper).min(0)
-    upper = jnp.where(possible, entries.upper, widest.lower).max(0)
+    lower = where(possible, entries.lower, widest.upper).min(0)
+    upper = where(possible, entries.upper, widest.lower).max(0)
     return (Interval(lower, upper),)
 
 

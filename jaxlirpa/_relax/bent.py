@@ -27,6 +27,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
+from jaxlirpa._arrays import where
 from jaxlirpa._intervals import Interval
 from jaxlirpa._minmax import clip, maximum, minimum
 from jaxlirpa._relax.curved import Curve
@@ -107,7 +108,7 @@ def _line_below(
     slope, offset = f.below(slope, box.lower, points)
     gap = functools.reduce(maximum, gaps)
     known = gap < jnp.inf
-    return slope, jnp.where(known, offset - jnp.where(known, gap, 0), -jnp.inf)
+    return slope, where(known, offset - where(known, gap, 0), -jnp.inf)
 
 
 def _bracket(f: Smooth, slope: Array, a: Array, b: Array) -> tuple[Array, Array]:
@@ -119,7 +120,7 @@ def _bracket(f: Smooth, slope: Array, a: Array, b: Array) -> tuple[Array, Array]
         middle = clip(0.5 * p + 0.5 * q, p, q)
         flat = f.derivative(middle) <= slope
         steep = f.derivative(middle) >= slope
-        return jnp.where(flat, middle, p), jnp.where(steep, middle, q)
+        return where(flat, middle, p), where(steep, middle, q)
 
     p, q = jax.lax.fori_loop(0, _STEPS, halve, (a, b))
     return p, q

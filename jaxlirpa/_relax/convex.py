@@ -16,8 +16,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 
-import jax.numpy as jnp
-
+from jaxlirpa._arrays import where
 from jaxlirpa._intervals import Interval
 from jaxlirpa._minmax import clip, maximum, minimum
 from jaxlirpa._relax.lines import Adjustable, Lines, secant
@@ -78,12 +77,12 @@ class Convex(Adjustable):
 
         def at(alpha: tuple[Array, Array]) -> Lines:
             concave = self.concave(box)
-            touch = clip(mix(jnp.where(concave, *alpha[::-1]), *box), *box)
+            touch = clip(mix(where(concave, *alpha[::-1]), *box), *box)
             start, _, end = points = [self.smooth.point(x) for x in (box.lower, touch, box.upper)]
             chord, tangent = secant(start, end), self.smooth.derivative(touch)
-            lower = self.smooth.below(jnp.where(concave, chord, tangent), touch, points)
+            lower = self.smooth.below(where(concave, chord, tangent), touch, points)
             mirrored = [p._replace(y=-p.y) for p in points]
-            upper = self.smooth.below(jnp.where(concave, -tangent, -chord), touch, mirrored)
+            upper = self.smooth.below(where(concave, -tangent, -chord), touch, mirrored)
             return enclose(lower, upper, image)
 
         start = alpha_of(self.touch(box), *box)

@@ -39,6 +39,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxlirpa._arrays import where
 from jaxlirpa._intervals import Interval
 from jaxlirpa._minmax import clip, maximum, minimum
 from jaxlirpa._relax.lines import Adjustable, Lines, Point, secant, with_derivative
@@ -111,7 +112,7 @@ def _lines_below(
         touch, slope = _tangent(f, tangents, ends, nearest)
         value = touch.y + slope * (middle - touch.x)
         better = tangents.sound & (value > height)
-        start, height = jnp.where(better, nearest, start), jnp.where(better, value, height)
+        start, height = where(better, nearest, start), where(better, value, height)
         chosen = [c & ~better for c in chosen] + [better]
 
     def line(alpha: Array) -> tuple[Array, Array]:
@@ -119,7 +120,7 @@ def _lines_below(
         touched = []
         for tangents, choose in zip(pieces, chosen, strict=True):
             touch, tangent = _tangent(f, tangents, ends, alpha)
-            best, slope = jnp.where(choose, touch.x, best), jnp.where(choose, tangent, slope)
+            best, slope = where(choose, touch.x, best), where(choose, tangent, slope)
             touched.append(touch)
         return f.below(slope, best, [*ends, *map(f.point, bends), *touched])
 
@@ -135,11 +136,11 @@ def _tangents(f: Smooth, piece: Piece, ends: tuple[Point, Point]) -> _Tangents:
     first, last, sound = low, high, inside
     if not _outer(left):
         free = start.x >= left
-        first = jnp.where(free, low, _nearest_sound(f, piece, low, high, start))
+        first = where(free, low, _nearest_sound(f, piece, low, high, start))
         sound &= free | _passes(f, piece, high, start)
     if not _outer(right):
         free = end.x <= right
-        last = jnp.where(free, high, _nearest_sound(f, piece, high, low, end))
+        last = where(free, high, _nearest_sound(f, piece, high, low, end))
         sound &= free | _passes(f, piece, low, end)
     return _Tangents(piece, first, last, sound & (first <= last))
 
@@ -153,7 +154,7 @@ def _tangent(
     low, high = (clip(limit, start.x, end.x) for limit in piece)
     at = clip(mix(alpha, first, last), minimum(first, last), maximum(first, last))
     # At an end of the box it moves with that end: of equal offsets either may be derived.
-    at = jnp.where(at == start.x, start.x, jnp.where(at == end.x, end.x, at))
+    at = where(at == start.x, start.x, where(at == end.x, end.x, at))
     slope, touch = _slope(f, at, piece), f.point(at)
     moved = _slope(f, mix(alpha, *jax.lax.stop_gradient((first, last))), piece)
     # A tangent through an end of the box is also the chord from there to the point where it
@@ -164,7 +165,7 @@ def _tangent(
         kink = limited & (at == bound) & (at != end_.x)
         steeper = jnp.maximum(slope, chord) if end_ is end else jnp.minimum(slope, chord)
         through = with_derivative(slope, chord + moved)
-        slope = jnp.where(kink, steeper, jnp.where(limited & (at != end_.x), through, slope))
+        slope = where(kink, steeper, where(limited & (at != end_.x), through, slope))
     return touch, slope
 
 
@@ -180,7 +181,7 @@ def _slope(f: Smooth, at: Array, piece: Piece) -> Array:
         if isinstance(limit, float) and not math.isinf(limit):
             tiny = jnp.finfo(dtype).tiny * math.copysign(1, inwards)
             inside = np.nextafter(np.asarray(limit, dtype), np.asarray(inwards, dtype))
-            at = jnp.where(at == limit, inside if limit else tiny, at)
+            at = where(at == limit, inside if limit else tiny, at)
     return f.derivative(at)
 
 
@@ -200,18 +201,18 @@ def _nearest_sound(f: Smooth, piece: Piece, near: Array, far: Array, end: Point)
         beyond, sound = bracket
         middle = _between(beyond, sound)
         ok = _passes(f, piece, middle, end)
-        return jnp.where(ok, beyond, middle), jnp.where(ok, middle, sound)
+        return where(ok, beyond, middle), where(ok, middle, sound)
 
     beyond, sound = jax.lax.fori_loop(0, _STEPS, halve, (near, far))
     del beyond
-    return jnp.where(_passes(f, piece, near, end), near, sound)
+    return where(_passes(f, piece, near, end), near, sound)
 
 
 def _between(a: Array, b: Array) -> Array:
     """A number between two: the middle, or where they are far apart that of the magnitudes."""
     small, large = minimum(jnp.abs(a), jnp.abs(b)), maximum(jnp.abs(a), jnp.abs(b))
     geometric = jnp.sqrt(1 + small) * jnp.sqrt(1 + large) - 1
-    geometric = jnp.where(maximum(a, b) > 0, geometric, -geometric)
+    geometric = where(maximum(a, b) > 0, geometric, -geometric)
     one_side = (minimum(a, b) >= 0) | (maximum(a, b) <= 0)
     far_apart = one_side & (large > 2 * (1 + small))
-    return jnp.where(far_apart, geometric, 0.5 * a + 0.5 * b)
+    return where(far_apart, geometric, 0.5 * a + 0.5 * b)

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 
 import jax.numpy as jnp
 
+from jaxlirpa._arrays import where
 from jaxlirpa._intervals import Interval
 from jaxlirpa._minmax import maximum
 from jaxlirpa._relax.lines import Point, offset_above, secant
@@ -49,11 +50,11 @@ class Maximum(AdjustableJointly):
         above = self._above(lower, upper)
 
         def at(alpha: Array) -> Planes:
-            counted = alpha if self.mask is None else jnp.where(self.mask, alpha, 0)
+            counted = alpha if self.mask is None else where(self.mask, alpha, 0)
             total = jnp.sum(counted, self.axes, keepdims=True)
             enough = total > 0.5
-            weights = jnp.where(enough, counted, best)
-            weights = weights / jnp.where(enough, total, jnp.sum(best, self.axes, keepdims=True))
+            weights = where(enough, counted, best)
+            weights = weights / where(enough, total, jnp.sum(best, self.axes, keepdims=True))
             return Planes(Plane((weights,), nothing), above)
 
         return Relaxations(best, at)
@@ -63,17 +64,17 @@ class Maximum(AdjustableJointly):
         largest = jnp.max(upper, self.axes, keepdims=True)
         top = upper == largest
         alone = jnp.sum(top, self.axes, keepdims=True) == 1
-        others = jnp.max(jnp.where(top, -jnp.inf, upper), self.axes, keepdims=True)
-        start = jnp.max(jnp.where(top, lower, -jnp.inf), self.axes, keepdims=True)
-        others = jnp.where(alone, maximum(others, start), largest)
+        others = jnp.max(where(top, -jnp.inf, upper), self.axes, keepdims=True)
+        start = jnp.max(where(top, lower, -jnp.inf), self.axes, keepdims=True)
+        others = where(alone, maximum(others, start), largest)
         ends = Point(start, others), Point(largest, largest)
-        slope = jnp.where(alone, secant(*ends), jnp.zeros_like(largest))
-        slope = jnp.where(alone & (others <= start), jnp.ones_like(slope), slope)
+        slope = where(alone, secant(*ends), jnp.zeros_like(largest))
+        slope = where(alone & (others <= start), jnp.ones_like(slope), slope)
         offset = jnp.squeeze(offset_above(slope, ends), self.axes)
-        return Plane((jnp.where(top, slope, jnp.zeros_like(slope)),), offset)
+        return Plane((where(top, slope, jnp.zeros_like(slope)),), offset)
 
     def _counted(self, x: Array) -> Array:
-        return x if self.mask is None else jnp.where(self.mask, x, -jnp.inf)
+        return x if self.mask is None else where(self.mask, x, -jnp.inf)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,7 +108,7 @@ class LargestOf(AdjustableJointly):
         if self.mask is None:
             return boxes
         pairs = zip(self.mask, boxes, strict=True)
-        return [Interval(*(jnp.where(own, x, -jnp.inf) for x in box)) for own, box in pairs]
+        return [Interval(*(where(own, x, -jnp.inf) for x in box)) for own, box in pairs]
 
 
 def _unstacked(plane: Plane) -> Plane:

@@ -11,6 +11,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
+from jaxlirpa._arrays import where
 from jaxlirpa._intervals import Interval
 from jaxlirpa._types import Array, Shaped
 
@@ -32,7 +33,7 @@ def unless(overflows: Array, box: Interval) -> Interval:
     """A box of integers, or all integers of its format where something overflows."""
     info = jnp.iinfo(box.lower.dtype)
     first, last = (jnp.asarray(x, box.lower.dtype) for x in (info.min, info.max))
-    return Interval(jnp.where(overflows, first, box.lower), jnp.where(overflows, last, box.upper))
+    return Interval(where(overflows, first, box.lower), where(overflows, last, box.upper))
 
 
 def by_reals(

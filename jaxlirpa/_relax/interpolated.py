@@ -17,6 +17,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxlirpa._arrays import where
 from jaxlirpa._intervals import Interval
 from jaxlirpa._minmax import maximum
 from jaxlirpa._relax.lines import Lines, Point, secant
@@ -70,10 +71,10 @@ class Interpolated:
         start = jnp.searchsorted(self.xs, box.lower) - 1
         end = jnp.searchsorted(self.xs, box.upper, side="right")
         number = jnp.expand_dims(jnp.arange(len(self.xs)), axes)
-        near = jnp.where((start <= number) & (number <= end), jnp.abs(ys), 0)
+        near = where((start <= number) & (number <= end), jnp.abs(ys), 0)
         size = maximum(near.max(0), jnp.abs(values).max(0))
-        table = jnp.diff(self.ys) / jnp.where(twice, 1, jnp.diff(self.xs))
-        steepest = jnp.where(twice, 0, jnp.abs(table)).max(initial=0)
+        table = jnp.diff(self.ys) / where(twice, 1, jnp.diff(self.xs))
+        steepest = where(twice, 0, jnp.abs(table)).max(initial=0)
         return _Corners(corners, counts, size, steepest)
 
 
@@ -99,20 +100,20 @@ class _Corners(NamedTuple):
     def offset(self, slope: Array) -> Array:
         """The largest offset with which a line of some slope is below the function."""
         x, y = self.points
-        product = jnp.where(slope == 0, 0, slope * x)
-        far = jnp.where(self.counts, jnp.abs(product), 0).max(0)
+        product = where(slope == 0, 0, slope * x)
+        far = where(self.counts, jnp.abs(product), 0).max(0)
         room = _ULPS * jnp.finfo(y.dtype).eps * (self.size + far)
-        return jnp.where(self.counts, y - product, jnp.inf).min(0) - room
+        return where(self.counts, y - product, jnp.inf).min(0) - room
 
     def best_line(self, at: Array) -> tuple[Array, Array]:
         """The line below that is highest at a point of the box; offset minus infinity if none."""
         low, high = jax.lax.stop_gradient(self._bracket(at))
         left, right = self._touched(low, at), self._touched(high, at)
         middle = 0.5 * low + 0.5 * high
-        slope = jnp.where(left.x < right.x, secant(left, right), middle)
+        slope = where(left.x < right.x, secant(left, right), middle)
         offset = self.offset(slope)
         proper = jnp.isfinite(offset)
-        return jnp.where(proper, slope, 0), jnp.where(proper, offset, -jnp.inf)
+        return where(proper, slope, 0), where(proper, offset, -jnp.inf)
 
     def _bracket(self, at: Array) -> tuple[Array, Array]:
         """Two slopes beside each other, between which that of the best line is."""
@@ -121,21 +122,19 @@ class _Corners(NamedTuple):
             low, high = bracket
             slope = 0.5 * low + 0.5 * high
             left = self._touched(slope, at).x < at
-            return jnp.where(left, slope, low), jnp.where(left, high, slope)
+            return where(left, slope, low), where(left, high, slope)
 
         x, y = self.points
-        rise = jnp.where(self.counts, y, -jnp.inf).max(0) - jnp.where(self.counts, y, jnp.inf).min(
-            0
-        )
+        rise = where(self.counts, y, -jnp.inf).max(0) - where(self.counts, y, jnp.inf).min(0)
         width = x[-1] - x[-2]
         # Steeper lines than the pieces there are only at jumps, where these are steep enough.
-        coarse = 4 * rise / jnp.where(width > 0, width, 1)
+        coarse = 4 * rise / where(width > 0, width, 1)
         steep = maximum(coarse, jnp.broadcast_to(self.steepest, coarse.shape))
-        steep = jnp.where(jnp.isfinite(steep), steep, 0)
+        steep = where(jnp.isfinite(steep), steep, 0)
         return jax.lax.fori_loop(0, _STEPS, halve, (-steep, steep))
 
     def _touched(self, slope: Array, at: Array) -> Point:
         """The corner that the highest line of some slope goes through."""
         x, y = self.points
-        which = jnp.where(self.counts, y - slope * (x - at), jnp.inf).argmin(0)[None]
+        which = where(self.counts, y - slope * (x - at), jnp.inf).argmin(0)[None]
         return Point(*(jnp.take_along_axis(v, which, 0)[0] for v in self.points))

@@ -14,7 +14,7 @@ from typing import NamedTuple, Protocol
 import jax
 import jax.numpy as jnp
 
-from jaxlirpa._arrays import traced_once
+from jaxlirpa._arrays import traced_once, where
 from jaxlirpa._intervals import Interval, is_finite, vacuous_where_nan
 from jaxlirpa._minmax import maximum
 from jaxlirpa._relax.relaxations import Relaxations, between, single
@@ -74,7 +74,7 @@ def _means(table: Lines, alpha: tuple[Array, Array], box: Interval) -> Lines:
         between(lines, p) for lines, p in zip((table[:2], table[2:]), alpha, strict=True)
     )
     far = maximum(jnp.abs(box.lower), jnp.abs(box.upper))
-    far = jnp.where(jnp.isfinite(far), far, 0)  # else the lines are constant
+    far = where(jnp.isfinite(far), far, 0)  # else the lines are constant
     info = jnp.finfo(far.dtype)
     room, room_ = (
         4 * (info.eps * jnp.max(jnp.abs(s) * far + jnp.abs(o), 0) + info.tiny * (1 + far))
@@ -98,13 +98,13 @@ def tabulated(family: Relaxations[Lines], box: Interval) -> Relaxations[Lines]:
         jnp.all(jnp.isfinite(slope) & jnp.isfinite(offset), 0)
         for slope, offset in (members[:2], members[2:])
     ]
-    table = Lines(*(jnp.where(known[i // 2], x, 0) for i, x in enumerate(members)))
+    table = Lines(*(where(known[i // 2], x, 0) for i, x in enumerate(members)))
 
     def at(alpha: tuple[Array, Array]) -> Lines:
         lines = _means(table, alpha, box)
         return lines._replace(
-            lower_offset=jnp.where(known[0], lines.lower_offset, -jnp.inf),
-            upper_offset=jnp.where(known[1], lines.upper_offset, jnp.inf),
+            lower_offset=where(known[0], lines.lower_offset, -jnp.inf),
+            upper_offset=where(known[1], lines.upper_offset, jnp.inf),
         )
 
     return family._replace(at=at)
@@ -141,9 +141,9 @@ def _guard(relaxation: Relaxation, box: Interval) -> tuple[Interval, Callable[[L
     otherwise = Lines(zero, image.lower, zero, image.upper)
 
     def guarded(lines: Lines) -> Lines:
-        return Lines(*(jnp.where(finite, x, y) for x, y in zip(lines, otherwise, strict=True)))
+        return Lines(*(where(finite, x, y) for x, y in zip(lines, otherwise, strict=True)))
 
-    return Interval(*(jnp.where(finite, limit, zero) for limit in box)), guarded
+    return Interval(*(where(finite, limit, zero) for limit in box)), guarded
 
 
 @traced_once()
@@ -173,8 +173,8 @@ def secant(a: Point, b: Point) -> Array:
     """
     width = b.x - a.x
     proper = (width != 0) & jnp.isfinite(width)
-    slope = (b.y - a.y) / jnp.where(proper, width, jnp.ones_like(width))
-    return jnp.where(proper & jnp.isfinite(slope), slope, jnp.zeros_like(slope))
+    slope = (b.y - a.y) / where(proper, width, jnp.ones_like(width))
+    return where(proper & jnp.isfinite(slope), slope, jnp.zeros_like(slope))
 
 
 def offset_above(slope: Array, points: Sequence[Point], touched: Point | None = None) -> Array:

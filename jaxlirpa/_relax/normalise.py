@@ -23,6 +23,7 @@ from collections.abc import Callable, Sequence
 import jax
 import jax.numpy as jnp
 
+from jaxlirpa._arrays import where
 from jaxlirpa._intervals import Interval, intersect, vacuous_where_nan
 from jaxlirpa._minmax import maximum
 from jaxlirpa._relax.planes import AdjustableJointly, Plane, Planes, mean
@@ -95,7 +96,7 @@ class Normalised(AdjustableJointly):
         sums = [jnp.sum(x, self.axes, keepdims=True) for x in (least, most)]
         below = maximum(sums[0] * (1 - room) - least, 0)
         above = sums[1] * (1 + room) - most
-        return jnp.where(jnp.isnan(below), 0, below), jnp.where(jnp.isnan(above), jnp.inf, above)
+        return where(jnp.isnan(below), 0, below), where(jnp.isnan(above), jnp.inf, above)
 
     def _value(self, x: Array, least: Array, most: Array) -> Array:
         """The largest `y_i` for `d_i = x`; the smallest for `-x` is the negative."""
@@ -109,12 +110,12 @@ class Normalised(AdjustableJointly):
             size = math.prod(x.shape[i] for i in self.axes)
             least = maximum(least, jnp.square(x) / max(size - 1, 1))
         # At zero, where the slope jumps, the convex side's counts: tangents are drawn on that one.
-        return jnp.where(x >= 0, least, most)
+        return where(x >= 0, least, most)
 
     def _lines(self, d: Interval, least: Array, most: Array) -> Relaxations[tuple[Array, Array]]:
         """Lines below the smallest `y_i` as a function of `d_i`."""
         unit = jax.lax.stop_gradient(maximum(jnp.abs(d.lower), jnp.abs(d.upper)))
-        unit = jnp.where(unit > 0, unit, 1)
+        unit = where(unit > 0, unit, 1)
         size = math.prod(d.lower.shape[i] for i in self.axes)
 
         def smallest(q: Array) -> Array:
@@ -127,7 +128,7 @@ class Normalised(AdjustableJointly):
             slope = root * jnp.square(root) * (self.scale * rest + self.floor)
             if self.centred:  # where the rest moves with the entry
                 free = jnp.square(x) / max(size - 1, 1)
-                slope = jnp.where((x >= 0) & (free >= least), root**3 * self.floor, slope)
+                slope = where((x >= 0) & (free >= least), root**3 * self.floor, slope)
             return unit * slope
 
         box = Interval(d.lower / unit, d.upper / unit)
@@ -153,5 +154,5 @@ def _better(
 def _mean(alpha: Array, factors: Plane, line: Plane) -> Plane:
     """The line alone where the factors' plane is not finite."""
     lost = ~jnp.isfinite(factors.offset)
-    factors = jax.tree.map(lambda x: jnp.where(lost, 0, x), factors)
-    return mean(jnp.where(lost, 1, alpha), factors, line, ())
+    factors = jax.tree.map(lambda x: where(lost, 0, x), factors)
+    return mean(where(lost, 1, alpha), factors, line, ())

@@ -24,6 +24,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxlirpa._arrays import where
 from jaxlirpa._intervals import Interval, is_finite
 from jaxlirpa._minmax import clip, maximum, minimum
 from jaxlirpa._relax.lines import Adjustable, Lines, Point, secant
@@ -55,8 +56,8 @@ class Wave(Adjustable):
         known = is_finite(box)
         trough, crest = trough | ~known, crest | ~known
         return Interval(
-            jnp.where(trough, -1, maximum(ends.lower, -1)),
-            jnp.where(crest, 1, minimum(ends.upper, 1)),
+            where(trough, -1, maximum(ends.lower, -1)),
+            where(crest, 1, minimum(ends.upper, 1)),
         )
 
     def family(self, box: Interval) -> Relaxations[Lines]:
@@ -89,9 +90,7 @@ def _touching(f: Smooth, phase: float, box: Interval, slope: Array) -> list[Poin
     start, end = (f.point(x) for x in box)
     first, last, found = _nearby(box, -jnp.arccos(slope) - phase)
     least = -jnp.sqrt((1 - slope) * (1 + slope))
-    troughs = [
-        Point(jnp.where(found, x, start.x), jnp.where(found, least, start.y)) for x in (first, last)
-    ]
+    troughs = [Point(where(found, x, start.x), where(found, least, start.y)) for x in (first, last)]
     return [start, *troughs, end]
 
 
@@ -104,26 +103,26 @@ def _best_slope(f: Smooth, phase: float, box: Interval, middle: Array) -> Array:
         at, least = start.x, jnp.full_like(slope, jnp.inf)
         for p in _touching(f, phase, box, slope):
             value = p.y - slope * (p.x - middle)
-            at, least = jnp.where(value < least, p.x, at), minimum(value, least)
+            at, least = where(value < least, p.x, at), minimum(value, least)
         return at
 
     def halve(_: int, bracket: tuple[Array, Array]) -> tuple[Array, Array]:
         low, high = bracket
         slope = 0.5 * (low + high)
         left = touched(slope) < middle
-        return jnp.where(left, slope, low), jnp.where(left, high, slope)
+        return where(left, slope, low), where(left, high, slope)
 
     one = jnp.ones_like(middle)
     low, high = jax.lax.stop_gradient(jax.lax.fori_loop(0, _STEPS, halve, (-one, one)))
     # The best line touches on the left and on the right of the middle, where one of the two is an
     # end of the box or both are troughs; or it is the tangent at the middle.
     left, right = (jax.lax.stop_gradient(touched(s)) for s in (low, high))
-    a = f.point(jnp.where(left == start.x, start.x, left))
-    b = f.point(jnp.where(right == end.x, end.x, right))
+    a = f.point(where(left == start.x, start.x, left))
+    b = f.point(where(right == end.x, end.x, right))
     width = box.upper - box.lower
-    slope = jnp.where(right - left > 0.25 * width, secant(a, b), f.derivative(middle))
+    slope = where(right - left > 0.25 * width, secant(a, b), f.derivative(middle))
     steep = (width < 2 * _PERIOD) & (_blur(box) < 0.1)
-    return jnp.where(steep, clip(slope, -1, 1), 0)
+    return where(steep, clip(slope, -1, 1), 0)
 
 
 def _line_below(f: Smooth, phase: float, box: Interval, slope: Array) -> tuple[Array, Array]:
@@ -136,7 +135,7 @@ def _line_below(f: Smooth, phase: float, box: Interval, slope: Array) -> tuple[A
     lowest = []
     for p in troughs:
         absent, y = p.x == start.x, jax.lax.stop_gradient(minimum(p.y, f.function(p.x)))
-        lowest.append(Point(jnp.where(absent, start.x, p.x), jnp.where(absent, start.y, y)))
+        lowest.append(Point(where(absent, start.x, p.x), where(absent, start.y, y)))
     return f.below(slope, box.lower, [start, end, *lowest])
 
 

@@ -14,6 +14,7 @@ from typing import TypeAlias
 
 import jax.numpy as jnp
 
+from jaxlirpa._arrays import where
 from jaxlirpa._intervals import Interval
 from jaxlirpa._minmax import clip, maximum, minimum
 from jaxlirpa._relax.lines import Adjustable, Lines, Point, offset_above, offset_below, secant
@@ -28,13 +29,13 @@ def adaptive(chord: Array, left: Array, right: Array) -> Array:
 
     For relu this minimises the area between the two lines (Zhang et al. 2018, section 3.3).
     """
-    return jnp.where((chord > 0.5) == (left <= right), 1.0, 0.0).astype(chord.dtype)
+    return where((chord > 0.5) == (left <= right), 1.0, 0.0).astype(chord.dtype)
 
 
 def nearest(chord: Array, left: Array, right: Array) -> Array:
     """The branch over the longer part of a box around the kink of a symmetric function."""
     del left, right
-    return jnp.where(chord > 0, 1.0, 0.0).astype(chord.dtype)
+    return where(chord > 0, 1.0, 0.0).astype(chord.dtype)
 
 
 def flat(chord: Array, left: Array, right: Array) -> Array:
@@ -72,14 +73,14 @@ class OneKink(Adjustable):
         """The chord on one side; on the other a line through the kink, of any slope in between."""
         points = self._points(box)
         inside = (box.lower < self.kink) & (self.kink < box.upper)
-        branch = jnp.where(box.lower >= self.kink, self.right, self.left)
-        chord = jnp.where(inside, secant(points[0], points[-1]), branch)
+        branch = where(box.lower >= self.kink, self.right, self.left)
+        chord = where(inside, secant(points[0], points[-1]), branch)
         start = self.start(chord, self.left, self.right)
 
         def at(alpha: tuple[Array, Array]) -> Lines:
-            below, above = (jnp.where(inside, mix(p, self.left, self.right), branch) for p in alpha)
+            below, above = (where(inside, mix(p, self.left, self.right), branch) for p in alpha)
             convex = self.left <= self.right
-            lower, upper = jnp.where(convex, below, chord), jnp.where(convex, chord, above)
+            lower, upper = where(convex, below, chord), where(convex, chord, above)
             start, kink, _ = points
             return _around(points, lower, upper, *_if(convex, (kink, start), (start, kink)))
 
@@ -89,9 +90,9 @@ class OneKink(Adjustable):
         """Those of the branches that the box has a part of."""
         left, right = box.lower < self.kink, self.kink < box.upper
         least, most = minimum(self.left, self.right), maximum(self.left, self.right)
-        only = jnp.where(left, self.left, self.right)
+        only = where(left, self.left, self.right)
         both = left & right
-        return Interval(jnp.where(both, least, only), jnp.where(both, most, only))
+        return Interval(where(both, least, only), where(both, most, only))
 
     def offsets(self, slope: Array, box: Interval) -> Interval:
         """Lines of any slope through the lowest and the highest of the points."""
@@ -131,11 +132,11 @@ class Clip(Adjustable):
         both, chord = floor_inside & ceiling_inside, secant(start, end)
         steepest = secant(low, end), secant(start, high)
         # With one kink inside, the alphas run from a horizontal line to that along the branch.
-        share = jnp.where(both, 1.0, chord).astype(chord.dtype)
+        share = where(both, 1.0, chord).astype(chord.dtype)
 
         def at(alpha: tuple[Array, Array]) -> Lines:
-            lower = jnp.where(floor_inside, alpha[0] * steepest[0], chord)
-            upper = jnp.where(ceiling_inside, alpha[1] * steepest[1], chord)
+            lower = where(floor_inside, alpha[0] * steepest[0], chord)
+            upper = where(ceiling_inside, alpha[1] * steepest[1], chord)
             return _around(points, lower, upper, low, high)
 
         return Relaxations((share, share), at, nodes=2)
@@ -145,7 +146,7 @@ class Clip(Adjustable):
         inside = (box.upper > self.floor) & (box.lower < self.ceiling)
         beyond = (box.lower < self.floor) | (box.upper > self.ceiling)
         one, zero = jnp.ones_like(box.lower), jnp.zeros_like(box.lower)
-        return Interval(jnp.where(beyond | ~inside, zero, one), jnp.where(inside, one, zero))
+        return Interval(where(beyond | ~inside, zero, one), where(inside, one, zero))
 
     def offsets(self, slope: Array, box: Interval) -> Interval:
         """Lines of any slope through the lowest and the highest of the points."""
@@ -166,7 +167,7 @@ def _range(points: tuple[Point, ...]) -> Interval:
 
 def _if(condition: Array, true: tuple[Point, Point], false: tuple[Point, Point]) -> Iterator[Point]:
     for a, b in zip(true, false, strict=True):
-        yield Point(jnp.where(condition, a.x, b.x), jnp.where(condition, a.y, b.y))
+        yield Point(where(condition, a.x, b.x), where(condition, a.y, b.y))
 
 
 def _around(

@@ -7,7 +7,7 @@ from typing import NamedTuple, Protocol
 
 import jax.numpy as jnp
 
-from jaxlirpa._arrays import summed_product
+from jaxlirpa._arrays import summed_product, where
 from jaxlirpa._intervals import Interval, is_finite, vacuous_where_nan
 from jaxlirpa._relax.relaxations import Relaxations, mix, single
 from jaxlirpa._types import Array
@@ -127,14 +127,14 @@ def _guarded(
         ]
         return Planes(
             *(
-                Plane(slopes, jnp.where(ok, plane.offset, limit))
+                Plane(slopes, where(ok, plane.offset, limit))
                 for slopes, plane, limit in zip(finite, planes, nothing, strict=True)
             )
         )
 
     def guarded(plane: Plane, otherwise: Array) -> Plane:
         slopes = tuple(None if x is None else _where(spread, x) for x in plane.slopes)
-        return Plane(slopes, jnp.where(ok, plane.offset, otherwise))
+        return Plane(slopes, where(ok, plane.offset, otherwise))
 
     return Planes(guarded(planes.lower, image.lower), guarded(planes.upper, image.upper))
 
@@ -145,7 +145,7 @@ def _repeats(slope: Array, spread: Array) -> bool:
 
 
 def _where(condition: Array, x: Array) -> Array:
-    return jnp.where(condition, x, jnp.zeros_like(x))
+    return where(condition, x, jnp.zeros_like(x))
 
 
 def around(planes: Planes, xs: Sequence[Array], y: Array, axes: tuple[int, ...]) -> Planes:

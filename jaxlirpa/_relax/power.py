@@ -13,6 +13,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
+from jaxlirpa._arrays import where
 from jaxlirpa._intervals import Interval
 from jaxlirpa._relax.convex import Convex
 from jaxlirpa._relax.curved import Curve
@@ -36,7 +37,7 @@ class Power(Adjustable):
         """No pole in the box, and no negative number under a power that is not whole."""
         p, right, left = self.exponent, box.lower > 0, box.upper < 0
         whole, fraction = (p >= 0) | right | left, right | ((p >= 0) & (box.lower >= 0))
-        return jnp.where(self._whole(), whole, fraction) & (box.lower <= box.upper)
+        return where(self._whole(), whole, fraction) & (box.lower <= box.upper)
 
     def image(self, box: Interval) -> Interval:
         """The extremes are at the ends, and at zero for even powers."""
@@ -53,10 +54,10 @@ class Power(Adjustable):
 
         def at(alpha: tuple[Array, Array]) -> Lines:
             pairs = zip(bent.at(alpha), straight.at(alpha), strict=True)
-            return Lines(*(jnp.where(across, b, s) for b, s in pairs))
+            return Lines(*(where(across, b, s) for b, s in pairs))
 
         starts = zip(bent.start, straight.start, strict=True)
-        return Relaxations(tuple(jnp.where(across, b, s) for b, s in starts), at)
+        return Relaxations(tuple(where(across, b, s) for b, s in starts), at)
 
     def _whole(self) -> Array:
         return self.exponent == jnp.floor(self.exponent)
@@ -71,6 +72,6 @@ class Power(Adjustable):
             return jax.lax.pow(x, jnp.broadcast_to(p, x.shape))
 
         def derivative(x: Array) -> Array:
-            return p * power(x, jnp.where(p == 0, 1, p - 1))
+            return p * power(x, where(p == 0, 1, p - 1))
 
         return Smooth(lambda x: power(x, p), derivative)

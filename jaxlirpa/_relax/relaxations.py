@@ -15,7 +15,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import jax
 import jax.numpy as jnp
 
-from jaxlirpa._arrays import traced_once
+from jaxlirpa._arrays import traced_once, where
 from jaxlirpa._minmax import clip
 from jaxlirpa._types import Array, PyTree
 
@@ -70,8 +70,8 @@ def mix(alpha: Array, first: PyTree, second: PyTree) -> PyTree:
     """
 
     def mean(a: Array, b: Array) -> Array:
-        a = jnp.where((alpha == 1) & jnp.isinf(a), 0, a)
-        b = jnp.where((alpha == 0) & jnp.isinf(b), 0, b)
+        a = where((alpha == 1) & jnp.isinf(a), 0, a)
+        b = where((alpha == 0) & jnp.isinf(b), 0, b)
         return (1 - alpha) * a + alpha * b
 
     return jax.tree.map(mean, first, second)
@@ -82,8 +82,8 @@ def alpha_of(x: Array, first: Array, last: Array) -> Array:
     """The alpha of `x` between two numbers: the inverse of `mix`; zero where they coincide."""
     width = 0.5 * last - 0.5 * first
     proper = width > 0
-    alpha = (0.5 * x - 0.5 * first) / jnp.where(proper, width, jnp.ones_like(width))
-    return jnp.where(proper, clip(alpha, 0, 1), jnp.zeros_like(width))
+    alpha = (0.5 * x - 0.5 * first) / where(proper, width, jnp.ones_like(width))
+    return where(proper, clip(alpha, 0, 1), jnp.zeros_like(width))
 
 
 def between(table: PyTree, alpha: Array) -> PyTree:
@@ -100,7 +100,7 @@ def between(table: PyTree, alpha: Array) -> PyTree:
     def entry(x: Array) -> Array:
         early, late = x[0], x[1]
         for k in range(1, count - 1):
-            early, late = jnp.where(index == k, x[k], early), jnp.where(index == k, x[k + 1], late)
+            early, late = where(index == k, x[k], early), where(index == k, x[k + 1], late)
         return mix(place - index, early, late)
 
     return jax.tree.map(entry, table)

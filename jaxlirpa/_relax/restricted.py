@@ -8,6 +8,7 @@ from typing import TypeAlias
 
 import jax.numpy as jnp
 
+from jaxlirpa._arrays import where
 from jaxlirpa._intervals import Interval
 from jaxlirpa._relax.lines import Adjustable, Lines, Relaxation, family
 from jaxlirpa._relax.relaxations import Relaxations
@@ -34,9 +35,7 @@ class Restricted(Adjustable):
         """The range, or everything."""
         inside = self.inside(box)
         image = self.relaxation.image(self._sheltered(box, inside))
-        return Interval(
-            jnp.where(inside, image.lower, -jnp.inf), jnp.where(inside, image.upper, jnp.inf)
-        )
+        return Interval(where(inside, image.lower, -jnp.inf), where(inside, image.upper, jnp.inf))
 
     def family(self, box: Interval) -> Relaxations[Lines]:
         """The lines, or constant ones at minus and plus infinity."""
@@ -44,13 +43,13 @@ class Restricted(Adjustable):
 
         def defined(lines: Lines) -> Lines:
             return Lines(
-                jnp.where(inside, lines.lower_slope, 0),
-                jnp.where(inside, lines.lower_offset, -jnp.inf),
-                jnp.where(inside, lines.upper_slope, 0),
-                jnp.where(inside, lines.upper_offset, jnp.inf),
+                where(inside, lines.lower_slope, 0),
+                where(inside, lines.lower_offset, -jnp.inf),
+                where(inside, lines.upper_slope, 0),
+                where(inside, lines.upper_offset, jnp.inf),
             )
 
         return family(self.relaxation, self._sheltered(box, inside)).map(defined)
 
     def _sheltered(self, box: Interval, inside: Array) -> Interval:
-        return Interval(*(jnp.where(inside, x, self.home) for x in box))
+        return Interval(*(where(inside, x, self.home) for x in box))

@@ -8,6 +8,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
+from jaxlirpa._arrays import where
 from jaxlirpa._intervals import Interval, is_finite
 from jaxlirpa._minmax import maximum, minimum
 from jaxlirpa._relax.lines import Lines, Point, offset_above, offset_below, secant
@@ -39,7 +40,7 @@ class Rounding:
         """Two lines of slope one, half a step away; where a value overflows, none."""
         largest = maximum(jnp.abs(box.lower), jnp.abs(box.upper))
         step = largest * self.eps + self.tiny
-        room = jnp.where(is_finite(self.image(box)), step, jnp.inf)
+        room = where(is_finite(self.image(box)), step, jnp.inf)
         one = jnp.ones_like(step)
         return Lines(one, -room, one, room)
 
@@ -73,11 +74,11 @@ class Near:
     def image(self, box: Interval) -> Interval:
         """From the lowest limit to the highest."""
         lower, upper = self._below(box.lower), self._above(box.upper)
-        lower = jnp.where(lower < -self.largest, -jnp.inf, lower)
-        upper = jnp.where(upper > self.largest, jnp.inf, upper)
+        lower = where(lower < -self.largest, -jnp.inf, lower)
+        upper = where(upper > self.largest, jnp.inf, upper)
         return Interval(
-            jnp.where(box.lower >= 0, maximum(lower, 0), lower),
-            jnp.where(box.upper <= 0, minimum(upper, 0), upper),
+            where(box.lower >= 0, maximum(lower, 0), lower),
+            where(box.upper <= 0, minimum(upper, 0), upper),
         )
 
     def lines(self, box: Interval) -> Lines:
@@ -89,9 +90,9 @@ class Near:
         known = is_finite(self.image(box))
         return Lines(
             slope,
-            jnp.where(known, offset_below(slope, below), -jnp.inf),
+            where(known, offset_below(slope, below), -jnp.inf),
             slope_,
-            jnp.where(known, offset_above(slope_, above), jnp.inf),
+            where(known, offset_above(slope_, above), jnp.inf),
         )
 
     def _below(self, x: Array) -> Array:

@@ -14,8 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import jax.numpy as jnp
-
+from jaxlirpa._arrays import where
 from jaxlirpa._intervals import Interval
 from jaxlirpa._minmax import maximum, minimum
 from jaxlirpa._relax.planes import Plane, Planes
@@ -34,7 +33,7 @@ class Choice:
         never, always = ~holds.upper, holds.lower
 
         def side(x: Array, y: Array, hull: Array) -> Array:
-            return jnp.where(always, y, jnp.where(never, x, hull))
+            return where(always, y, where(never, x, hull))
 
         return Interval(
             side(a.lower, b.lower, minimum(a.lower, b.lower)),
@@ -48,11 +47,11 @@ class Choice:
         chosen = holds.lower.astype(a.lower.dtype)
         least, most = a.lower - b.upper, a.upper - b.lower
         open = (least < 0) & (most > 0)
-        share = jnp.where(open, most / jnp.where(open, most - least, 1), 1.0 * (most > 0))
+        share = where(open, most / where(open, most - least, 1), 1.0 * (most > 0))
         share = share.astype(a.lower.dtype)
-        gap = jnp.where(certain, 0, share * minimum(least, 0))
-        below_b = jnp.where(certain, chosen, share)
-        above_b = jnp.where(certain, chosen, 1 - share)
+        gap = where(certain, 0, share * minimum(least, 0))
+        below_b = where(certain, chosen, share)
+        above_b = where(certain, chosen, 1 - share)
         return Planes(
             Plane((None, 1 - below_b, below_b), gap), Plane((None, 1 - above_b, above_b), -gap)
         )

@@ -18,6 +18,7 @@ import functools
 import jax.numpy as jnp
 import numpy as np
 
+from jaxlirpa._arrays import where
 from jaxlirpa._intervals import Interval, is_finite
 from jaxlirpa._minmax import clip, maximum, minimum
 from jaxlirpa._relax.unknown import Unknown
@@ -40,23 +41,23 @@ _ULPS = 16
 def _of(z: Array) -> Array:
     """`sin(z) / z`."""
     near = jnp.abs(z) < 1e-4
-    return jnp.where(near, 1 - z * z / 6, jnp.sin(z) / jnp.where(near, 1, z))
+    return where(near, 1 - z * z / 6, jnp.sin(z) / where(near, 1, z))
 
 
 def _slope(z: Array) -> Array:
     """The derivative of `sin(z) / z`; near 0 by its series, as it is a small difference there."""
     near = jnp.abs(z) < 0.5
-    far = jnp.where(near, 1, z)
+    far = where(near, 1, z)
     square = z * z
     series = jnp.ones_like(z)
     for k in range(6, 0, -1):
         series = 1 - square / (2 * k * (2 * k + 3)) * series
-    return jnp.where(near, -z / 3 * series, (jnp.cos(z) - _of(far)) / far)
+    return where(near, -z / 3 * series, (jnp.cos(z) - _of(far)) / far)
 
 
 def _ends(z: Interval) -> list[Array]:
     """The values at the ends of an interval."""
-    return [jnp.where(jnp.isfinite(x), _of(jnp.where(jnp.isfinite(x), x, 0)), 0) for x in z]
+    return [where(jnp.isfinite(x), _of(where(jnp.isfinite(x), x, 0)), 0) for x in z]
 
 
 def _far(z: Interval) -> Interval:
@@ -68,7 +69,7 @@ def _far(z: Interval) -> Interval:
         """One over the first place in the interval where the sine is largest, or smallest."""
         place = phase + 2 * np.pi * jnp.ceil((a - phase) / (2 * np.pi))
         found = place - blur <= z.upper
-        return jnp.where(found & (a <= z.upper), 1 / maximum(a, place - blur), 0)
+        return where(found & (a <= z.upper), 1 / maximum(a, place - blur), 0)
 
     return Interval(-most(1.5 * np.pi), most(0.5 * np.pi))
 
@@ -80,12 +81,12 @@ def _values(x: Interval) -> Interval:
     for turn in (0.0, *_TURNS, *(-t for t in _TURNS)):
         value = float(np.sinc(turn / np.pi))
         inside = (z.lower <= turn) & (turn <= z.upper)
-        lowest = jnp.where(inside, minimum(lowest, value), lowest)
-        highest = jnp.where(inside, maximum(highest, value), highest)
+        lowest = where(inside, minimum(lowest, value), lowest)
+        highest = where(inside, maximum(highest, value), highest)
     for side in (z, Interval(-z.upper, -z.lower)):
         far = _far(side)
-        lowest = jnp.where(far.lower < 0, minimum(lowest, far.lower), lowest)
-        highest = jnp.where(far.upper > 0, maximum(highest, far.upper), highest)
+        lowest = where(far.lower < 0, minimum(lowest, far.lower), lowest)
+        highest = where(far.upper > 0, maximum(highest, far.upper), highest)
     room = _ULPS * jnp.finfo(lowest.dtype).eps
     return Interval(lowest - room, highest + room)
 
@@ -98,8 +99,8 @@ def _slopes(x: Interval) -> Interval:
     middle, half = 0.5 * z.lower + 0.5 * z.upper, 0.5 * z.upper - 0.5 * z.lower
     slope, reach = _slope(middle), half * bend
     room = _ULPS * jnp.finfo(slope.dtype).eps
-    lower = jnp.where(is_finite(z), clip(slope - reach, -most, most), -most)
-    upper = jnp.where(is_finite(z), clip(slope + reach, -most, most), most)
+    lower = where(is_finite(z), clip(slope - reach, -most, most), -most)
+    upper = where(is_finite(z), clip(slope + reach, -most, most), most)
     return Interval(np.pi * (lower - room), np.pi * (upper + room))
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import jax.numpy as jnp
 
+from jaxlirpa._arrays import where
 from jaxlirpa._intervals import Interval, is_finite, vacuous_where_nan
 from jaxlirpa._minmax import maximum, minimum
 from jaxlirpa._relax.lines import Relaxation, relax
@@ -25,9 +26,9 @@ def slope_range(relaxation: Relaxation, box: Interval) -> Interval:
     if known is None:
         return Interval(jnp.full_like(box.lower, -jnp.inf), jnp.full_like(box.lower, jnp.inf))
     finite = is_finite(box)
-    safe = Interval(*(jnp.where(finite, limit, 0) for limit in box))
+    safe = Interval(*(where(finite, limit, 0) for limit in box))
     lower, upper = vacuous_where_nan(Interval(*map(jnp.asarray, known(safe))))
-    return Interval(jnp.where(finite, lower, -jnp.inf), jnp.where(finite, upper, jnp.inf))
+    return Interval(where(finite, lower, -jnp.inf), where(finite, upper, jnp.inf))
 
 
 def offsets(relaxation: Relaxation, slope: Array, box: Interval) -> Interval:
@@ -47,7 +48,7 @@ def offsets(relaxation: Relaxation, slope: Array, box: Interval) -> Interval:
     """
     known = getattr(relaxation, "offsets", None)
     finite = is_finite(box)
-    safe = Interval(*(jnp.where(finite, limit, 0) for limit in box))
+    safe = Interval(*(where(finite, limit, 0) for limit in box))
     if known is not None:
         lower, upper = known(slope, safe)
     else:
@@ -62,4 +63,4 @@ def offsets(relaxation: Relaxation, slope: Array, box: Interval) -> Interval:
         lower = lines.lower_offset + minimum(*below) - room
         upper = lines.upper_offset + maximum(*above) + room
     lower, upper = vacuous_where_nan(Interval(lower, upper))
-    return Interval(jnp.where(finite, lower, -jnp.inf), jnp.where(finite, upper, jnp.inf))
+    return Interval(where(finite, lower, -jnp.inf), where(finite, upper, jnp.inf))

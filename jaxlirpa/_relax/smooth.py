@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 
 import jax.numpy as jnp
 
+from jaxlirpa._arrays import where
 from jaxlirpa._intervals import Interval, vacuous_where_overflown
 from jaxlirpa._minmax import clip, maximum, minimum
 from jaxlirpa._relax.lines import Lines, Point, offset_below
@@ -91,12 +92,12 @@ class Smooth:
         """
         far = functools.reduce(maximum, [jnp.abs(p.x) for p in points])
         # Below the normal numbers a slope has few digits, if any: its error is not relative.
-        slope = jnp.where(jnp.abs(slope) < jnp.finfo(far.dtype).tiny, 0, slope)
+        slope = where(jnp.abs(slope) < jnp.finfo(far.dtype).tiny, 0, slope)
         # A point too high for the line to reach may as well be a little lower. What could still
         # overflow is sorted out beforehand, by products alone: a sum of products may be rounded
         # differently wherever the compiler repeats it, and so decide differently.
         big = 0.125 * jnp.finfo(far.dtype).max
-        errors = [jnp.where(p.y < big, self._error(p), 0) for p in points]
+        errors = [where(p.y < big, self._error(p), 0) for p in points]
         points = [p._replace(y=minimum(p.y, big)) for p in points]
         lowest = functools.reduce(minimum, [p.y for p in points])
         steep = jnp.abs(slope)
@@ -105,11 +106,11 @@ class Smooth:
         unit = self.ulps(at) * jnp.finfo(far.dtype).eps
         reach = functools.reduce(maximum, [unit * (far * steep), *errors])
         ok = (steep * far < big) & (steep < big) & (reach < big) & (lowest > -big)
-        slope, reach = jnp.where(ok, slope, 0), jnp.where(ok, reach, 0)
-        return slope, jnp.where(ok, offset_below(slope, points) - reach, -jnp.inf)
+        slope, reach = where(ok, slope, 0), where(ok, reach, 0)
+        return slope, where(ok, offset_below(slope, points) - reach, -jnp.inf)
 
     def _error(self, point: Point) -> Array:
-        size = jnp.where(jnp.isfinite(point.y), maximum(jnp.abs(point.y), self.floor), 0)
+        size = where(jnp.isfinite(point.y), maximum(jnp.abs(point.y), self.floor), 0)
         return self.ulps(point.x) * jnp.finfo(size.dtype).eps * size
 
 
@@ -123,9 +124,9 @@ def enclose(
     (slope, offset), (slope_, offset_) = lower, negated_upper
     return Lines(
         slope,
-        jnp.where(offset > -jnp.inf, offset, image.lower),
+        where(offset > -jnp.inf, offset, image.lower),
         -slope_,
-        jnp.where(offset_ > -jnp.inf, -offset_, image.upper),
+        where(offset_ > -jnp.inf, -offset_, image.upper),
     )
 
 

@@ -24,6 +24,7 @@ from collections.abc import Sequence
 import jax.numpy as jnp
 import numpy as np
 
+from jaxlirpa._arrays import where
 from jaxlirpa._intervals import Interval, intersect
 from jaxlirpa._minmax import maximum, minimum
 from jaxlirpa._relax.planes import AdjustableJointly, Plane, Planes, mean
@@ -95,7 +96,7 @@ class Softmax(AdjustableJointly):
         """A plane of the differences above `exp(-L)`, for `L` between two numbers."""
         wide = end > start
         high = jnp.exp(-start)
-        fall = high * jnp.where(wide, jnp.expm1(start - end) / jnp.where(wide, end - start, 1), -1)
+        fall = high * where(wide, jnp.expm1(start - end) / where(wide, end - start, 1), -1)
         # Above a convex function between two points once it is above it at both.
         top = jnp.maximum(high - fall * start, jnp.exp(-end) - fall * end)
         # An exponential is known to as many units in the last place as its argument is large.

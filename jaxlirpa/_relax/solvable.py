@@ -21,6 +21,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxlirpa._arrays import where
 from jaxlirpa._intervals import Interval
 from jaxlirpa._minmax import clip
 from jaxlirpa._relax.lines import Adjustable, Lines, Point
@@ -110,7 +111,7 @@ def _best_slope(side: _Side, box: Interval, middle: Array) -> Array:
         places = jnp.stack([p.x for p in points])
         lowest = jnp.take_along_axis(places, jnp.argmin(heights, 0)[None], 0)[0]
         steeper = lowest < middle
-        return jnp.where(steeper, slope, low), jnp.where(steeper, high, slope)
+        return where(steeper, slope, low), where(steeper, high, slope)
 
     bracket = tuple(jnp.full_like(middle, x) for x in (side.low, side.high))
     low, high = jax.lax.stop_gradient(jax.lax.fori_loop(0, _STEPS, halve, bracket))

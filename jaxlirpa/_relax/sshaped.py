@@ -28,6 +28,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from jaxlirpa._arrays import where
 from jaxlirpa._intervals import Interval
 from jaxlirpa._minmax import clip, maximum, minimum
 from jaxlirpa._relax.lines import Adjustable, Lines, Point, offset_below, secant
@@ -91,14 +92,14 @@ def lower_lines(
     start, end = Point(box.lower, f(box.lower)), Point(box.upper, f(box.upper))
     last, sound_somewhere = _last_sound_tangent(f, derivative, box)
     # Where no tangent is sound, `last` may be outside of the box, and nothing is drawn at it.
-    last = jnp.where(sound_somewhere, minimum(last, box.upper), box.lower)
+    last = where(sound_somewhere, minimum(last, box.upper), box.lower)
     middle = minimum(last, box.lower + 0.5 * (box.upper - box.lower))
 
     def at(alpha: Array) -> tuple[Array, Array]:
         x = clip(mix(alpha, box.lower, last), box.lower, last)
         touch, slope, chord = Point(x, f(x)), derivative(x), secant(start, end)
-        slope = jnp.where(sound_somewhere, slope, chord)
-        offset = jnp.where(
+        slope = where(sound_somewhere, slope, chord)
+        offset = where(
             sound_somewhere, offset_below(slope, (touch,)), offset_below(chord, (start, end), start)
         )
         # f is known to its last places only: step out by those of the largest term on the box.
@@ -121,7 +122,7 @@ def _last_sound_tangent(
         sound, beyond = bracket
         middle = 0.5 * (sound + beyond)
         ok = excess(middle, reach) <= 0
-        return jnp.where(ok, middle, sound), jnp.where(ok, beyond, middle)
+        return where(ok, middle, sound), where(ok, beyond, middle)
 
     upper = jax.lax.stop_gradient(box.upper)
     reach = maximum(upper, (jnp.floor(upper / _GRID) + 1) * _GRID)
@@ -130,4 +131,4 @@ def _last_sound_tangent(
     )
     convex, crossing = box.upper <= 0, (box.lower < 0) & (box.upper > 0)
     drawn = convex | (crossing & (excess(box.lower, box.upper) <= 0))
-    return jnp.where(convex, box.upper, root), drawn
+    return where(convex, box.upper, root), drawn

@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 
 import jax.numpy as jnp
 
+from jaxlirpa._arrays import where
 from jaxlirpa._intervals import Interval
 from jaxlirpa._minmax import clip, maximum
 from jaxlirpa._relax.lines import Adjustable, Lines, Point, offset_above, offset_below, secant
@@ -59,12 +60,12 @@ class Staircase(Adjustable):
         far = maximum(jnp.abs(box.lower), jnp.abs(box.upper))
 
         def at(alpha: tuple[Array, Array]) -> Lines:
-            lower = jnp.where(constant, zero, between(_edges(below), alpha[0]))
-            upper = jnp.where(constant, zero, between(_edges(above), alpha[1]))
+            lower = where(constant, zero, between(_edges(below), alpha[0]))
+            upper = where(constant, zero, between(_edges(above), alpha[1]))
             size = maximum(jnp.abs(a), jnp.abs(b)) + far * maximum(lower, upper)
             room = 2 * jnp.finfo(far.dtype).eps * size
             low, high = offset_below(lower, below) - room, offset_above(upper, above) + room
-            return Lines(lower, jnp.where(constant, a, low), upper, jnp.where(constant, a, high))
+            return Lines(lower, where(constant, a, low), upper, where(constant, a, high))
 
         return Relaxations((_under(below, middle), _under(above, middle)), at, nodes=3)
 

@@ -21,6 +21,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxlirpa._arrays import where
 from jaxlirpa._intervals import Interval
 from jaxlirpa._minmax import maximum
 from jaxlirpa._relax.planes import AdjustableJointly, Plane, Planes
@@ -36,13 +37,13 @@ class _Parts(NamedTuple):
 
 def _logsumexp(x: Array, axes: tuple[int, ...], mask: Array | None) -> Array:
     """Over the entries that count."""
-    counted = x if mask is None else jnp.where(mask, x, -jnp.inf)
+    counted = x if mask is None else where(mask, x, -jnp.inf)
     return jax.nn.logsumexp(counted, axes)
 
 
 def _exp(x: Array) -> Array:
     """Of what is not positive where it counts; with its whole derivative at zero."""
-    return jnp.exp(jnp.where(x > 0, 0, x))
+    return jnp.exp(where(x > 0, 0, x))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,18 +79,18 @@ class LogSumExp(AdjustableJointly):
     def parts(self, box: Interval, point: Array) -> _Parts:
         """The planes that touch at a point, and the height of the upper one there."""
         axes = self.axes
-        counted = point if self.mask is None else jnp.where(self.mask, point, -jnp.inf)
+        counted = point if self.mask is None else where(self.mask, point, -jnp.inf)
         weights = jax.nn.softmax(counted, axes)
-        logs = jnp.log(jnp.where(weights > 0, weights, 1))
+        logs = jnp.log(where(weights > 0, weights, 1))
         entropy = -jnp.sum(weights * logs, axes)
-        largest = box.upper if self.mask is None else jnp.where(self.mask, box.upper, -jnp.inf)
+        largest = box.upper if self.mask is None else where(self.mask, box.upper, -jnp.inf)
         scale = jax.lax.stop_gradient(jnp.max(largest, axes, keepdims=True))
         low = self._counted(_exp(box.lower - scale))
         width = box.upper - box.lower
         wide = width > 0
         # (exp(u) - exp(l)) / (u - l), without cancellation.
         rise = self._counted(_exp(box.upper - scale))
-        rise = rise * jnp.where(wide, -jnp.expm1(-width) / jnp.where(wide, width, 1), 1)
+        rise = rise * where(wide, -jnp.expm1(-width) / where(wide, width, 1), 1)
         middle = jnp.sum(low + rise * (point - box.lower), axes, keepdims=True)
         slopes = rise / middle
         at = jnp.squeeze(jnp.log(middle) + scale, axes)
@@ -102,4 +103,4 @@ class LogSumExp(AdjustableJointly):
         return _Parts(tangent, secant, at)
 
     def _counted(self, x: Array) -> Array:
-        return x if self.mask is None else jnp.where(self.mask, x, jnp.zeros_like(x))
+        return x if self.mask is None else where(self.mask, x, jnp.zeros_like(x))

@@ -21,6 +21,7 @@ from typing import TypeAlias
 
 import jax.numpy as jnp
 
+from jaxlirpa._arrays import where
 from jaxlirpa._intervals import Interval, vacuous_where_nan
 from jaxlirpa._minmax import clip, maximum
 from jaxlirpa._relax.lines import Adjustable, Lines, among
@@ -95,13 +96,13 @@ class _Pieces:
         a, b = self.nodes[:-1], self.nodes[1:]
         left, right = self.at[:-1] - slope * a, self.at[1:] - slope * b
         fall, rise = self.slopes.lower - slope, self.slopes.upper - slope
-        apart = jnp.where(rise > fall, rise - fall, 1)
+        apart = where(rise > fall, rise - fall, 1)
         meet = clip((left - right + rise * (b - a)) / apart, 0, b - a)
         crossed = jnp.minimum(left + fall * meet, right - rise * (b - a - meet))
-        bound = jnp.where(fall >= 0, left, jnp.where(rise <= 0, right, crossed))
+        bound = where(fall >= 0, left, where(rise <= 0, right, crossed))
         ranged = self.least - maximum(slope * a, slope * b)
         lowest = jnp.fmax(bound, ranged).min(0)
-        return jnp.where(jnp.isfinite(lowest), lowest - self._room(slope), -jnp.inf)
+        return where(jnp.isfinite(lowest), lowest - self._room(slope), -jnp.inf)
 
     def lines(self) -> list[tuple[Array, Array]]:
         """Lines along the left half and the right half, and between them the best one."""
@@ -111,10 +112,10 @@ class _Pieces:
     def _along(self, i: int, j: int) -> tuple[Array, Array]:
         """The highest line that has the slope of a chord."""
         width = self.nodes[j] - self.nodes[i]
-        slope = (self.at[j] - self.at[i]) / jnp.where(width > 0, width, 1)
-        slope = jnp.where(jnp.isfinite(slope) & (width > 0), slope, 0)
+        slope = (self.at[j] - self.at[i]) / where(width > 0, width, 1)
+        slope = where(jnp.isfinite(slope) & (width > 0), slope, 0)
         offset = self.offset(slope)
-        return jnp.where(offset > -jnp.inf, slope, 0), offset
+        return where(offset > -jnp.inf, slope, 0), offset
 
     def _best(self) -> tuple[Array, Array]:
         """The highest line in the middle among chords of the nodes."""
@@ -125,14 +126,14 @@ class _Pieces:
         for i, j in pairs:
             slope, found = self._along(i, j)
             better = slope * middle + found > height
-            best, offset = jnp.where(better, slope, best), jnp.where(better, found, offset)
-            height = jnp.where(better, slope * middle + found, height)
+            best, offset = where(better, slope, best), where(better, found, offset)
+            height = where(better, slope * middle + found, height)
         return best, offset
 
     def _room(self, slope: Array) -> Array:
         """What rounding may have done to the sums above."""
         far, width = jnp.abs(self.nodes).max(0), self.nodes[-1] - self.nodes[0]
         steep = maximum(jnp.abs(self.slopes.lower), jnp.abs(self.slopes.upper)).max(0)
-        steep = jnp.where(jnp.isfinite(steep), steep, 0) + jnp.abs(slope)
-        high = jnp.where(jnp.isfinite(self.at), jnp.abs(self.at), 0).max(0)
+        steep = where(jnp.isfinite(steep), steep, 0) + jnp.abs(slope)
+        high = where(jnp.isfinite(self.at), jnp.abs(self.at), 0).max(0)
         return 16 * jnp.finfo(far.dtype).eps * (jnp.abs(slope) * far + steep * width + high)

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxlirpa._arrays import where
 from jaxlirpa._errors import ArgumentError
 from jaxlirpa._methods.crown import crown
 from jaxlirpa._types import Array, ArrayLike, PyTree
@@ -47,7 +48,7 @@ def quantise(params: PyTree, bits: ArrayLike, channel_axis: int | None = None) -
 
     def rounded(leaf: Array) -> Array:
         step = _step(leaf, bits, channel_axis)
-        return step * jnp.round(leaf / jnp.where(step > 0, step, 1))
+        return step * jnp.round(leaf / where(step > 0, step, 1))
 
     return jax.tree.map(lambda x: rounded(x) if jnp.ndim(x) > 1 else x, params)
 
@@ -109,7 +110,7 @@ def certified_bits(
 
         numbers = jnp.asarray(sorted(bits), jnp.int32)
         found = jax.lax.map(certified, numbers)
-        return jnp.min(jnp.where(found, numbers[:, None], NEVER), 0)
+        return jnp.min(where(found, numbers[:, None], NEVER), 0)
 
     return smallest
 

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxlirpa._arrays import where
 from jaxlirpa._methods.crown import crown, crown_ibp
 from jaxlirpa._types import Array, ArrayLike, PyTree
 from jaxlirpa.landscape.band import Method
@@ -39,10 +40,10 @@ def largest_certified(
         low, high = bracket
         middle = (low + high) / 2
         found = certified(middle)
-        return jnp.where(found, middle, low), jnp.where(found, high, middle)
+        return where(found, middle, low), where(found, high, middle)
 
     low, _ = jax.lax.fori_loop(0, steps, step, (jnp.zeros_like(end), end))
-    return jnp.where(certified(end), end, low)
+    return where(certified(end), end, low)
 
 
 def flat_radius(
@@ -137,6 +138,6 @@ def accuracy_radius(radii: Array, correct: Array, margin: ArrayLike) -> Array:
     Returns:
         A radius; infinite where all examples may be lost.
     """
-    ordered = jnp.sort(jnp.where(correct, radii, jnp.inf))
+    ordered = jnp.sort(where(correct, radii, jnp.inf))
     lost = jnp.floor(jnp.asarray(margin) * len(radii) + 1e-6).astype(int)
     return jnp.append(ordered, jnp.inf)[jnp.minimum(lost, len(radii))]

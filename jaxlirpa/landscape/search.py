@@ -14,6 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxlirpa._arrays import where
 from jaxlirpa._methods.arguments import arguments
 from jaxlirpa._types import Array, Bounds, PyTree
 from jaxlirpa.sets import ArraySet
@@ -50,7 +51,7 @@ def sampled(loss: Callable[..., Array], *, key: Array, count: int = 100) -> Call
         def value(pair: tuple[Array, Array]) -> Array:
             key, number = pair
             key, own = jax.random.split(key)
-            depth = jnp.where(number % 2, jax.random.uniform(own), 1.0)
+            depth = where(number % 2, jax.random.uniform(own), 1.0)
             return loss(*call.fill(_random(call.sets, key, depth)))
 
         return jax.lax.map(value, (jax.random.split(key, count), jnp.arange(count)))
@@ -98,7 +99,7 @@ def attained(
             return jnp.maximum(best, value_of(arrays)[0])
 
         keys = jax.random.split(key, starts)
-        depths = jnp.where(jnp.arange(starts) == 0, 0.0, 1.0)
+        depths = where(jnp.arange(starts) == 0, 0.0, 1.0)
         lowest = -jnp.max(jax.lax.map(lambda pair: ascend(-1.0, *pair), (keys, depths)))
         highest = jnp.max(jax.lax.map(lambda pair: ascend(1.0, *pair), (keys, depths)))
         return Bounds(lowest, highest)

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxlirpa._arrays import matrix, sums, traced_once
+from jaxlirpa._arrays import matrix, sums, traced_once, where
 from jaxlirpa._errors import SetError
 from jaxlirpa._intervals import Interval
 from jaxlirpa._types import Array, ArrayLike, PyTree, Shaped
@@ -134,7 +134,7 @@ def holds(condition: ArrayLike) -> bool:
 @traced_once()
 def poison(x: Array, condition: Array) -> Array:
     """`x`, or NaN where the condition fails: an impossible set must not give a finite bound."""
-    return jnp.where(condition, x, jnp.nan)
+    return where(condition, x, jnp.nan)
 
 
 @traced_once("axis")
@@ -153,8 +153,8 @@ def concretize_box(
     lower, upper = ((limit if origin is None else limit - origin).reshape(1, -1) for limit in box)
     rising, shape = rows >= 0, coefficients.shape
     return Interval(
-        sums((rows * jnp.where(rising, lower, upper)).reshape(shape), axis),
-        sums((rows * jnp.where(rising, upper, lower)).reshape(shape), axis),
+        sums((rows * where(rising, lower, upper)).reshape(shape), axis),
+        sums((rows * where(rising, upper, lower)).reshape(shape), axis),
     )
 
 

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxlirpa._arrays import traced_once
+from jaxlirpa._arrays import traced_once, where
 from jaxlirpa._errors import SetError
 from jaxlirpa._intervals import Interval
 from jaxlirpa._types import Array, PyTree, Shaped
@@ -107,7 +107,7 @@ class Box(PerturbationSet):
 @traced_once()
 def _middle(lower: Array, upper: Array) -> Array:
     middle = 0.5 * lower + 0.5 * upper
-    return jnp.where(jnp.isfinite(middle), middle, jnp.clip(0, lower, upper))
+    return where(jnp.isfinite(middle), middle, jnp.clip(0, lower, upper))
 
 
 def _checked(path: Any, lower: Any, upper: Any) -> Box:

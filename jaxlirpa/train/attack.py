@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 import jax
 import jax.numpy as jnp
 
+from jaxlirpa._arrays import where
 from jaxlirpa._errors import ArgumentError
 from jaxlirpa._types import Array, ArrayLike, PyTree
 from jaxlirpa.train.regions import Region, region
@@ -114,4 +115,4 @@ def _better(a: Found, b: Found) -> Found:
     (points, losses), (others, their) = a, b
     better = their > losses
     wide = better.reshape(-1, *[1] * (points.ndim - 1))
-    return jnp.where(wide, others, points), jnp.where(better, their, losses)
+    return where(wide, others, points), where(better, their, losses)

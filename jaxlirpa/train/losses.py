@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 
 import jaxlirpa
+from jaxlirpa._arrays import where
 from jaxlirpa._errors import ArgumentError
 from jaxlirpa._intervals import Interval
 from jaxlirpa._methods.intermediate_boxes import Transform
@@ -200,7 +201,7 @@ def _fused(found: Margins, box: Interval) -> Array:
     width = box.upper - box.lower
     wide = width > 0
     # (exp(u) - exp(l)) / (u - l), without cancellation.
-    ratio = jnp.where(wide, -jnp.expm1(-width) / jnp.where(wide, width, 1), 1)
+    ratio = where(wide, -jnp.expm1(-width) / where(wide, width, 1), 1)
     above = found.weighted(jnp.exp(box.upper - shift) * ratio, box.lower)
     # In each class two terms may have been too small for a number, which zero would be below.
     total = jnp.sum(low + 2 * jnp.finfo(low.dtype).tiny, 1) + above
@@ -248,7 +249,7 @@ def crown_ibp(fn: Network, *, with_boxes: bool = False) -> Loss:
 
 def _inside(outer: Array, inner: Array) -> Array:
     """The smaller of two upper bounds; what could not be computed is none."""
-    return jnp.where(inner < outer, inner, outer)
+    return where(inner < outer, inner, outer)
 
 
 def _mixed(outer: Array, inner: Callable[[], Array], beta: ArrayLike) -> Array:

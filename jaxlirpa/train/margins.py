@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 import jax.numpy as jnp
 import numpy as np
 
+from jaxlirpa._arrays import where
 from jaxlirpa._domains.backward_linear import BackwardBounds, BackwardLinear
 from jaxlirpa._domains.rows import AffineRows
 from jaxlirpa._errors import ArgumentError, MixedExamplesWarning
@@ -87,7 +88,7 @@ def _checked(labels: ArrayLike, shape: tuple[int, ...]) -> Array:
                 f"classes, 0 to {classes - 1}."
             )
     found = jnp.asarray(labels)
-    return jnp.where((found >= 0) & (found < classes), found, classes)
+    return where((found >= 0) & (found < classes), found, classes)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -175,7 +176,7 @@ class Margins:
 
 def _middle(box: Interval) -> Array:
     middle = 0.5 * box.lower + 0.5 * box.upper
-    return jnp.where(jnp.isfinite(middle), middle, jnp.nan)
+    return where(jnp.isfinite(middle), middle, jnp.nan)
 
 
 def _is_relu(node: Node) -> bool:

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxlirpa._arrays import where
 from jaxlirpa._errors import ArgumentError
 from jaxlirpa._intervals import Interval, is_finite
 from jaxlirpa._types import Array, ArrayLike
@@ -43,7 +44,7 @@ class Region:
         size = self._norm(direction)
         entries = math.prod(shape[axis] for axis in self.axes)
         length = jax.random.uniform(other, size.shape, dtype) ** (1 / max(entries, 1))
-        return self.centre + self.radius * direction / jnp.where(size > 0, size, 1) * length
+        return self.centre + self.radius * direction / where(size > 0, size, 1) * length
 
     def uphill(self, gradient: Array) -> Array:
         """The step to the border along which a linear function rises most."""
@@ -51,7 +52,7 @@ class Region:
             return self.radius * jnp.sign(gradient)
         steepest = self.radius * gradient
         size = self._norm(steepest)
-        return self.radius * steepest / jnp.where(size > 0, size, 1)
+        return self.radius * steepest / where(size > 0, size, 1)
 
     def nearest(self, x: Array, share: ArrayLike = 1.0) -> Array:
         """The projection of a point to a share of the region, around the same centre.
@@ -62,9 +63,9 @@ class Region:
             around = self.centre - share * self.radius, self.centre + share * self.radius
             return jnp.clip(jnp.clip(x, *around), *self.box)
         wide = self.radius > 0
-        step = jnp.where(wide, (x - self.centre) / jnp.where(wide, self.radius, 1), 0)
+        step = where(wide, (x - self.centre) / where(wide, self.radius, 1), 0)
         size = self._norm(step)
-        return self.centre + self.radius * step * jnp.where(size > share, share / size, 1)
+        return self.centre + self.radius * step * where(size > share, share / size, 1)
 
     def _norm(self, x: Array) -> Array:
         return jnp.sqrt(jnp.sum(jnp.square(x), self.axes, keepdims=True))

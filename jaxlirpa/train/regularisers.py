@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
+from jaxlirpa._arrays import where
 from jaxlirpa._errors import ArgumentError
 from jaxlirpa._types import Array, Bounds
 
@@ -90,10 +91,10 @@ def _imbalance(box: Bounds, tolerance: float) -> Array:
     active, inactive = box.lower > 0, box.upper < 0
     total = jnp.zeros((), centre.dtype)
     for part in (jnp.abs(centre), deviation):
-        on, off = (jnp.sum(jnp.where(which, part, 0)) for which in (active, inactive))
+        on, off = (jnp.sum(where(which, part, 0)) for which in (active, inactive))
         smaller, larger = jnp.minimum(on, off), jnp.maximum(on, off)
         both = jnp.any(active) & jnp.any(inactive)
-        total += jnp.where(both, _below(_ratio(smaller, larger), tolerance), 0)
+        total += where(both, _below(_ratio(smaller, larger), tolerance), 0)
     return total
 
 
@@ -110,7 +111,7 @@ def _radius(box: Bounds) -> Array:
 def _ratio(a: Array, b: Array) -> Array:
     """a / b, and one where b is zero."""
     some = b > 0
-    return jnp.where(some, a / jnp.where(some, b, 1), 1)
+    return where(some, a / where(some, b, 1), 1)
 
 
 def _below(ratio: Array, tolerance: float) -> Array:

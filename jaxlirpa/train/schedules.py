@@ -7,6 +7,7 @@ import math
 import jax.numpy as jnp
 import optax
 
+from jaxlirpa._arrays import where
 from jaxlirpa._errors import ArgumentError
 from jaxlirpa._types import Array, ArrayLike
 
@@ -76,9 +77,9 @@ def smoothed(
 
     def schedule(count: ArrayLike) -> Array:
         done = jnp.asarray(count) - begin
-        part = jnp.clip(done / length, 0, 1) if length else jnp.where(done > 0, 1.0, 0.0)
+        part = jnp.clip(done / length, 0, 1) if length else where(done > 0, 1.0, 0.0)
         curve = jnp.minimum(part, middle) ** power + slope * jnp.maximum(part - middle, 0)
         # The end is exact, whatever the rounding of the steps before.
-        return jnp.where(part < 1, initial + (final - initial) * curve / whole, final)
+        return where(part < 1, initial + (final - initial) * curve / whole, final)
 
     return schedule

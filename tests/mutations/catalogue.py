@@ -321,10 +321,24 @@ DOMAINS = [
     mutation(
         "windows begin one place late",
         "_domains/windows.py",
-        "geometry.start[i] * strides[i] - low[i] for i",
-        "geometry.start[i] * strides[i] - low[i] + (low[i] > 0) for i",
+        "geometry.start[i] * steps[i] - low[i] for i",
+        "geometry.start[i] * steps[i] - low[i] + (low[i] > 0) for i",
         "test_windows.py::test_windows_have_the_gradient_of_dense_rows",
         "test_windows.py::test_windows_equal_dense_rows[plain]",
+    ),
+    mutation(
+        "windows over a slice are those of a slice that begins at zero",
+        "_domains/windows.py",
+        '[-params["start_indices"][i] for i in order]',
+        '[0 * params["start_indices"][i] for i in order]',
+        "test_windows.py::test_windows_equal_dense_rows[one_image]",
+    ),
+    mutation(
+        "windows over channels that were put together have those of the first operand",
+        "_domains/windowed_linear.py",
+        "side.values[..., ends[k] : ends[k + 1]]",
+        "side.values[..., : ends[1]]",
+        "test_windows.py::test_windows_equal_dense_rows[one_image]",
     ),
     mutation(
         "what a window sees outside of an image counts",
@@ -465,8 +479,8 @@ GRAPHS = [
     mutation(
         "padding wins a maximum",
         "_ops/rules/pooling.py",
-        "return Windows(slices, np.asarray(slices(jnp.ones(shape, jnp.float32)) > 0))",
-        "return Windows(slices, np.asarray(slices(jnp.ones(shape, jnp.float32)) >= 0))",
+        "return Windows(parts, np.stack(parts(jnp.ones(shape, jnp.float32))) > 0)",
+        "return Windows(parts, np.stack(parts(jnp.ones(shape, jnp.float32))) >= 0)",
         "test_pooling.py::test_every_node[backwards-padded]",
         "test_defects.py::test_bounds_that_are_violated_elsewhere[padded max pooling 2]",
     ),

@@ -26,6 +26,7 @@ from jaxlirpa._ops.rules import (
     reductions,
     scatter,
     selection,
+    shapes,
     softmax,
     softplus,
     solves,
@@ -52,6 +53,7 @@ _ORDER = (
     balls,
     products,
     indexing,
+    shapes,
     tables,
 )
 _PAIRS = itertools.chain.from_iterable(module.RULES.items() for module in _ORDER)
