@@ -14,6 +14,7 @@ from .networks import (
     Encoder,
     Flatten,
     Layer,
+    MaxPool,
     Mean,
     Relu,
     Residual,
@@ -44,6 +45,9 @@ def apply(layer: Layer, weights: Any, x: jax.Array, relu: Activation = jax.nn.re
             *attention, first, up, down, second = weights
             x = _normalise(first, x + _attention(layer.heads, attention, x))
             return _normalise(second, x + _dense(down, jax.nn.relu(_dense(up, x))))
+        case MaxPool(size):
+            block = (1, size, size, 1)
+            return lax.reduce_window(x, -jnp.inf, lax.max, block, block, "VALID")
         case Flatten():
             return x.reshape(len(x), -1)
         case Mean():

@@ -31,6 +31,7 @@ from .networks import (
     Encoder,
     Flatten,
     Layer,
+    MaxPool,
     Mean,
     Network,
     Relu,
@@ -126,6 +127,10 @@ def _pass(node: Node, front: Front) -> Front:
     match node.layer:
         case Relu() | Encoder():
             return Front(front.window, fresh=False)
+        case MaxPool(size):
+            return Front(
+                tuple(min(n * size, m) for n, m in zip(front.window, pixels, strict=True)), False
+            )
         case Flatten() | Mean():
             return Front(pixels, front.fresh)
         case Conv(_, size, stride):

@@ -37,6 +37,13 @@ class Relu:
 
 
 @dataclass(frozen=True)
+class MaxPool:
+    """The largest entry of every square block."""
+
+    size: int = 2
+
+
+@dataclass(frozen=True)
 class Flatten:
     """An image as a vector."""
 
@@ -87,7 +94,7 @@ class Encoder:
     hidden: int
 
 
-Layer = Dense | Conv | Relu | Flatten | Mean | Residual | Encoder
+Layer = Dense | Conv | Relu | MaxPool | Flatten | Mean | Residual | Encoder
 Network = tuple[Layer, ...]
 
 # A layer normalisation divides by the root of the variance and this.
@@ -101,6 +108,13 @@ SMALL_MLP: Network = (*(Dense(128), Relu()) * 6, Dense(CLASSES))
 MNIST: Network = (
     *(Conv(16, 4, 2), Relu(), Conv(32, 4, 2), Relu()),
     *(Flatten(), Dense(100), Relu(), Dense(CLASSES)),
+)
+POOLED: Network = (
+    *(Conv(4, 3, 2, 0), Relu(), MaxPool(), Flatten(), Dense(32), Relu(), Dense(CLASSES)),
+)
+POOLED_TWICE: Network = (
+    *(Conv(8, 3, 1, 0), Relu(), MaxPool(), Conv(16, 3, 1, 0), Relu(), MaxPool()),
+    *(Flatten(), Dense(64), Relu(), Dense(CLASSES)),
 )
 RESNET_2B: Network = (
     *(Conv(8, stride=2), Relu(), Residual(16, 2), Residual(16)),
@@ -143,6 +157,8 @@ def output_shape(layer: Layer, shape: Shape) -> Shape:
         case Conv(features, size, stride, padding):
             height, width = ((n + 2 * padding - size) // stride + 1 for n in shape[:2])
             return height, width, features
+        case MaxPool(size):
+            return shape[0] // size, shape[1] // size, shape[2]
         case Residual():
             return output_shape(layer.first, shape)
         case Relu() | Encoder():
@@ -175,7 +191,7 @@ def _layer_weights(layer: Layer, shape: Shape, rng: np.random.Generator) -> Weig
             dense = _he((features, hidden), rng), _he((hidden, features), rng)
             one = np.ones(features, np.float32), np.zeros(features, np.float32)
             return (*attention, one, *dense, one)
-        case Relu() | Flatten() | Mean():
+        case Relu() | MaxPool() | Flatten() | Mean():
             return ()
 
 

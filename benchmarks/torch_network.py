@@ -12,6 +12,7 @@ from .networks import (
     Encoder,
     Flatten,
     Layer,
+    MaxPool,
     Mean,
     Relu,
     Residual,
@@ -111,6 +112,8 @@ def module(layer: Layer, weights: Weights, shape: Shape, image: Shape | None) ->
             return Block(first, second, *(rest or (None,)))
         case Encoder():
             return EncoderLayer(layer.heads, weights)
+        case MaxPool(size):
+            return nn.MaxPool2d(size)
         case Flatten():
             return nn.Flatten()
         case Mean():

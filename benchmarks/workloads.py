@@ -10,6 +10,8 @@ from .networks import (
     FLAT_MLP,
     MLP,
     MNIST,
+    POOLED,
+    POOLED_TWICE,
     RESNET_2B,
     RESNET_4B,
     RESNET_18,
@@ -135,6 +137,7 @@ _MLP = Workload("mlp-crown", MLP, (784,), 128, 0.02)
 _MNIST = Workload("mnist-crown", MNIST, (28, 28, 1), 32, 0.05, bounded=Bounded.MARGINS)
 _ALPHA = replace(_MNIST, name="mnist-alpha", batch=8, method=AlphaCrown())
 _RESNET = Workload("resnet2b-crown", RESNET_2B, (32, 32, 3), 4, 1 / 255)
+_POOLED = Workload("pooled-crown", POOLED, (28, 28, 1), 16, 0.05)
 _TRANSFORMER = Workload("transformer-crown", TRANSFORMER, (8, 16), 8, 0.01)
 _IBP = Workload(
     *("cifar-ibp", CNN_7LAYER, (32, 32, 3), 64, 1 / 255, Ibp()),
@@ -151,6 +154,8 @@ WORKLOADS: tuple[Workload, ...] = (
     Workload("mlp-latency", SMALL_MLP, (784,), 1, 0.02),
     replace(_MNIST, name="mnist-crown-lower", sides=Sides.LOWER),
     _MNIST,
+    _POOLED,
+    replace(_POOLED, name="pooled-twice-crown", network=POOLED_TWICE),
     _RESNET,
     replace(_RESNET, name="resnet4b-crown", network=RESNET_4B, large=True),
     _TRANSFORMER,
