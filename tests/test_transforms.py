@@ -452,3 +452,14 @@ def test_one_side_costs_one() -> None:
 
     both, lower, upper = (cost(f) for f in (lambda b: b, lambda b: b.lower, lambda b: b.upper))
     assert max(lower, upper) < 0.8 * both
+
+
+def test_logging_tells_what_is_bounded(caplog: pytest.LogCaptureFixture) -> None:
+    def network(x: jax.Array) -> jax.Array:
+        return jnp.tanh(jnp.tanh(jnp.ones((3, 2)) @ x) @ jnp.ones((3, 4)))
+
+    with caplog.at_level("DEBUG", "jaxlirpa"):
+        jax.eval_shape(jaxlirpa.crown(network), jnp.ones(2), 0.1)
+    told, *passes = caplog.messages
+    assert told.startswith("network: 5 values, 2 of them by nonlinear functions")
+    assert len(passes) == 1 and passes[0].startswith("4 rows of")

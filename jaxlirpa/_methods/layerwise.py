@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import logging
 import math
 from collections.abc import Callable, Collection
 from typing import Protocol
@@ -28,6 +29,8 @@ from jaxlirpa._relax.lines import relax
 from jaxlirpa._transpose.convolution import turnable
 from jaxlirpa._types import Array
 from jaxlirpa._walk import backward
+
+_LOG = logging.getLogger("jaxlirpa")
 
 
 class BoundValue(Protocol):
@@ -106,6 +109,11 @@ class _Layers:
             return IntervalDomain().step(ref.node, node, operands)[ref.output]
         default = self.bound_value is by_default_relaxations
         layout = layout_of(graph, sets, ref) if default else None
+        _LOG.debug(
+            "%d rows of %s, as %s",
+            *(self.graph.size(ref), self.graph.equation(ref.node)),
+            "dense rows" if layout is None else "windows",
+        )
         if layout is None:
             return self._by_rows(before, ref, box)
         return self._by_windows(before, ref, box, layout)

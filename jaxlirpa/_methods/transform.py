@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
+import logging
 import math
 import warnings
 from collections.abc import Callable, Sequence
@@ -24,7 +25,11 @@ from jaxlirpa._methods.independence import mixing
 from jaxlirpa._methods.problem import Problem, TracedFunction, by_input, problem_of
 from jaxlirpa._methods.saved import IntermediateBounds, admitted
 from jaxlirpa._methods.solution import InputRows, Method, Optimized, Solution
+from jaxlirpa._ops.families import Nonlinear
+from jaxlirpa._ops.registry import record
 from jaxlirpa._types import Bounds, LinearBounds, PyTree
+
+_LOG = logging.getLogger("jaxlirpa")
 
 Cost: TypeAlias = Callable[[Problem], int]
 
@@ -76,8 +81,10 @@ def transform(
         if linear:  # Its coefficients are those on all examples.
             graph = dataclasses.replace(problem.graph, batch_axes={})
             problem = dataclasses.replace(problem, graph=graph)
+        coefficients = cost(problem)
         if in_axes is None:
-            warn_if_expensive(problem, cost(problem))
+            warn_if_expensive(problem, coefficients)
+        _tell(fn, problem, coefficients)
         solutions = _solve(problem, told(*own))
         structure = jax.tree.structure(shape)
         bounds: Any
@@ -200,6 +207,21 @@ def _linear_bounds(
         collect(coefficients, "upper"),
         collect(offset, "upper"),
     )
+
+
+def _tell(fn: Callable[..., PyTree], problem: Problem, coefficients: int) -> None:
+    """Logs what is about to be bounded, and at which cost."""
+    nodes = [problem.graph.nodes[index] for index in problem.graph.live()]
+    counted = len(nodes), sum(isinstance(record(n), Nonlinear) for n in nodes if n.perturbed)
+    _LOG.info(
+        "%s: %d values, %d of them by nonlinear functions; rows of up to %d coefficients in all",
+        *(signature.called(fn), *counted, coefficients),
+    )
+    if coefficients > _EXPENSIVE:
+        _LOG.info(
+            "that is much memory and time: a small rows_per_chunk takes less memory, and crown_ibp "
+            "or ibp less of both"
+        )
 
 
 def warn_if_expensive(problem: Problem, cost: int) -> None:
