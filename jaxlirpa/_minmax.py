@@ -18,16 +18,16 @@ from typing import TypeAlias
 import jax
 import jax.numpy as jnp
 
-from jaxlirpa._arrays import where
+from jaxlirpa._arrays import traced_once, where
 
 
-@jax.jit
+@traced_once()
 def maximum(x: jax.typing.ArrayLike, y: jax.typing.ArrayLike) -> jax.Array:
     """The larger number, entry by entry; NaN where one is."""
     return _maximum(*_promoted(x, y))
 
 
-@jax.jit
+@traced_once()
 def minimum(x: jax.typing.ArrayLike, y: jax.typing.ArrayLike) -> jax.Array:
     """The smaller number, entry by entry; NaN where one is."""
     return _minimum(*_promoted(x, y))
@@ -47,12 +47,12 @@ def _promoted(x: jax.typing.ArrayLike, y: jax.typing.ArrayLike) -> list[jax.Arra
 
 @jax.custom_jvp
 def _maximum(x: jax.Array, y: jax.Array) -> jax.Array:
-    return jnp.maximum(x, y)
+    return jax.lax.max(*jnp.broadcast_arrays(x, y))
 
 
 @jax.custom_jvp
 def _minimum(x: jax.Array, y: jax.Array) -> jax.Array:
-    return jnp.minimum(x, y)
+    return jax.lax.min(*jnp.broadcast_arrays(x, y))
 
 
 _Pair: TypeAlias = tuple[jax.Array, jax.Array]
