@@ -19,8 +19,9 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 
 # From the bottom up; a module may import from ranks below its own and from its own unit.
 RANKS = [
-    {"_types", "_minmax"},
+    {"_types"},
     {"_mesh", "_arrays"},
+    {"_minmax"},
     {"_intervals"},
     {"_errors"},
     {"_graph", "_relax", "sets"},

@@ -20,8 +20,8 @@ RELAXATIONS = [
     mutation(
         "a kink's chord is too flat, which is only loose",
         "_relax/piecewise.py",
-        "jnp.where(inside, secant(points[0], points[-1]), branch)",
-        "jnp.where(inside, 0.9 * secant(points[0], points[-1]), branch)",
+        "where(inside, secant(points[0], points[-1]), branch)",
+        "where(inside, 0.9 * secant(points[0], points[-1]), branch)",
         "test_relax.py::test_relu_lines_have_the_smallest_area",
         "test_relax.py::test_piecewise_lines_touch_the_function[relu]",
     ),
@@ -144,14 +144,14 @@ PLANES = [
     mutation(
         "a maximum forgets the other entries",
         "_relax/extremum.py",
-        "others = jnp.where(alone, maximum(others, start), largest)",
-        "others = jnp.where(alone, start, largest)",
+        "others = where(alone, maximum(others, start), largest)",
+        "others = where(alone, start, largest)",
         "test_planes.py::test_planes_hold_the_function[float64-maximum]",
     ),
     mutation(
         "what is masked wins a maximum",
         "_relax/extremum.py",
-        "return x if self.mask is None else jnp.where(self.mask, x, -jnp.inf)",
+        "return x if self.mask is None else where(self.mask, x, -jnp.inf)",
         "return x",
         "test_planes.py::test_planes_hold_the_function[float64-masked maximum]",
     ),
@@ -165,15 +165,15 @@ PLANES = [
     mutation(
         "a choice has no gap",
         "_relax/selection.py",
-        "gap = jnp.where(certain, 0, share * minimum(least, 0))",
-        "gap = jnp.where(certain, 0, 0 * share)",
+        "gap = where(certain, 0, share * minimum(least, 0))",
+        "gap = where(certain, 0, 0 * share)",
         "test_planes.py::test_choice[float64]",
     ),
     mutation(
         "the rest of a norm is its largest where it should be its least",
         "_relax/normalise.py",
-        "return jnp.where(x >= 0, least, most)",
-        "return jnp.where(x >= 0, most, least)",
+        "return where(x >= 0, least, most)",
+        "return where(x >= 0, most, least)",
         "test_planes.py::test_normalised[float64-1e-05-False]",
     ),
     mutation(
@@ -263,14 +263,14 @@ DOMAINS = [
     mutation(
         "an overflow is a bound",
         "_intervals.py",
-        "jnp.where(box.lower == jnp.inf, -jnp.inf, box.lower)",
+        "where(box.lower == jnp.inf, -jnp.inf, box.lower)",
         "box.lower",
         "test_errors.py::test_what_overflows_promises_nothing",
     ),
     mutation(
         "no number is a bound",
         "_intervals.py",
-        "jnp.where(jnp.isnan(box.upper), jnp.inf, box.upper)",
+        "where(jnp.isnan(box.upper), jnp.inf, box.upper)",
         "box.upper",
         "test_errors.py::test_impossible_sets_under_jit",
         "test_errors.py::test_overflow_in_float32",
@@ -403,8 +403,8 @@ SETS = [
     mutation(
         "the point of an unbounded box is outside of it",
         "sets/box.py",
-        "jnp.where(jnp.isfinite(middle), middle, jnp.clip(0, lower, upper))",
-        "jnp.where(jnp.isfinite(middle), middle, 0)",
+        "where(jnp.isfinite(middle), middle, jnp.clip(0, lower, upper))",
+        "where(jnp.isfinite(middle), middle, 0)",
         "test_sets.py::test_point_of_an_unbounded_box",
     ),
     mutation(
@@ -425,7 +425,7 @@ SETS = [
     mutation(
         "an empty box is none under jit",
         "sets/base.py",
-        "return jnp.where(condition, x, jnp.nan)",
+        "return where(condition, x, jnp.nan)",
         "return x",
         "test_errors.py::test_impossible_sets_under_jit",
     ),
@@ -642,8 +642,8 @@ METHODS = [
     mutation(
         "alpha-CROWN keeps the last step and not the best, which is only loose",
         "_methods/ascent.py",
-        "return jnp.where(own.reshape(shape) > 0, x, y)",
-        "return jnp.where(own.reshape(shape) > -jnp.inf, x, y)",
+        "return where(own.reshape(shape) > 0, x, y)",
+        "return where(own.reshape(shape) > -jnp.inf, x, y)",
         "test_alpha_crown.py::test_the_best_of_all_steps_is_kept",
     ),
     mutation(
@@ -688,7 +688,7 @@ TRAINING = [
     mutation(
         "a traced label that is no class is another one",
         "train/margins.py",
-        "jnp.where((found >= 0) & (found < classes), found, classes)",
+        "where((found >= 0) & (found < classes), found, classes)",
         "found",
         "train/test_losses.py::test_traced_labels_that_are_no_classes_certify_nothing[ibp--1]",
     ),
@@ -731,8 +731,8 @@ TRAINING = [
     mutation(
         "an attack leaves its ball",
         "train/regions.py",
-        "jnp.where(size > share, share / size, 1)",
-        "jnp.where(size > 2 * share, share / size, 1)",
+        "where(size > share, share / size, 1)",
+        "where(size > 2 * share, share / size, 1)",
         "train/test_attack.py::test_what_is_found_is_inside_and_worse_than_the_centre[2-ball]",
     ),
     mutation(
