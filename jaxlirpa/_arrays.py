@@ -87,7 +87,7 @@ def sums(entries: Array, axis: int | None = None) -> Array:
 
     Args:
         entries: `[rows, *shape]`.
-        axis: of `shape`, that numbers the examples.
+        axis: of `shape`, that indexes the examples.
 
     Returns:
         `[rows]` or `[rows, examples]`.

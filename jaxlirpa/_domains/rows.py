@@ -57,7 +57,7 @@ def placed(rows: Array, shape: Sequence[int], axis: int | None) -> Array:
         rows: `[rows, ...entries]`; with examples, `[rows, examples, ...entries]`, or with one in
             the place of examples where they are the same for all.
         shape: of the value.
-        axis: that numbers examples.
+        axis: that indexes examples.
     """
     if axis is None:
         return rows.reshape(len(rows), *shape)
@@ -71,7 +71,7 @@ def inner_products(pairs: Sequence[tuple[Array, Array]], axis: int | None) -> Ar
 
     Args:
         pairs: of rows `[rows, *shape]` and values of the same shape, or with one row for all.
-        axis: of `shape`, that numbers examples, each of which has a product of its own.
+        axis: of `shape`, that indexes examples, each of which has a product of its own.
 
     Returns:
         `[rows]` or `[rows, examples]`.

@@ -54,37 +54,38 @@ def alpha_crown(
 ) -> Callable[..., Any]:
     """Bounds a function by CROWN with optimised relaxations (Xu et al. 2021, alpha-CROWN).
 
-    Where a function may be enclosed by lines of many slopes, CROWN takes one that is good in
-    general. Here the slopes (and tangent points, and weights of planes) are parameters, for the
-    lower and the upper bound of every output apart, that gradient descent moves from CROWN's to
-    better ones. The bounds of every step are sound, and the best are kept: the result is never
-    looser than `crown`.
+    Where lines of many slopes enclose a function, CROWN uses one that is good in general. Here the
+    slopes, tangent points and weights of planes are parameters, called alphas. The lower and the
+    upper bound of every output have their own. Gradient descent starts from CROWN's values and
+    improves them. The bounds of every step are sound and the best ones are kept, so the result is
+    never looser than `crown`.
 
     Args:
         fn: function of pytrees of arrays.
-        steps: how many relaxations are tried for every output.
-        optimizer: any optax optimiser of numbers in [0, 1]; default: Adam with a short memory and
-            a learning rate that falls from 0.2 to an eighth of that over the steps.
-        intermediate: as of `crown`: what bounds the operands of nonlinear functions.
-        rows_per_chunk: as of `crown`.
-        optimize_intermediate: whether those are bounded in this way as well, layer by layer and
-            each by its own search, unless `intermediate` bounds them. Tighter, and as many times
-            as expensive as there are steps. As in `crown`, entries of which intervals say enough
-            are left to them, and the others are bounded in chunks that fit into memory.
-        shared: whether all outputs share their parameters, which takes less memory; of inner
-            values, all entries of a chunk.
+        steps: the number of gradient steps.
+        optimizer: any optax optimiser for numbers in [0, 1]; default: Adam with a short memory and
+            a learning rate that decays from 0.2 to an eighth of that over the steps.
+        intermediate: how the operands of nonlinear functions are bounded, as for `crown`.
+        rows_per_chunk: as for `crown`.
+        optimize_intermediate: whether the intermediate bounds are optimised, too, layer by layer,
+            with a search for each, unless `intermediate` provides them. This is tighter, and costs
+            about as many times more as there are steps. As in `crown`, only unstable entries are
+            bounded this way, in chunks that fit into memory.
+        shared: whether all outputs share their alphas, which takes less memory. For intermediate
+            values, all entries of a chunk do.
         unroll: whether derivatives of the result pass through the search. By default they treat
-            the parameters it found as constants, which at an optimum they are to first order.
-        alphas: where the search starts, instead of at CROWN's relaxations: what an earlier call
-            `with_alphas` returned for the same function and shapes, as in a sweep over radii or for
-            the next image. Bounds are sound whatever they are.
-        with_alphas: return the pair of the bounds and of the relaxations that were found, a pytree
-            of numbers in [0, 1] for each output. Those of inner values are not among them.
-        argnums, in_axes, out_axes, linear: as of `crown`. With alphas, out_axes must be 0; their
-            first axis numbers the examples then.
+            the alphas as constants, which is correct to first order at an optimum.
+        alphas: the start of the search, instead of CROWN's alphas: what an earlier call with
+            `with_alphas=True` returned for the same function and shapes. Use it in a sweep over
+            radii, or for the next image. The bounds are sound whatever the start.
+        with_alphas: return a pair: the bounds, and the alphas found, one pytree of numbers in
+            [0, 1] for each output. The alphas of intermediate values are not included.
+        argnums, in_axes, out_axes, linear: as for `crown`. With alphas, out_axes must be 0, and
+            the first axis of the alphas indexes the examples.
 
     Returns:
-        A function of fn's arguments, see `jaxlirpa.ibp`; to a pair where `with_alphas` is set.
+        A function that takes fn's arguments, see `jaxlirpa.ibp`. It returns a pair if
+        `with_alphas` is set.
 
     Raises:
         As `jaxlirpa.ibp`.
@@ -137,7 +138,7 @@ def _solve(
     given: NamedBounds | None = None,
     alphas: Sequence[Alphas] | None = None,
 ) -> list[Solution]:
-    """As of `crown.solve`, where each output may have a start of its own."""
+    """As `crown.solve`, where each output may have its own start."""
     targets = problem.graph.targets
     if alphas is None:
         return solve(problem, strategy, search, given)
@@ -203,16 +204,16 @@ def _defaults(
 
 
 def _by_name(alphas: Sided[PyTree]) -> Alphas:
-    """Alphas by node, with the sides below: what a user is given."""
+    """Alphas by node and side, as users get them."""
     pairs = {str(i): (alphas.lower[i], alphas.upper[i]) for i in alphas.lower}
     return {node: {"lower": low, "upper": high} for node, (low, high) in pairs.items()}
 
 
 def _fitting(start: Alphas, default: Sided[PyTree]) -> Sided[PyTree]:
-    """What a user hands in, inside of the unit interval.
+    """The user's alphas, projected onto [0, 1].
 
     Raises:
-        ArgumentError: where it is not of the present function.
+        ArgumentError: where their structure or shapes are not those of this function.
     """
     wanted = jax.eval_shape(_by_name, default)
     kinds = [jax.tree.map(lambda x: (jnp.shape(x), jnp.result_type(x)), t) for t in (start, wanted)]
@@ -227,7 +228,7 @@ def _fitting(start: Alphas, default: Sided[PyTree]) -> Sided[PyTree]:
 
 
 def _along(graph: Graph, index: int, start: PyTree) -> PyTree:
-    """The axis that numbers examples in each array of a node's alphas; -1 where there is none.
+    """The axis that indexes examples in each array of a node's alphas; -1 where there is none.
 
     The arrays have the shape of an operand, that of the output, or that to which all operands
     broadcast.
@@ -242,9 +243,9 @@ def _along(graph: Graph, index: int, start: PyTree) -> PyTree:
 
 
 def _adam(steps: int) -> optax.GradientTransformation:
-    """Found best on networks of all kinds, at 20 steps; with a longer memory it is slower.
+    """The default optimiser, chosen by experiments on many networks at 20 steps.
 
-    The second `eps` keeps derivatives finite that pass through the search.
+    A longer memory converges more slowly. `eps_root` keeps derivatives through the search finite.
     """
     return optax.adam(
         optax.exponential_decay(0.2, max(steps, 1), 0.125), b1=0.7, b2=0.9, eps_root=1e-16

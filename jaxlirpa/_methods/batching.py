@@ -30,7 +30,7 @@ def map_examples(
         joint: bounds one call, by what else is given.
         call: the arguments with all examples.
         in_axes: a prefix of the arguments, an axis or None a leaf; a set is one leaf.
-        out_axes: the axis of fn's outputs that numbers the examples; None: the result is not
+        out_axes: the axis of fn's outputs that indexes the examples; None: the result is not
             shaped like fn's outputs, and that of every example is kept as it is, in one more axis
             in front.
         given: arrays whose leading axes number the examples.

@@ -75,7 +75,7 @@ def crown(
         linear: return `LinearBounds`, the functionals themselves, instead of `Bounds`.
 
     Returns:
-        A function of fn's arguments, see `jaxlirpa.ibp`.
+        A function that takes fn's arguments, see `jaxlirpa.ibp`.
 
     Raises:
         As `jaxlirpa.ibp`; ArgumentError also where given limits do not fit the values.

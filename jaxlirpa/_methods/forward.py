@@ -28,20 +28,21 @@ def forward_crown(
     out_axes: int = 0,
     linear: bool = False,
 ) -> Callable[..., Bounds | LinearBounds]:
-    """Bounds a function by linear forms in its inputs, carried forwards from node to node.
+    """Bounds a function by linear forms in its inputs, propagated forwards from node to node.
 
-    The cost grows with the number of perturbed entries, and not with that of outputs or layers:
-    the method for few inputs and many outputs. Between `ibp` and `crown` in tightness.
+    The cost grows with the number of perturbed entries, not with the number of outputs or layers,
+    so it suits functions of few inputs and many outputs. It is tighter than `ibp` and looser than
+    `crown`.
 
     Args:
         fn: function of pytrees of arrays.
-        argnums: the arguments that `eps` perturbs, as of `ibp`; default: the last one.
-        in_axes: as in `jax.vmap`: which axis of which argument numbers independent examples.
-        out_axes: the axis of every output that numbers the examples.
+        argnums: the arguments that `eps` perturbs, as for `ibp`; default: the last one.
+        in_axes: as for `jax.vmap`: which axis of each argument indexes independent examples.
+        out_axes: the axis of every output that indexes the examples.
         linear: return `LinearBounds` instead of `Bounds`.
 
     Returns:
-        A function of fn's arguments, see `jaxlirpa.ibp`.
+        A function that takes fn's arguments, see `jaxlirpa.ibp`.
 
     Raises:
         As `jaxlirpa.ibp`.

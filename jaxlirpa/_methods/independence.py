@@ -2,7 +2,7 @@
 
 What a batched function computes from one example usually depends on that example alone. Then no
 functional of one example has a coefficient on another, and the linear domains may carry a
-functional of every example in one row. Here an axis that numbers the examples is followed from the
+functional of every example in one row. Here an axis that indexes the examples is followed from the
 inputs through every node; where a node mixes examples, the values behind it have no such axis, and
 are bounded as one vector.
 """

@@ -53,7 +53,7 @@ class Optimized(NamedTuple):
     """Bounds, and the relaxations that were found best.
 
     Attributes:
-        bounds: as of `alpha_crown`.
+        bounds: as for `alpha_crown`.
         alphas: one pytree an output, of numbers in [0, 1].
     """
 

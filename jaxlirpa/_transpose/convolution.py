@@ -42,7 +42,7 @@ def turnable(node: Node) -> bool:
 
 
 def transpose(node: Node, avals: Sequence[Shaped]) -> Callable[..., tuple[Array, ...]]:
-    """The transpose of an affine node's linear part, as of `jax.linear_transpose`."""
+    """The transpose of an affine node's linear part, as by `jax.linear_transpose`."""
     if not turnable(node):
         pull_back = jax.linear_transpose(node, *avals)
         types = tuple(map(varying, node.outputs))

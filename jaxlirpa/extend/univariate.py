@@ -99,7 +99,7 @@ def relaxation(
     a node: it is compiled for every shape.
 
     Args:
-        f, inflections, convex_first, ulps: as of `univariate`.
+        f, inflections, convex_first, ulps: as for `univariate`.
 
     Raises:
         ExtensionError: where the inflections are not known and `f` cannot be bounded.

@@ -35,7 +35,7 @@ def mtl_ibp(certified: Array, adversarial: Array, alpha: ArrayLike) -> Array:
 
 
 def exp_ibp(certified: Array, adversarial: Array, alpha: ArrayLike) -> Array:
-    """Exp-IBP: the weighted geometric mean of the two losses; arguments as of `mtl_ibp`.
+    """Exp-IBP: the weighted geometric mean of the two losses; arguments as for `mtl_ibp`.
 
     A loss that is smaller than all numbers counts as the smallest, and has no derivative.
 

@@ -29,7 +29,7 @@ def ibp_normal(
     Args:
         scale: multiplies the weights: a half for the last layer of a residual branch, say, whose
             sum with the shortcut would be twice as wide.
-        in_axis, out_axis, batch_axis: as of `jax.nn.initializers.variance_scaling`.
+        in_axis, out_axis, batch_axis: as for `jax.nn.initializers.variance_scaling`.
 
     Returns:
         A function of (key, shape, dtype), for flax's `kernel_init`.

@@ -1,9 +1,9 @@
-"""Losses whose value is never below that of the worst perturbation.
+"""Losses that are upper bounds of the loss under the worst perturbation.
 
-A network is a function `fn(params, x)` of its parameters and a batch to logits `[batch, classes]`,
-of which no example influences another. In the place of `x` the losses take any set (`Box`,
-`LpBall`), or `x` and, last, a radius `eps`, like the transforms. Labels are integers `[batch]`.
-Every loss is one number an example, `[batch]`, to be averaged and differentiated by the user:
+A network is a function `fn(params, x)` that returns logits `[batch, classes]`, in which examples do
+not influence each other. Like the transforms, losses take a set (`Box`, `LpBall`) in place of `x`,
+or `x` and a radius `eps` as the last argument. Labels are integers `[batch]`. Every loss returns
+one number for each example, `[batch]`, which the user averages and differentiates:
 
     loss = train.fused(model.apply)
     gradient = jax.grad(lambda params: loss(params, x, labels, eps).mean())(params)
@@ -34,7 +34,7 @@ Loss: TypeAlias = Callable[..., Any]
 def cross_entropy(margins: Array) -> Array:
     """The cross entropy of softmax, from margins.
 
-    It rises in every margin: of upper bounds of the margins it is an upper bound of the loss.
+    It increases in every margin, so upper bounds of the margins give an upper bound of the loss.
 
     Args:
         margins: `[..., classes]`, zero at the label.
@@ -52,11 +52,11 @@ def cross_entropy(margins: Array) -> Array:
 
 
 def verified(upper: Array, labels: Array) -> Array:
-    """Whether upper bounds of the margins prove that no other class can be ahead.
+    """Whether upper bounds of the margins prove that no other class can be predicted.
 
     Args:
-        upper: `[batch, classes]`, by any transform of `margins(fn)`; the margins themselves at one
-            point, to ask whether that one is classified as labelled.
+        upper: `[batch, classes]`, from any transform of `margins(fn)`. Pass the margins themselves
+            to ask whether a point is classified correctly.
         labels: `[batch]`.
 
     Returns:
@@ -73,13 +73,13 @@ def verified(upper: Array, labels: Array) -> Array:
 
 
 def natural(fn: Network) -> Loss:
-    """The cross entropy of what is not perturbed.
+    """The cross entropy without perturbation.
 
     Args:
         fn: the network.
 
     Returns:
-        A function of (params, x, labels) to `[batch]`.
+        A function of (params, x, labels) that returns `[batch]`.
 
     Raises:
         ArgumentError: as `margins`.
@@ -101,18 +101,18 @@ def certified(
 
     Args:
         fn: the network.
-        transform: bounds the margins: `ibp` (Gowal et al. 2018), or any other, with options by
-            `functools.partial`. One row a class, where it is a linear method.
-        with_boxes: return also the `Boxes` inside the network, by intervals, which the
-            regularisers read. With `ibp` they cost nothing more.
+        transform: bounds the margins: `ibp` (Gowal et al. 2018), or any other transform, with
+            options by `functools.partial`. A linear method carries one row for each class.
+        with_boxes: also return the interval `Boxes` inside the network, which the regularisers
+            need. With `ibp` they cost nothing extra.
 
     Returns:
-        A function of (params, x, labels), x being a set, or of (params, x, labels, eps), to
-        `[batch]`; or to a pair of that and `Boxes`.
+        A function of (params, x, labels), where x is a set, or of (params, x, labels, eps). It
+        returns `[batch]`, or a pair of that and `Boxes`.
 
     Raises:
-        ArgumentError: where labels are no classes, as far as that is known outside of `jax.jit`,
-            or examples influence one another; and as `jaxlirpa.ibp`. By the returned function.
+        ArgumentError: by the returned function, as `jaxlirpa.ibp`; also where examples influence
+            each other, and where labels are known and are no classes.
 
     Example:
         >>> import jax.numpy as jnp
@@ -140,29 +140,29 @@ def certified(
 def fused(
     fn: Network, intermediate: Transform | None = jaxlirpa.ibp, *, with_boxes: bool = False
 ) -> Loss:
-    """The upper bound of the loss itself (Xu et al. 2020): one row, however many classes.
+    """An upper bound of the loss itself (Xu et al. 2020): one row, however many classes.
 
-    Write `m` for the margins, `[l, u]` for their box and `s` for any number. As `exp` lies below
-    its chord on every `[l_j, u_j]`, `sum(exp(m - s))` is at most
+    Let `m` be the margins, `[l, u]` their box and `s` any number. `exp` lies below its chord on
+    every `[l_j, u_j]`, so for all m in the box `sum(exp(m - s))` is at most
 
         sum_j exp(l_j - s) + c_j (m_j - l_j),     c_j = (exp(u_j - s) - exp(l_j - s)) / (u_j - l_j)
 
-    for all m in the box, and of this the backward pass finds the maximum, in one row. The logarithm
-    is taken of that maximum, as it rises: a tangent of it, taken beforehand, would lie above. The
-    loss is that plus s, which is the largest u_j, so that nothing overflows. It is intersected with
-    the cross entropy of u.
+    The backward pass finds the maximum of this, in one row. The loss is the logarithm of that
+    maximum, plus s. (The logarithm is increasing, so it may be taken last; a tangent of it would be
+    looser.) With the largest u_j for s nothing overflows. The result is intersected with the cross
+    entropy of u.
 
     Args:
         fn: the network.
-        intermediate: how the values inside the network and the margins are bounded, as of
-            `jaxlirpa.crown`; the default makes it CROWN-IBP with loss fusion.
-        with_boxes: as of `certified`.
+        intermediate: how the values inside the network and the margins are bounded, as for
+            `jaxlirpa.crown`. The default makes it CROWN-IBP with loss fusion.
+        with_boxes: as for `certified`.
 
     Returns:
-        A function of (params, x, labels), x being a set, or of (params, x, labels, eps), to
-        `[batch]`. As a keyword it takes `beta`, from 0 to 1, by default 1: the share of the fused
-        bound, the rest being the loss of interval bounds; may be traced. Where it is 0, nothing is
-        carried backwards: also where that is known at run time only.
+        A function of (params, x, labels), where x is a set, or of (params, x, labels, eps), that
+        returns `[batch]`. It takes a keyword `beta` from 0 to 1, by default 1, which may be traced:
+        the weight of the fused bound; the rest is the weight of the interval bound. If it is 0,
+        even if only known at run time, there is no backward pass.
 
     Raises:
         As `certified`; ArgumentError also for a beta that is out of range.
@@ -209,15 +209,16 @@ def _fused(found: Margins, box: Interval) -> Array:
 
 
 def crown_ibp(fn: Network, *, with_boxes: bool = False) -> Loss:
-    """The loss of CROWN-IBP (Zhang et al. 2020): of a mixture of two bounds of every margin.
+    """The loss of CROWN-IBP (Zhang et al. 2020): of a weighted mean of two bounds of every margin.
 
     Args:
         fn: the network.
-        with_boxes: as of `certified`.
+        with_boxes: as for `certified`.
 
     Returns:
-        A function as that of `fused`, whose keyword `beta` is the share of the CROWN-IBP bounds of
-        the margins, the rest being interval bounds. The backward pass has one row a class.
+        A function like that of `fused`. Its keyword `beta` is the weight of the CROWN-IBP bounds of
+        the margins; the rest is the weight of interval bounds. The backward pass has one row for
+        each class.
 
     Raises:
         As `fused`.
@@ -248,12 +249,12 @@ def crown_ibp(fn: Network, *, with_boxes: bool = False) -> Loss:
 
 
 def _inside(outer: Array, inner: Array) -> Array:
-    """The smaller of two upper bounds; what could not be computed is none."""
+    """The smaller of two upper bounds; one that is NaN does not count."""
     return where(inner < outer, inner, outer)
 
 
 def _mixed(outer: Array, inner: Callable[[], Array], beta: ArrayLike) -> Array:
-    """The weighted mean of two bounds, the second of which is only computed where it counts."""
+    """The weighted mean of two bounds; the second is only computed if its weight is not zero."""
     proper = (jnp.asarray(beta) >= 0) & (jnp.asarray(beta) <= 1)
     if jnp.shape(beta) != () or not holds(proper):
         raise ArgumentError(f"beta is a share, one number from 0 to 1, and not {beta}.")

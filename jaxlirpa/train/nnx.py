@@ -106,7 +106,7 @@ def precise_statistics(
     """The statistics of a whole training set (precise-BN); see `linen.precise_statistics`.
 
     Args:
-        graphdef, params, rest, args, kwargs: as of `shared_statistics`.
+        graphdef, params, rest, args, kwargs: as for `shared_statistics`.
         batches: of inputs.
 
     Returns:
@@ -143,7 +143,7 @@ def inference(
     All layers are set to it (`model.eval()`), whatever mode they were in when they were split.
 
     Args:
-        graphdef, rest, args, kwargs: as of `shared_statistics`.
+        graphdef, rest, args, kwargs: as for `shared_statistics`.
 
     Returns:
         The function.
