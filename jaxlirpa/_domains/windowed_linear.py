@@ -19,7 +19,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxlirpa._domains.rows import total
-from jaxlirpa._domains.windows import Geometry, Layout, is_sliding, slide, union
+from jaxlirpa._domains.windows import (
+    Geometry,
+    Layout,
+    is_sliding,
+    operand_geometries,
+    pixel,
+    union,
+)
 from jaxlirpa._graph.graph import Graph, Node, Ref
 from jaxlirpa._intervals import Interval
 from jaxlirpa._mesh import shaped
@@ -90,9 +97,9 @@ class WindowedLinear:
         """The functional that is the value itself: a window of one pixel, a row a channel."""
         at = self.layout.rows(self.reference[self.target])
         channels = at.shape[-1]
-        one, zero = (1,) * len(self.layout.grid), (0,) * len(self.layout.grid)
-        eye = jnp.eye(channels, dtype=at.dtype).reshape(1, channels, *one, channels)
-        return {self.target: Local(Windows(eye, at), None, Geometry(zero, one, one, clean=True))}
+        geometry = pixel(self.layout.target)
+        eye = jnp.eye(channels, dtype=at.dtype).reshape(1, channels, *geometry.size, channels)
+        return {self.target: Local(Windows(eye, at), None, geometry)}
 
     def add(self, a: Local, b: Local) -> Local:
         """The sum of two functionals of one value, on the union of their windows."""
@@ -115,33 +122,28 @@ class WindowedLinear:
         """Functionals of a node's output as functionals of its perturbed operands."""
         (local,) = outputs
         assert local is not None
-        found, output = record(node), Ref(index, 0)
+        found, geometries = record(node), operand_geometries(self.graph, index, local.geometry)
         if isinstance(found, Elementwise | Joint):
-            slack = total(local.slack, self._lost(index))
-            return self._shared_out(node, self._substitute(local, index, node), slack)
-        if isinstance(found, Affine) and not found.mixes:
+            parts = self._substitute(local, index, node)
+        elif isinstance(found, Affine) and not found.mixes:
             parts = [self._scaled(local, float(found.signs[p]), node) for p in node.positions]
         elif isinstance(found, Bilinear) and not found.mixes:
             aval = self.graph.aval(node.perturbed[0])
             (factor,) = node(jnp.ones(aval.shape, aval.dtype))
             size = local.lower.values.shape[2:]
-            under = self._under(factor, output, local.geometry).reshape(-1, 1, *size)
-            clean = local.geometry._replace(clean=True)
-            parts = [self._scaled(local._replace(geometry=clean), under, node)]
+            under = self.layout.gather(factor, local.geometry).reshape(-1, 1, *size)
+            parts = [self._scaled(local, under, node)]
         elif is_sliding(node):
-            parts = [self._slid(local, node, output)]
+            parts = [self._slid(local, node, *geometries)]
         elif node.primitive == "concatenate":
-            parts = self._split(local, node)
+            parts = _split(local, geometries)
         else:  # another view of the same image
             parts = [local]
+        parts = [p._replace(geometry=g) for p, g in zip(parts, geometries, strict=True)]
         slack = local.slack
-        if slack is not None or isinstance(found, Bilinear):
+        if slack is not None or isinstance(found, Elementwise | Joint | Bilinear):
             slack = total(slack, self._lost(index))
         return self._shared_out(node, parts, slack)
-
-    def _under(self, x: Array, ref: Ref, geometry: Geometry) -> Array:
-        """What of `x`, which broadcasts to the shape of a value, is under each window."""
-        return self.layout.gather(self.layout.images[ref].canonical(x), geometry)
 
     def _lost(self, index: int) -> Array | None:
         """What is added to the slack at a node: of every example, where the rows are of one."""
@@ -167,7 +169,7 @@ class WindowedLinear:
         lower = upper = jnp.zeros(())
         for ref, local in reached.items():
             hull = [limit - self.reference[ref] for limit in sets[ref].hull()]
-            least, most = (self._under(x, ref, local.geometry)[:, None] for x in hull)
+            least, most = (self.layout.gather(x, local.geometry)[:, None] for x in hull)
             for_lower, for_upper = (
                 side.values.reshape(*side.values.shape[:2], -1)
                 for side in (local.lower, local.above)
@@ -195,26 +197,12 @@ class WindowedLinear:
             lambda s: Windows((s.values * factor).astype(dtype), s.offset.astype(dtype)),
         )
 
-    def _split(self, local: Local, node: Node) -> list[Local]:
-        """Through a concatenation of channels: every operand has its own ones."""
-        counts = [self.layout.images[ref].channels for ref in node.perturbed]
-        ends = np.cumsum([0, *counts])
-
-        def part(k: int) -> Local:
-            return _each(
-                local, lambda side: side._replace(values=side.values[..., ends[k] : ends[k + 1]])
-            )
-
-        return list(map(part, range(len(counts))))
-
-    def _slid(self, local: Local, node: Node, output: Ref) -> Local:
+    def _slid(self, local: Local, node: Node, geometry: Geometry) -> Local:
         """Through what reads an entry's neighbours: its transpose, on the windows."""
-        image = self.layout.images[output]
-        geometry = slide(node, image, local.geometry)
-        inside = self.layout.places(local.geometry, image.sizes)[1]
+        inside = self.layout.places(local.geometry)[1]
         everywhere = self.layout.pixels is None and inside.all()
-        out = local.geometry.size[1:]
-        channels = self.layout.images[node.perturbed[0]].channels
+        out, order = local.geometry.size[1:], local.geometry.image.order
+        channels = geometry.image.channels
 
         def transpose(side: Windows) -> Windows:
             values, (_, rows) = side.values, side.values.shape[:2]
@@ -234,14 +222,14 @@ class WindowedLinear:
             if turnable(node):
                 pulled = transpose_inside(node, operand)(flat)
             else:
-                (pulled,) = jax.linear_transpose(_valid(node, image.order), operand)(flat)
+                (pulled,) = jax.linear_transpose(_valid(node, order), operand)(flat)
             return Windows(pulled.reshape(-1, rows, *geometry.size, channels), side.offset)
 
-        return _each(local, transpose, geometry)
+        return _each(local, transpose)
 
     def _substitute(self, local: Local, index: int, node: Node) -> list[Local]:
         """Through a nonlinear function: one plane or the other, by the sign of the coefficient."""
-        below, above = (self._gathered(p, index, local.geometry) for p in self._planes(index, node))
+        below, above = (self._gathered(p, local.geometry) for p in self._planes(index, node))
 
         def choose(side: Windows, positive: Plane, negative: Plane) -> list[Windows]:
             shape = side.values.shape[1:]
@@ -253,9 +241,8 @@ class WindowedLinear:
                 for s, t in zip(positive.slopes, negative.slopes, strict=True)
             ]
 
-        clean = local.geometry._replace(clean=True)
         sides = choose(local.lower, below, above), choose(local.above, above, below)
-        return [Local(*pair, clean) for pair in zip(*sides, strict=True)]
+        return [Local(*pair, local.geometry) for pair in zip(*sides, strict=True)]
 
     def _planes(self, index: int, node: Node) -> Planes:
         """The planes below and above a function, around its reference; lines are planes, too."""
@@ -265,22 +252,27 @@ class WindowedLinear:
         slope, offset, slope_, offset_ = around(self.lines(index), xs[0], y)
         return Planes(Plane((slope,), offset), Plane((slope_,), offset_))
 
-    def _gathered(self, plane: Plane, index: int, geometry: Geometry) -> Plane:
+    def _gathered(self, plane: Plane, geometry: Geometry) -> Plane:
         """A plane under each window, `[pixels, size * channels]`."""
-
-        def under(x: Array) -> Array:
-            return self._under(x, Ref(index, 0), geometry)
-
-        slopes = tuple(None if slope is None else under(slope) for slope in plane.slopes)
-        return Plane(slopes, under(plane.offset))
+        slopes = (None if s is None else self.layout.gather(s, geometry) for s in plane.slopes)
+        return Plane(tuple(slopes), self.layout.gather(plane.offset, geometry))
 
 
-def _each(
-    local: Local, change: Callable[[Windows], Windows], geometry: Geometry | None = None
-) -> Local:
-    lower = change(local.lower)
+def _each(local: Local, change: Callable[[Windows], Windows]) -> Local:
     upper = None if local.upper is None else change(local.upper)
-    return Local(lower, upper, geometry or local.geometry, local.slack)
+    return local._replace(lower=change(local.lower), upper=upper)
+
+
+def _split(local: Local, geometries: Sequence[Geometry]) -> list[Local]:
+    """Through a concatenation of channels: every operand has its own ones."""
+    ends = np.cumsum([0, *(geometry.image.channels for geometry in geometries)])
+
+    def part(k: int) -> Local:
+        return _each(
+            local, lambda side: side._replace(values=side.values[..., ends[k] : ends[k + 1]])
+        )
+
+    return list(map(part, range(len(geometries))))
 
 
 def _combined(up: Array, s: Array | None, down: Array, t: Array | None) -> Array:

@@ -18,7 +18,7 @@ import numpy as np
 
 from jaxlirpa._arrays import where
 from jaxlirpa._graph.graph import INPUT, Graph, Node, Ref
-from jaxlirpa._ops.families import Affine, Bilinear, Elementwise, Joint, Record
+from jaxlirpa._ops.families import Affine, Bilinear, Elementwise, Joint, Move, Record
 from jaxlirpa._ops.registry import record
 from jaxlirpa._types import Array
 from jaxlirpa._walk import backward
@@ -30,20 +30,6 @@ _MOST_PLACES = 2**22
 
 class NotLocal(Exception):
     """Windows do not apply; the dense domain does."""
-
-
-class Geometry(NamedTuple):
-    """Where the windows lie, one entry an axis: the batch, then space.
-
-    Attributes:
-        start, stride, size: see the module.
-        clean: whether all that sticks out of the image is zero already.
-    """
-
-    start: tuple[int, ...]
-    stride: tuple[int, ...]
-    size: tuple[int, ...]
-    clean: bool
 
 
 class Image(NamedTuple):
@@ -79,20 +65,32 @@ class Image(NamedTuple):
         return jnp.transpose(jnp.broadcast_to(x, self.own).reshape(self.shape), self.order)
 
 
+class Geometry(NamedTuple):
+    """Where the windows over an image lie, one entry an axis: the batch, then space.
+
+    Attributes:
+        image: how the value that they multiply is an image.
+        start, stride, size: see the module.
+        clean: whether all that sticks out of the image is zero already.
+    """
+
+    image: Image
+    start: tuple[int, ...]
+    stride: tuple[int, ...]
+    size: tuple[int, ...]
+    clean: bool
+
+
 class Plan(NamedTuple):
     """Windows before anything is computed.
 
     Attributes:
         geometry: where they lie.
-        image: how the value is an image over which they lie.
-        images: the same of all values up to here.
         windowed, dense: the entries that they hold up to here, and that dense rows would.
         widest: the most that they hold at one place.
     """
 
     geometry: Geometry
-    image: Image
-    images: Mapping[Ref, Image]
     windowed: int
     dense: int
     widest: int
@@ -100,17 +98,15 @@ class Plan(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """How the values behind a target are images.
+    """The pixels of a target, each of which has a window.
 
     Attributes:
-        target: how the target is one. A window belongs to each entry of its `sizes`, its pixels.
-        images: how the values are that windows reach.
+        target: how the target is an image. Its pixels are the entries of its `sizes`.
         widest: the most coefficients that a row has.
         pixels: the numbers of the pixels that have a window; None for all.
     """
 
     target: Image
-    images: Mapping[Ref, Image]
     widest: int = 0
     pixels: Array | None = None
 
@@ -128,16 +124,22 @@ class Layout:
         """Rows of all pixels, in the target's shape."""
         return jnp.transpose(rows.reshape(*self.grid, -1), self.target.inverse)
 
-    def gather(self, image: Array, geometry: Geometry) -> Array:
-        """What a canonical image holds under every window, `[pixels, size * channels]`."""
-        sizes = image.shape[:-1]
-        flat, inside = self.places(geometry, sizes)
+    def gather(self, x: Array, geometry: Geometry) -> Array:
+        """What of `x` is under every window, `[pixels, size * channels]`.
+
+        Args:
+            x: broadcasts to the value over which the windows lie.
+            geometry: of the windows.
+        """
+        image = geometry.image.canonical(x)
+        flat, inside = self.places(geometry)
         values = jnp.take(image.reshape(-1, image.shape[-1]), flat.reshape(-1), axis=0)
         values = where(inside.reshape(-1, 1), values, 0)
         return values.reshape(flat.shape[0], -1)
 
-    def places(self, geometry: Geometry, sizes: tuple[int, ...]) -> tuple[Any, Any]:
-        """Flat indices `[pixels, window]` into an image, and whether they are inside it."""
+    def places(self, geometry: Geometry) -> tuple[Any, Any]:
+        """Flat indices `[pixels, window]` into the image, and whether they are inside it."""
+        sizes = geometry.image.sizes
         # The places of all pixels are constants.
         numpy: Any = np if self.pixels is None else jnp
         pixels = numpy.unravel_index(
@@ -163,7 +165,29 @@ def is_pointwise(found: Record, node: Node) -> bool:
     )
 
 
-def operand_images(graph: Graph, index: int, image: Image) -> list[Image]:
+def pixel(image: Image) -> Geometry:
+    """The windows of one pixel each over the target itself."""
+    one, zero = (1,) * len(image.sizes), (0,) * len(image.sizes)
+    return Geometry(image, zero, one, one, clean=True)
+
+
+def operand_geometries(graph: Graph, index: int, geometry: Geometry) -> list[Geometry]:
+    """The windows over the perturbed operands of a node, from those over its output.
+
+    Raises:
+        NotLocal: where there are none.
+    """
+    node = graph.nodes[index]
+    found, images = record(node), _operand_images(graph, index, geometry.image)
+    if is_sliding(node):
+        (image,) = images
+        return [_slid(node, image, geometry)]
+    linear = isinstance(found, Affine | Move)
+    clean = geometry.clean if linear else True  # a coefficient outside is multiplied with zero
+    return [geometry._replace(image=image, clean=clean) for image in images]
+
+
+def _operand_images(graph: Graph, index: int, image: Image) -> list[Image]:
     """How the perturbed operands of a node are images, if its output is one.
 
     Raises:
@@ -175,7 +199,7 @@ def operand_images(graph: Graph, index: int, image: Image) -> list[Image]:
         if any(shape != image.own for shape in shapes):
             raise NotLocal
         return [image] * len(shapes)
-    if node.primitive in ("reshape", "squeeze", "broadcast_in_dim"):
+    if node.primitive in ("reshape", "squeeze"):
         (shape,) = shapes
         if [n for n in shape if n != 1] != [n for n in image.own if n != 1]:
             raise NotLocal
@@ -209,17 +233,20 @@ def _channels_last(spec: Sequence[int]) -> tuple[int, ...]:
     return (spec[0], *spec[2:], spec[1])
 
 
-def slide(node: Node, image: Image, geometry: Geometry) -> Geometry:
-    """The windows over the operand of a node that reads its neighbours.
+def _slid(node: Node, operand: Image, geometry: Geometry) -> Geometry:
+    """The windows over the operand of a node for which `is_sliding` holds.
 
     Output `j` reads `step * j - low + dilation * k` for `k` below the window's size.
 
     Args:
         node: a convolution, a pooling sum, a slice, or padding.
-        image: how its output is one.
-        geometry: of the windows over that.
+        operand: how its operand is an image.
+        geometry: of the windows over its output.
     """
-    order, params = image.order[:-1], node.params
+    image, params = geometry.image, node.params
+    order = image.order[:-1]
+    if node.primitive != "conv_general_dilated" and operand.channels != image.channels:
+        raise NotLocal
     ones = [1] * len(order)
     match node.primitive:
         case "conv_general_dilated":
@@ -252,6 +279,7 @@ def slide(node: Node, image: Image, geometry: Geometry) -> Geometry:
             raise NotLocal
     axes = range(len(order))
     return Geometry(
+        image=operand,
         start=tuple(geometry.start[i] * steps[i] - low[i] for i in axes),
         stride=tuple(geometry.stride[i] * steps[i] for i in axes),
         size=tuple(
@@ -262,12 +290,12 @@ def slide(node: Node, image: Image, geometry: Geometry) -> Geometry:
 
 
 def union(a: Geometry, b: Geometry) -> Geometry:
-    if a.stride != b.stride:
+    if (a.stride, a.image) != (b.stride, b.image):
         raise NotLocal
     start = tuple(map(min, a.start, b.start))
     ends = [max(s + n, t + m) for s, n, t, m in zip(a.start, a.size, b.start, b.size, strict=True)]
     size = tuple(end - s for end, s in zip(ends, start, strict=True))
-    return Geometry(start, a.stride, size, a.clean and b.clean)
+    return Geometry(a.image, start, a.stride, size, a.clean and b.clean)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -279,39 +307,27 @@ class _Planning:
 
     def add(self, a: Plan, b: Plan) -> Plan:
         geometry, widest = union(a.geometry, b.geometry), max(a.widest, b.widest)
-        if a.image != b.image:
-            raise NotLocal
-        images = {**a.images, **b.images}
-        return Plan(geometry, a.image, images, a.windowed + b.windowed, a.dense + b.dense, widest)
+        return Plan(geometry, a.windowed + b.windowed, a.dense + b.dense, widest)
 
     def pull(
         self, index: int, node: Node, outputs: tuple[Plan | None, ...]
     ) -> list[tuple[Ref, Plan]]:
-        found, plan = record(node), outputs[0]
+        plan = outputs[0]
         if plan is None or len(outputs) > 1:
             raise NotLocal
-        operands = operand_images(self.graph, index, plan.image)
-        geometry = plan.geometry
-        if isinstance(found, Elementwise | Joint):
-            geometry = geometry._replace(clean=True)
-        elif is_sliding(node):
-            geometry = slide(node, plan.image, geometry)
-            mixed = node.primitive == "conv_general_dilated"
-            if not mixed and operands[0].channels != plan.image.channels:
-                raise NotLocal
+        geometries = operand_geometries(self.graph, index, plan.geometry)
         plans = []
-        for ref, image in zip(node.perturbed, operands, strict=True):
+        for ref, geometry in zip(node.perturbed, geometries, strict=True):
             if math.prod(self.grid) * math.prod(geometry.size) > _MOST_PLACES:
                 raise NotLocal
-            held = math.prod(geometry.size) * image.channels
+            held = math.prod(geometry.size) * geometry.image.channels
             dense, widest = plan.dense + self.graph.size(ref), max(plan.widest, held)
-            images = {**plan.images, ref: image}
-            plans.append((ref, Plan(geometry, image, images, plan.windowed + held, dense, widest)))
+            plans.append((ref, Plan(geometry, plan.windowed + held, dense, widest)))
         return plans
 
 
 def is_sliding(node: Node) -> bool:
-    """Whether windows over the output become others over the operand, see `slide`."""
+    """Whether a node reads the neighbours of an entry, so that windows grow or move."""
     return node.primitive in ("conv_general_dilated", "reduce_window_sum", "slice", "pad")
 
 
@@ -321,8 +337,7 @@ def layout_of(graph: Graph, sets: Mapping[Ref, ArraySet], target: Ref) -> Layout
     if order is None or not all(s.is_box for s in sets.values()):
         return None
     image = Image(shape, shape, order)
-    one, zero = (1,) * len(image.sizes), (0,) * len(image.sizes)
-    plan = Plan(Geometry(zero, one, one, clean=True), image, {target: image}, 0, 0, 0)
+    plan = Plan(pixel(image), 0, 0, 0)
     try:
         found = backward(graph, _Planning(graph, image.sizes), {target: plan}, sets.__contains__)
     except NotLocal:
@@ -330,8 +345,7 @@ def layout_of(graph: Graph, sets: Mapping[Ref, ArraySet], target: Ref) -> Layout
     plans = found.values()
     if 2 * sum(p.windowed for p in plans) > sum(p.dense for p in plans):
         return None
-    images = {ref: image for plan in plans for ref, image in plan.images.items()}
-    return Layout(image, images, max(p.widest for p in plans))
+    return Layout(image, max(p.widest for p in plans))
 
 
 def _image_axes(graph: Graph, target: Ref) -> tuple[int, ...] | None:
