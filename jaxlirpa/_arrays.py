@@ -141,6 +141,6 @@ def norm(x: Array, ord: float) -> Array:
         return jnp.max(size, axis=-1, initial=0)
     largest = jax.lax.stop_gradient(jnp.max(size, axis=-1, keepdims=True, initial=0))
     some = largest > 0
-    power = jnp.sum((size / jnp.where(some, largest, 1)) ** ord, axis=-1, keepdims=True)
-    norm = largest * jnp.where(some, power, 1) ** (1 / ord)
-    return jnp.where(some | jnp.isnan(largest), norm, 0)[..., 0]
+    power = jnp.sum((size / where(some, largest, 1)) ** ord, axis=-1, keepdims=True)
+    norm = largest * where(some, power, 1) ** (1 / ord)
+    return where(some | jnp.isnan(largest), norm, 0)[..., 0]

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import lirpa
 import numpy as np
 import pytest
+from jaxprs import equations
 from oracles import METHODS
 
 import jaxlirpa
@@ -52,25 +53,17 @@ def looped(bound: Callable[[Any], Any], count: int) -> Any:
     return jax.tree.map(lambda *xs: jnp.concatenate(xs), *(bound(i) for i in range(count)))
 
 
-def entries(jaxpr: Any) -> int:
-    """How many numbers the equations of a jaxpr compute, inner ones included."""
-    count = 0
-    for equation in jaxpr.eqns:
-        count += sum(out.aval.size for out in equation.outvars)
-        for value in equation.params.values():
-            for inner in value if isinstance(value, tuple | list) else (value,):
-                inner = getattr(inner, "jaxpr", inner)
-                count += entries(inner) if hasattr(inner, "eqns") else 0
-    return count
-
-
 @pytest.mark.parametrize("name", ["crown", "crown_ibp", "ibp"])
 def test_mapping_one_example_costs_what_in_axes_does(name: str) -> None:
     """`jax.vmap` of the bounds of one image: a batch axis that `fn` adds stands in no way."""
     method = getattr(jaxlirpa, name)
     mapped = jax.vmap(method(lambda params, x: resnet(params, x[None])[0]), in_axes=(None, 0, None))
     costs = [
-        entries(jax.make_jaxpr(bound)(PARAMS, IMAGES, 0.1).jaxpr)
+        sum(
+            out.aval.size
+            for equation in equations(jax.make_jaxpr(bound)(PARAMS, IMAGES, 0.1))
+            for out in equation.outvars
+        )
         for bound in (mapped, method(resnet, in_axes=(None, 0)))
     ]
     assert costs[0] <= 1.2 * costs[1]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from flax import linen, nnx
 from jax.test_util import check_grads
+from jaxprs import equations
 from oracles import METHODS
 
 import jaxlirpa
@@ -272,19 +273,6 @@ def test_callables_of_all_kinds(method: Any) -> None:
 
 
 # ---- precision -----------------------------------------------------------------------------
-
-
-def equations(jaxpr: Any) -> Iterator[Any]:
-    """Every equation of a jaxpr, those of inner functions included."""
-    for eqn in getattr(jaxpr, "jaxpr", jaxpr).eqns:
-        yield eqn
-        for value in jax.tree.leaves(list(eqn.params.values()), is_leaf=_is_jaxpr):
-            if _is_jaxpr(value):
-                yield from equations(value)
-
-
-def _is_jaxpr(x: Any) -> bool:
-    return hasattr(getattr(x, "jaxpr", x), "eqns")
 
 
 def images(x: jax.Array, precision: Any = None) -> jax.Array:

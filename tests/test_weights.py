@@ -13,6 +13,7 @@ import lirpa
 import numpy as np
 import oracles
 import pytest
+from jaxprs import equations
 
 import jaxlirpa
 from jaxlirpa import Box, JointBall, LpBall, landscape, sets
@@ -197,9 +198,7 @@ def test_tiny_inputs_do_not_vanish() -> None:
 
 def largest_array(code: Any) -> int:
     """The entries of the largest array that a traced program computes, in its calls as well."""
-    inner = (getattr(x, "jaxpr", x) for e in code.eqns for x in jax.tree.leaves(e.params))
-    sizes = [v.aval.size for e in code.eqns for v in e.outvars]
-    return max([*sizes, *(largest_array(x) for x in inner if hasattr(x, "eqns"))], default=0)
+    return max((v.aval.size for e in equations(code) for v in e.outvars), default=0)
 
 
 @pytest.mark.parametrize("neighbourhood", [landscape.every_matrix, landscape.jointly])

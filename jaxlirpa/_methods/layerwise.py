@@ -109,11 +109,9 @@ class _Layers:
             return IntervalDomain().step(ref.node, node, operands)[ref.output]
         default = self.bound_value is by_default_relaxations
         layout = layout_of(graph, sets, ref) if default else None
-        _LOG.debug(
-            "%d rows of %s, as %s",
-            *(self.graph.size(ref), self.graph.equation(ref.node)),
-            "dense rows" if layout is None else "windows",
-        )
+        if _LOG.isEnabledFor(logging.DEBUG):
+            kind = "dense rows" if layout is None else "windows"
+            _LOG.debug("%d rows of %s, as %s", graph.size(ref), graph.equation(ref.node), kind)
         if layout is None:
             return self._by_rows(before, ref, box)
         return self._by_windows(before, ref, box, layout)

@@ -81,10 +81,10 @@ def transform(
         if linear:  # Its coefficients are those on all examples.
             graph = dataclasses.replace(problem.graph, batch_axes={})
             problem = dataclasses.replace(problem, graph=graph)
-        coefficients = cost(problem)
         if in_axes is None:
-            warn_if_expensive(problem, coefficients)
-        _tell(fn, problem, coefficients)
+            warn_if_expensive(problem, cost(problem))
+        if _LOG.isEnabledFor(logging.INFO):
+            _tell(fn, problem, cost(problem))
         solutions = _solve(problem, told(*own))
         structure = jax.tree.structure(shape)
         bounds: Any

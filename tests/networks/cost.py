@@ -12,7 +12,7 @@ import json
 import re
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import jax
+from jaxprs import equations
 
 import jaxlirpa
 from networks.plain import Network
@@ -48,36 +49,23 @@ class Cost(NamedTuple):
     instructions: int = 0
 
 
-def _inner(value: Any) -> Iterator[Any]:
-    """The jaxprs in a parameter of an equation."""
-    for x in value if isinstance(value, tuple | list) else (value,):
-        if hasattr(x, "jaxpr"):
-            yield x.jaxpr
-        elif hasattr(x, "eqns"):
-            yield x
-
-
-def equations(jaxpr: Any) -> int:
-    """The equations of a jaxpr, inner ones included."""
-    inner = (j for e in jaxpr.eqns for value in e.params.values() for j in _inner(value))
-    return len(jaxpr.eqns) + sum(map(equations, inner))
-
-
 def cost(network: Network, method: Callable[..., Any], compile: bool) -> Cost:
     """What bounds of a network cost by a method, with nothing traced or compiled before."""
     jax.clear_caches()
     box, clock = network.box(), time.process_time
     start = clock()
     traced = jax.jit(method(network.fn)).trace(network.params, box)
-    counted, after = equations(traced.jaxpr.jaxpr), clock()
+    after = clock()
+    counted = sum(1 for _ in equations(traced.jaxpr))
     if not compile:
         return Cost(counted, after - start)
+    begin = clock()
     lowered = traced.lower()
     below = clock()
     compiled = lowered.compile()
     end = clock()
     instructions = len(re.findall(r"^\s+(?:ROOT )?%?[\w.-]+ = ", compiled.as_text(), re.MULTILINE))
-    return Cost(counted, after - start, below - after, end - below, instructions)
+    return Cost(counted, after - start, below - begin, end - below, instructions)
 
 
 def main() -> None:

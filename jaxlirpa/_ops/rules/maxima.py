@@ -100,6 +100,12 @@ def _smallest(build: Builder, node: Node) -> Sequence[Value] | None:
     return build.apply(lambda x: -jnp.max(-x, axes), node.source, *node.operands)
 
 
+def least(dtype: Any) -> Array:
+    """The smallest number of a type: minus infinity, or the smallest integer."""
+    floating = jnp.issubdtype(dtype, jnp.floating)
+    return jnp.asarray(-jnp.inf if floating else jnp.iinfo(dtype).min, dtype)
+
+
 def largest(build: Builder, value: Value, mask: np.ndarray, source: Source) -> list[Value]:
     """The largest entry over the first axis among those that count.
 
@@ -112,10 +118,8 @@ def largest(build: Builder, value: Value, mask: np.ndarray, source: Source) -> l
     aval = build.aval(value)
     result = (jax.ShapeDtypeStruct(aval.shape[1:], aval.dtype),)
 
-    least = -jnp.inf if jnp.issubdtype(aval.dtype, jnp.floating) else jnp.iinfo(aval.dtype).min
-
     def bind(x: Array, *masks: Any) -> tuple[Array, ...]:
-        return (jnp.max(jnp.where(mask, x, jnp.asarray(least, x.dtype)), 0),)
+        return (jnp.max(jnp.where(mask, x, least(x.dtype)), 0),)
 
     operands = (value,) if mask.all() else (value, jnp.asarray(mask))
     return build.append("reduce_max", operands, {"axes": (0,)}, bind, result, source)

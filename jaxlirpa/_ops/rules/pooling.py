@@ -22,6 +22,7 @@ from jax import lax
 
 from jaxlirpa._graph.graph import Node, Ref, Value
 from jaxlirpa._graph.trace import Builder, Rule
+from jaxlirpa._ops.rules.maxima import least
 from jaxlirpa._types import Array, Shaped
 
 
@@ -71,19 +72,15 @@ def _windows(build: Builder, node: Node) -> Sequence[Value] | None:
         return None
     slices = tuple(build.apply(parts, node.source, x))
     kept = None if mask.all() else mask
-    least = _least(build.aval(x).dtype)
 
     def bind(*slices: Array) -> tuple[Array, ...]:
-        counted = slices if kept is None else map(jnp.where, kept, slices, [least] * len(slices))
+        counted = slices
+        if kept is not None:
+            pairs = zip(kept, slices, strict=True)
+            counted = tuple(jnp.where(own, x, least(x.dtype)) for own, x in pairs)
         return (functools.reduce(jnp.maximum, counted),)
 
     return build.append("largest", slices, {"mask": kept}, bind, node.outputs, node.source)
-
-
-def _least(dtype: Any) -> Array:
-    """The smallest number of a format."""
-    floating = jnp.issubdtype(dtype, jnp.floating)
-    return jnp.asarray(-jnp.inf if floating else jnp.iinfo(dtype).min, dtype)
 
 
 def _smallest_windows(build: Builder, node: Node) -> Sequence[Value] | None:
