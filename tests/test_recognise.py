@@ -233,6 +233,20 @@ def test_derivatives_of_softplus_in_either_direction():
         oracles.check_every_node(function, [BOX])
 
 
+def test_slope_of_softplus_in_its_other_operand():
+    """Of `log(exp(x) + exp(y))` in `y`, at zero: the logistic function of `-x`."""
+
+    def slope(x: Any) -> Any:
+        return jax.jvp(lambda y: jnp.logaddexp(x, y), (0.0,), (1.0,))[1]
+
+    graph, _ = oracles.trace(slope, BOX)
+    assert "logistic" in [node.primitive for node in graph.nodes]
+    (ref,) = graph.outputs
+    for x in BOX.lower, BOX.upper:
+        np.testing.assert_allclose(graph.evaluate([x])[ref], jax.nn.sigmoid(-x))
+    oracles.check_every_node(lambda x: jnp.exp(0 - jax.nn.softplus(x)), [BOX])
+
+
 # ---- second derivatives --------------------------------------------------------------------
 
 

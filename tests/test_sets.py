@@ -213,7 +213,9 @@ PAIR = {"a": jnp.array([[3.0, -1.0]]), "b": (jnp.array(2.0), jnp.zeros((0, 2)), 
 
 
 @pytest.mark.parametrize("ord", ORDERS)
-@pytest.mark.parametrize("radius", [0.5, {"a": jnp.array([0.5, 0]), "b": 2.0}])
+@pytest.mark.parametrize(
+    "radius", [0.5, {"a": jnp.array([0.5, 0]), "b": 2.0}, {"a": 0.5, "b": 2.0}]
+)
 def test_joint_extrema(ord: float, radius: Any) -> None:
     """The dual norm is that of all leaves together, and is attained by a member."""
     ball = JointBall(PAIR, radius, ord)

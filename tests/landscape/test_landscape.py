@@ -246,6 +246,12 @@ def test_derivatives_of_a_linear_loss_are_exact() -> None:
     np.testing.assert_allclose(found, 18)
 
 
+def test_steepness_counts_gradients_of_either_sign() -> None:
+    """That of `w**2 / 2` at distances up to 2 from -1 is between -3 and 1."""
+    found = landscape.steepness(lambda p: jnp.sum(p["w"] ** 2) / 2)({"w": -jnp.ones((1, 1))}, 2.0)
+    assert found == pytest.approx(3)
+
+
 # ---- slices --------------------------------------------------------------------------------
 
 

@@ -44,9 +44,9 @@ def _slope(build: Builder, node: Node) -> Sequence[Value] | None:
     x = sole(build.definition(subtrahend), "softplus")
     if x is None:
         return None
-    if minuend == x:
-        return build.apply(jax.nn.sigmoid, node.source, x)
-    if not isinstance(minuend, Ref) and scalar(minuend) == 0:
+    if isinstance(minuend, Ref):
+        return build.apply(jax.nn.sigmoid, node.source, x) if minuend == x else None
+    if scalar(minuend) == 0:
         return build.apply(lambda x: jax.nn.sigmoid(-x), node.source, x)
     return None
 
