@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import operator
 import pickle
@@ -17,6 +18,7 @@ import jaxlirpa
 from jaxlirpa import ArgumentError, IntermediateBounds, JointBall, LpBall
 from jaxlirpa._methods.arguments import arguments
 from jaxlirpa._methods.saved import admitted
+from jaxlirpa.sets.inclusion import beyond
 
 RNG = np.random.default_rng(7)
 X = jnp.asarray(RNG.normal(size=3))
@@ -117,6 +119,95 @@ def test_bounds_of_ones_own_beside_them_keep_the_sets() -> None:
     assert useless(mine, W, X, 0.2)
     with pytest.raises(TypeError):
         operator.or_(saved(), saved())
+
+
+# ---- sets that are no boxes -----------------------------------------------------------------
+
+
+def test_the_hull_of_a_ball_is_not_the_ball() -> None:
+    """What was wrong: bounds saved for a disc were used for the square around it."""
+
+    def fn(x: jax.Array) -> jax.Array:
+        return jax.nn.relu(jnp.sum(x, keepdims=True))
+
+    x = jnp.zeros(2)
+    bounds = jaxlirpa.intermediate_bounds(fn)(LpBall(x, 1.0, ord=2))
+    for square in (LpBall(x, 1.0), jaxlirpa.Box(x - 1, x + 1), JointBall(x, 1.0, ord=jnp.inf)):
+        with pytest.raises(ArgumentError, match=r"argument 0 .* by 0\.414\b"):
+            held(bounds, square, fn=fn)
+        crown = jax.jit(lambda s: jaxlirpa.crown(fn, intermediate=bounds)(s))
+        assert crown(square).upper >= 2
+    same(jaxlirpa.crown(fn, intermediate=bounds)(LpBall(x, 1.0, ord=2)).upper, np.sqrt([2.0]))
+
+
+@pytest.mark.parametrize(("ord", "axis"), [(1, None), (1.5, 1), (2, None), (7, 1)])
+def test_what_lies_inside_a_ball(ord: float, axis: int | None) -> None:
+    """Whatever is found to be inside has no larger linear form; the ball itself always is."""
+    rng = np.random.default_rng(int(10 * ord))
+    center, radius = rng.normal(size=(2, 3)), rng.uniform(0.5, 1, (2, 3))
+    radius[0, 1] = 0
+    ball = LpBall(jnp.asarray(center), jnp.asarray(radius), ord, axis)
+    rows = jnp.asarray(rng.normal(size=(200, 2, 3)))
+    verdicts = []
+    for size in (0.0, 0.1, 0.6, 1.1):
+        for share in (0.0, 0.5, 1.0, 1.0 + 1e-9):
+            moved = jnp.asarray(center + size * rng.uniform(-1, 1, (2, 3)) * radius)
+            for other in (
+                LpBall(moved, share * radius, ord, axis),
+                LpBall(moved, share * radius, 1, axis),
+                LpBall(moved, share * radius, ord, 0),
+                LpBall(moved, share * radius),
+            ):
+                (outer,), (inner,) = ball.split()[0], other.split()[0]
+                inside = bool(beyond(outer, inner) == 0)
+                low, high = outer.concretize(rows)
+                lower, upper = inner.concretize(rows)
+                within = np.all((low <= lower + 1e-12) & (upper <= high + 1e-12))
+                assert within or not inside
+                verdicts.append(inside)
+    assert 8 < sum(verdicts) < len(verdicts) - 8
+    assert beyond(ball.split()[0][0], ball.split()[0][0]) == 0
+
+
+def test_sets_without_a_rule_contain_themselves_alone() -> None:
+    @jax.tree_util.register_dataclass
+    @dataclasses.dataclass(frozen=True)
+    class Disc:
+        ball: LpBall
+
+        is_box = False
+
+    def one_ball(ball: LpBall) -> LpBall:
+        return ball.split()[0][0]
+
+    disc = one_ball(LpBall(X, EPS, ord=2))
+    assert beyond(Disc(disc), Disc(disc)) == 0
+    smaller = one_ball(LpBall(X, EPS / 2, ord=2))
+    for other in (Disc(smaller), smaller, one_ball(LpBall(X, EPS))):
+        assert beyond(Disc(disc), other) == np.inf
+
+
+def test_members_of_balls_may_be_known() -> None:
+    bounds = found(network)(LpBall(W, EPS, ord=2), LpBall(X, 0.0))
+    assert held(bounds, {**W, "last": W["last"] + 0.03}, LpBall(X, 0.0)) is bounds.bounds
+    assert held(bounds, LpBall(W, EPS, ord=1), X) is bounds.bounds
+    for outside in ({**W, "last": W["last"] + 0.06}, LpBall(W, EPS)):
+        with pytest.raises(ArgumentError, match=r"argument 0\['(first|last)'\] .* by 0\.\d"):
+            held(bounds, outside, LpBall(X, 0.0))
+        assert useless(bounds, outside, LpBall(X, 0.0))
+
+
+def test_examples_in_balls() -> None:
+    batch = jnp.stack([X, -X])
+    bounds = found(network, in_axes=(None, 0))(W, LpBall(batch, EPS, ord=2, axis=1))
+    discs = (
+        LpBall(batch, EPS, ord=2, axis=1),
+        LpBall(batch, jnp.array([[0.05], [0.1]]), ord=2, axis=1),
+    )
+    for inside in discs:
+        assert held(bounds, W, inside, in_axes=(None, 0)) is bounds.bounds
+    with pytest.raises(ArgumentError, match=r"argument 1 .*beyond"):
+        held(bounds, W, LpBall(batch, EPS), in_axes=(None, 0))
 
 
 # ---- and be those of the same arguments ----------------------------------------------------

@@ -14,9 +14,13 @@ import numpy as np
 from jaxlirpa._arrays import is_floating, where
 from jaxlirpa._errors import ArgumentError
 from jaxlirpa._graph.jaxpr import is_traced
+from jaxlirpa._intervals import Interval
 from jaxlirpa._methods.arguments import Arguments
 from jaxlirpa._methods.batching import map_examples
 from jaxlirpa._types import Array, Bounds, PyTree
+from jaxlirpa.sets import ArraySet, Box
+from jaxlirpa.sets.inclusion import beyond, box_beyond
+from jaxlirpa.sets.joint import Concatenation
 
 
 @jax.tree_util.register_dataclass
@@ -28,7 +32,8 @@ class IntermediateBounds(Mapping[str, Bounds]):
     passed on as `intermediate`, it is checked against the arguments of the new call:
 
     * Every set must lie inside the set of the same argument in the earlier call. A perturbed
-      argument may now be a known value, if that was a member of its set.
+      argument may now be a known value, if that was a member of its set. Inside a ball, this is
+      proved by the triangle inequality, or for all corners of the new set's hull.
     * Every other argument must be the same. Arrays are compared by a 24-bit checksum.
 
     If the check fails the call raises an `ArgumentError`. Where JAX traces the check (in `jit`,
@@ -48,6 +53,8 @@ class IntermediateBounds(Mapping[str, Bounds]):
         bounds: the bounds by name.
         hulls: the smallest boxes around the sets, leaf by leaf: `1['w']` is leaf `['w']` of the
             second argument.
+        sets: the sets that are no boxes, by the name of the leaf, or of the pytree that a
+            `JointBall` is around.
         known: checksums of all other leaves that are numbers or arrays.
 
     Example:
@@ -65,6 +72,7 @@ class IntermediateBounds(Mapping[str, Bounds]):
 
     bounds: dict[str, Bounds]
     hulls: dict[str, Bounds]
+    sets: dict[str, ArraySet]
     known: dict[str, Array]
 
     def __getitem__(self, name: str) -> Bounds:
@@ -87,7 +95,8 @@ def remembered(bounds: dict[str, Bounds], call: Arguments) -> IntermediateBounds
     """The bounds that a call has found, with the arguments of that call."""
     lower, upper = (_leaves(limits) for limits in _limits(call, known=False))
     hulls = {name: Bounds(lower[name], upper[name]) for name in lower}
-    return IntermediateBounds(bounds, hulls, _checksums(_known(call)))
+    sets = {name: s for name, s in _sets(call).items() if not s.is_box}
+    return IntermediateBounds(bounds, hulls, sets, _checksums(_known(call)))
 
 
 def admitted(call: Arguments, given: Mapping[str, Any] | None, in_axes: PyTree) -> Any:
@@ -139,24 +148,23 @@ def _beyond(call: Arguments, saved: IntermediateBounds) -> dict[str, Array]:
     for name, hull in saved.hulls.items():
         if name not in lower:
             _refuse(f"argument {name} was perturbed when they were found, and is not there")
+        box = Interval(lower[name], upper[name])
         shape, present = jnp.shape(hull.lower), jnp.shape(lower[name])
         if shape != present:
             _refuse(f"argument {name} has shape {present}, and had {shape} when they were found")
-        found[name] = _outside(hull, Bounds(lower[name], upper[name]))
+        found[name] = box_beyond(*jax.lax.stop_gradient((Interval(*hull), box)))
+    sets = _sets(call)
+    for name, outer in saved.sets.items():
+        inner = sets.get(name)
+        if inner is None or inner.aval.shape != outer.aval.shape:
+            inner = Box.of(_joined(name, limits, saved.hulls) for limits in (lower, upper))
+        by = beyond(*jax.lax.stop_gradient((outer, inner)))
+        found[name] = jnp.maximum(by, found.get(name, 0))
     now = _known(call)
     checksums = _checksums({name: now[name] for name in now.keys() & saved.known.keys()})
     for name, checksum in checksums.items():
         found[name] = where(saved.known[name] == checksum, 0, jnp.inf)
     return found
-
-
-def _outside(hull: Bounds, box: Bounds) -> Array:
-    """The largest distance by which a box exceeds another one."""
-    (low, high), (lower, upper) = jax.lax.stop_gradient((hull, box))
-    inside = (low <= lower) & (upper <= high)
-    tiny = jnp.finfo(jnp.result_type(lower)).tiny
-    by = jnp.maximum(jnp.maximum(low - lower, upper - high), tiny)
-    return jnp.max(where(inside, 0, by), initial=0)
 
 
 def _refuse(what: str) -> NoReturn:
@@ -173,6 +181,32 @@ def _limits(call: Arguments, known: bool) -> tuple[PyTree, PyTree]:
     leaves = call.leaves if known else [None] * len(call.leaves)
     lower, upper = (call.fill([hull[side] for hull in hulls], leaves) for side in (0, 1))
     return lower, upper
+
+
+def _sets(call: Arguments) -> dict[str, ArraySet]:
+    """The sets by the name of the leaf, or of the pytree that a joint set is around."""
+    numbered = jax.tree.unflatten(call.structure, range(len(call.leaves)))
+    names, supply, found = list(_leaves(numbered)), iter(call.sets), {}
+    for position, structure in call.slots:
+        if isinstance(structure, Concatenation):
+            found[names[position]] = next(supply)
+            continue
+        inner = structure.unflatten(range(structure.num_leaves))
+        for path, _ in jax.tree_util.tree_leaves_with_path(inner):
+            found[names[position] + jax.tree_util.keystr(path)] = next(supply)
+    return found
+
+
+def _joined(name: str, arrays: Mapping[str, Any], perturbed: Mapping[str, Any]) -> Array:
+    """A leaf, or the vector of the perturbed leaves of a pytree of that name."""
+    if name in arrays:
+        return jnp.asarray(arrays[name])
+    own = [
+        x
+        for leaf, x in arrays.items()
+        if leaf in perturbed and leaf.startswith((f"{name}[", f"{name}."))
+    ]
+    return jnp.concatenate([jnp.ravel(x) for x in own])
 
 
 def _known(call: Arguments) -> dict[str, Any]:

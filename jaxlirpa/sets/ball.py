@@ -10,11 +10,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxlirpa._arrays import dual, norm, row_products, sums
+from jaxlirpa._arrays import dual, norm, row_products, sums, where
 from jaxlirpa._errors import SetError
 from jaxlirpa._intervals import Interval
 from jaxlirpa._types import Array, ArrayLike, PyTree, Shaped
 from jaxlirpa.sets.base import (
+    ArraySet,
     PerturbationSet,
     fits,
     floating_leaves,
@@ -101,19 +102,56 @@ class LpBall(PerturbationSet):
         middle = row_products(coefficients, self.center)
         return Interval(middle - spread, middle + spread)
 
+    def beyond(self, inner: ArraySet) -> Array:
+        """By how much a set may go beyond this ball; zero only if it is proved not to.
+
+        Let `c` and `r` be the centre and the radii of this ball. By the triangle inequality, the
+        members of a ball around `c'` of radii `r'` satisfy `norm((x - c) / r) <= norm((c' - c) / r)
+        + max(r' / r)`, if their norm is of the same order or of a lower one, which is larger. The
+        members of any other set are no farther away than the farthest corner of its hull. All is
+        rounded upwards.
+        """
+        if isinstance(inner, LpBall) and self._is_lower_order(inner):
+            shift, own = jnp.abs(inner.center - self.center), inner.radius
+        else:
+            shift = jnp.max(jnp.abs(jnp.stack(inner.hull()) - self.center), 0)
+            own = jnp.zeros_like(self.radius)
+        radius = jnp.broadcast_to(self.radius, self.center.shape)
+        distance = jnp.max(self._norms(_ratio(shift, radius)[None]), initial=0)
+        largest = jnp.max(_ratio(jnp.broadcast_to(own, radius.shape), radius), initial=0)
+        rounding = 1 + (radius.size + 16) * jnp.finfo(radius.dtype).eps
+        reach = (distance + largest) * rounding
+        inside = (reach <= 1) | (jnp.all(shift == 0) & jnp.all(own <= radius))
+        tiny = jnp.finfo(radius.dtype).tiny
+        by = jnp.maximum((distance + largest - 1) * jnp.max(radius, initial=0), tiny)
+        return where(inside, 0, where(jnp.isfinite(by), by, jnp.inf))
+
+    def _is_lower_order(self, ball: LpBall) -> bool:
+        """Whether a ball's norm, over the same axes, is of this order or of a lower one."""
+        ndim = self.center.ndim
+        return ball.ord <= self.ord and _axes(ball.axis, ndim) == _axes(self.axis, ndim)
+
     def _spread(self, coefficients: Array) -> Array:
         """The largest value of each linear form over the ball around zero."""
         radius = jnp.broadcast_to(self.radius, self.center.shape)[None]
         if self.is_box:
             return row_products(jnp.abs(coefficients), radius[0])
-        rows = coefficients.shape[0]
-        ndim = self.center.ndim
+        return jnp.sum(self._norms(coefficients * radius, dual(self.ord)), 1)
+
+    def _norms(self, x: Array, ord: float | None = None) -> Array:
+        """Norms of rows of entries, `[rows, balls]`: in each of the balls that `axis` tells apart.
+
+        Args:
+            x: `[rows, *shape]`.
+            ord: of the norm; default: the ball's.
+        """
+        rows, ndim = x.shape[0], self.center.ndim
         normed = _axes(self.axis, ndim)
         kept = tuple(i for i in range(ndim) if i not in normed)
         order = (0, *(i + 1 for i in kept), *(i + 1 for i in normed))
         balls, each = (math.prod(self.center.shape[i] for i in axes) for axes in (kept, normed))
-        scaled = (coefficients * radius).transpose(order).reshape(rows, balls, each)
-        return jnp.sum(norm(scaled, dual(self.ord)), 1)
+        entries = x.transpose(order).reshape(rows, balls, each)
+        return norm(entries, self.ord if ord is None else ord)
 
     def concretize_per_example(self, coefficients: Array, axis: int) -> Interval:
         """Extrema of linear forms of each example's deviation, `[rows, examples]`.
@@ -150,6 +188,11 @@ def _checked(
     return LpBall(
         center, jnp.broadcast_to(radius, center.shape) if radius.ndim else radius, ord, axis
     )
+
+
+def _ratio(part: Array, whole: Array) -> Array:
+    """Quotients of numbers that are not negative; zero if there is no part."""
+    return where(part == 0, 0, part / whole)
 
 
 def _axes(axis: int | tuple[int, ...] | None, ndim: int) -> tuple[int, ...]:

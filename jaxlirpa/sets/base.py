@@ -28,6 +28,10 @@ class ArraySet(Protocol):
     examples; without it the batch is bounded as one vector. `extend.one_by_one` implements the
     method for every set whose restriction to one example is given by `batch_axes` and `expand`.
 
+    A set that is no box may also have `beyond(inner)`: by how much another set may go beyond it,
+    zero only if it is proved not to. Saved intermediate bounds are used for a smaller set only if
+    it is so proved; without the method they are used for the same set alone.
+
     Attributes:
         aval: shape and dtype of its members.
         is_box: whether every entry moves on its own between its limits in `hull()`.

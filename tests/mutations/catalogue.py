@@ -381,8 +381,8 @@ SETS = [
     mutation(
         "several balls are as one",
         "sets/ball.py",
-        "return jnp.sum(norm(scaled, dual(self.ord)), 1)",
-        "return jnp.max(norm(scaled, dual(self.ord)), 1)",
+        "return jnp.sum(self._norms(coefficients * radius, dual(self.ord)), 1)",
+        "return jnp.max(self._norms(coefficients * radius, dual(self.ord)), 1)",
         "test_sets.py::test_axis",
     ),
     mutation(
@@ -405,6 +405,20 @@ SETS = [
         "where(jnp.isfinite(middle), middle, jnp.clip(0, lower, upper))",
         "where(jnp.isfinite(middle), middle, 0)",
         "test_sets.py::test_point_of_an_unbounded_box",
+    ),
+    mutation(
+        "what is in a ball's hull is taken to be in the ball",
+        "_methods/saved.py",
+        "if not s.is_box}",
+        "if False}",
+        "test_saved.py::test_the_hull_of_a_ball_is_not_the_ball",
+    ),
+    mutation(
+        "a ball moved by its radius is taken to be inside",
+        "sets/ball.py",
+        "reach = (distance + largest) * rounding",
+        "reach = jnp.maximum(distance, largest) * rounding",
+        "test_saved.py::test_what_lies_inside_a_ball[2-None]",
     ),
     mutation(
         "a radius relative to a norm is one relative to the largest entry",
