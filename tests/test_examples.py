@@ -213,3 +213,17 @@ def test_quick_start(tmp_path):
     rows = re.findall(r"class \d: (\S+) <= (\S+) <= (\S+)", result.stdout)
     assert len(rows) == 10
     assert all(float(low) <= float(logit) <= float(high) for low, logit, high in rows)
+
+
+@pytest.mark.slow
+def test_deciding_digits(tmp_path: Path) -> None:
+    """The short form of the example that verifies completely."""
+    found = run("--quick", "--output", "plot.png", cwd=tmp_path, script="verify_digits.py")
+    assert found.returncode == 0, found.stderr
+    rows = re.findall(r"^ +0\.\d+ +(.*)$", found.stdout, re.MULTILINE)
+    assert len(rows) == 2
+    for row in rows:
+        clean, attacked, crown, alpha, decided = map(float, re.findall(r"([\d.]+)%", row))
+        assert clean >= attacked >= decided >= alpha >= 0 and decided >= crown
+    assert "branch and bound was asked" in found.stdout
+    assert (tmp_path / "plot.png").stat().st_size > 10_000

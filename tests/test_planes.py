@@ -16,12 +16,12 @@ import pytest
 
 from jaxlirpa._intervals import Interval
 from jaxlirpa._relax.ball_product import Inner
+from jaxlirpa._relax.choice import Choice
 from jaxlirpa._relax.extremum import LargestOf, Maximum
-from jaxlirpa._relax.normalise import Normalised
+from jaxlirpa._relax.normalised_entry import Normalised
 from jaxlirpa._relax.planes import JointRelaxation, Planes, relax_family_jointly, relax_jointly
 from jaxlirpa._relax.product import Product
-from jaxlirpa._relax.selection import Choice
-from jaxlirpa._relax.softmax import Softmax, of_logits
+from jaxlirpa._relax.softmax_entry import Softmax, of_logits
 from jaxlirpa._relax.sumexp import LogSumExp
 
 ROWS, SIZE, POINTS = 400, 5, 40

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import assert_never
 
-from jaxlirpa._domains.integers import without_overflow
+from jaxlirpa._domains.integer_affine import without_overflow
 from jaxlirpa._domains.ordered import image
 from jaxlirpa._graph.graph import Graph, Node, Ref
 from jaxlirpa._graph.loops import Loop
 from jaxlirpa._intervals import Interval, intersect, vacuous_where_nan, vacuous_where_overflown
 from jaxlirpa._ops.families import Elementwise, Joint, LoopFamily, Nonlinear, Opaque, Refined
 from jaxlirpa._ops.registry import check, check_domain, record
-from jaxlirpa._relax.integers import by_reals, is_integer
+from jaxlirpa._relax.wraparound import by_reals, is_integer
 from jaxlirpa._types import Array
 from jaxlirpa._walk import forward
 

@@ -14,7 +14,7 @@ from jaxlirpa._methods.arguments import Arguments
 from jaxlirpa._methods.solution import Optimized
 from jaxlirpa._types import Array, LinearBounds, PyTree
 from jaxlirpa.sets import ArraySet
-from jaxlirpa.sets.joint import Concatenation
+from jaxlirpa.sets.joint_ball import Concatenation
 
 
 def map_examples(

@@ -20,7 +20,7 @@ from jaxlirpa._methods.batching import map_examples
 from jaxlirpa._types import Array, Bounds, PyTree
 from jaxlirpa.sets import ArraySet, Box
 from jaxlirpa.sets.inclusion import beyond, box_beyond
-from jaxlirpa.sets.joint import Concatenation
+from jaxlirpa.sets.joint_ball import Concatenation
 
 
 @jax.tree_util.register_dataclass

@@ -8,13 +8,13 @@ from jaxlirpa._graph.graph import Node, Ref
 from jaxlirpa._intervals import Interval
 from jaxlirpa._ops.families import Joint, Record, Refined, operand_boxes
 from jaxlirpa._relax.ball_product import Inner
+from jaxlirpa._relax.choice import Choice
 from jaxlirpa._relax.extremum import LargestOf, Maximum
-from jaxlirpa._relax.normalise import Normalised
+from jaxlirpa._relax.normalised_entry import Normalised
 from jaxlirpa._relax.planes import AdjustableJointly, JointRelaxation, Plane, Planes, family
 from jaxlirpa._relax.product import Product
 from jaxlirpa._relax.relaxations import Relaxations
-from jaxlirpa._relax.selection import Choice
-from jaxlirpa._relax.softmax import Softmax, of_logits
+from jaxlirpa._relax.softmax_entry import Softmax, of_logits
 from jaxlirpa._relax.sumexp import LogSumExp
 from jaxlirpa._types import Array
 

@@ -13,7 +13,7 @@ from jaxlirpa._arrays import is_floating, where
 from jaxlirpa._graph.graph import Graph, Node, is_same
 from jaxlirpa._intervals import Interval, is_finite
 from jaxlirpa._ops.families import LoopFamily, Opaque, Record, operand_boxes
-from jaxlirpa._relax.integers import converted, is_integer
+from jaxlirpa._relax.wraparound import converted, is_integer
 from jaxlirpa._types import Array
 
 Image = Callable[[Node, Sequence[Interval]], tuple[Interval, ...]]

@@ -23,9 +23,9 @@ from jaxlirpa._relax.planes import AdjustableJointly, JointRelaxation, Plane, Pl
 from jaxlirpa._relax.relaxations import Relaxations
 from jaxlirpa._walk import BackwardDomain, ForwardDomain, backward, forward
 from jaxlirpa.extend.domains import Traced, trace
+from jaxlirpa.extend.functions import relaxation, univariate
 from jaxlirpa.extend.primitives import Registration, primitive
 from jaxlirpa.extend.sets import check_set
-from jaxlirpa.extend.univariate import relaxation, univariate
 from jaxlirpa.sets import ArraySet, PerturbationSet
 from jaxlirpa.sets.per_example import one_by_one
 

@@ -3,7 +3,7 @@
 from jaxlirpa.sets.ball import LpBall
 from jaxlirpa.sets.base import ArraySet, PerturbationSet
 from jaxlirpa.sets.box import Box
-from jaxlirpa.sets.joint import JointBall
+from jaxlirpa.sets.joint_ball import JointBall
 from jaxlirpa.sets.relative import relative_to_entries, relative_to_norm
 
 __all__ = [

@@ -136,7 +136,7 @@ PLANES = [
     ),
     mutation(
         "softmax's plane of differences has the wrong offset",
-        "_relax/softmax.py",
+        "_relax/softmax_entry.py",
         "height * (1 + at - offset) - room)",
         "height * (1 + at + offset) - room)",
         "test_planes.py::test_softmax[10-float64]",
@@ -164,14 +164,14 @@ PLANES = [
     ),
     mutation(
         "a choice has no gap",
-        "_relax/selection.py",
+        "_relax/choice.py",
         "gap = where(certain, 0, share * minimum(least, 0))",
         "gap = where(certain, 0, 0 * share)",
         "test_planes.py::test_choice[float64]",
     ),
     mutation(
         "the rest of a norm is its largest where it should be its least",
-        "_relax/normalise.py",
+        "_relax/normalised_entry.py",
         "return where(x >= 0, least, most)",
         "return where(x >= 0, most, least)",
         "test_planes.py::test_normalised[float64-1e-05-False]",
@@ -237,7 +237,7 @@ RECORDS = [
     ),
     mutation(
         "integers do not overflow",
-        "_domains/integers.py",
+        "_domains/integer_affine.py",
         "else info.max / 2  # none",
         "else info.max * 4.0  # none",
         "test_integers.py::test_integers_that_overflow_may_be_anything",
@@ -429,8 +429,8 @@ SETS = [
     ),
     mutation(
         "all leaves of a joint ball have the first one's radius",
-        "sets/joint.py",
-        "if all(r is radii[0] for r in radii) and not np.ndim(radii[0]):",
+        "sets/joint_ball.py",
+        "if jax.tree_util.all_leaves([self.radius]) and not np.ndim(self.radius):",
         "if not np.ndim(radii[0]):",
         "test_sets.py::test_joint_extrema[radius2-2]",
     ),
@@ -781,6 +781,82 @@ LANDSCAPES = [
     ),
 ]
 
+VERIFICATION = [
+    mutation(
+        "the search forgets a part",
+        "verify/branching.py",
+        "for number, half in zip(numbers, part.halves(split), strict=True):",
+        "for number, half in [*zip(numbers, part.halves(split), strict=True)][:1]:",
+        "verify/test_verify.py::test_verdicts_are_those_of_enumeration[0-neurons]",
+    ),
+    mutation(
+        "a leaf without parameters is proved",
+        "verify/certificate.py",
+        "np.where(there, np.asarray(lower), -np.inf)",
+        "np.where(there, np.asarray(lower), np.inf)",
+        "verify/test_verify.py::test_a_certificate_of_a_part_proves_nothing",
+    ),
+    mutation(
+        "multipliers cost nothing in the check",
+        "verify/condensed.py",
+        "offset = offset - jnp.sum(mu * where(mu > 0, sub.box.upper, sub.box.lower), -1)[:, None]",
+        "offset = offset + 0 * mu[:, :1]",
+        "verify/test_condensed.py::test_bounds_of_parts_hold_whatever_the_parameters[False-relu]",
+        "verify/test_verify.py::test_any_parameters_are_sound",
+    ),
+    mutation(
+        "multipliers are paid at the other end of the box",
+        "verify/condensed.py",
+        "paid = jnp.sum(mu * where(mu > 0, sub.box.upper, sub.box.lower), -1)",
+        "paid = jnp.sum(mu * where(mu < 0, sub.box.upper, sub.box.lower), -1)",
+        "verify/test_condensed.py::test_bounds_of_parts_hold_whatever_the_parameters[False-relu]",
+    ),
+    mutation(
+        "what fills up a block is a neuron",
+        "verify/root.py",
+        "        jnp.where(real, low, -1),",
+        "        low,",
+        "verify/test_condensed.py::test_a_condensed_network_is_the_network[relu]",
+    ),
+    mutation(
+        "a part is not cut on its upper side",
+        "verify/tree.py",
+        "below[variable] = min(below[variable], point)",
+        "below[variable] = min(below[variable], point - 0.05)",
+        "verify/test_condensed.py::test_halves_cover_the_whole",
+    ),
+    mutation(
+        "halves of the inputs' box leave a gap",
+        "verify/tree.py",
+        "left[1, variable - neurons] = right[0, variable - neurons] = point",
+        "left[1, variable - neurons], right[0, variable - neurons] = point - 0.05, point + 0.05",
+        "verify/test_verify.py::test_what_is_false_by_little_is_never_proved[inputs]",
+        "verify/test_verify.py::test_verdicts_are_those_of_enumeration[0-inputs]",
+        "verify/test_verify.py::test_verdicts_are_those_of_enumeration[1-inputs]",
+    ),
+    mutation(
+        "the chord of a relu is too low",
+        "verify/kinds.py",
+        "offset = where(unstable, -slope * lower, 0)",
+        "offset = where(unstable, -0.9 * slope * lower, 0)",
+        "verify/test_condensed.py::test_lines_enclose_the_functions[relu]",
+    ),
+    mutation(
+        "sharpened boxes are those of the row's lower bound alone",
+        "verify/condensed.py",
+        "low, high = found[:, :count], -found[:, count:]",
+        "low, high = found[:, :count], found[:, :count]",
+        "verify/test_condensed.py::test_sharpened_boxes_hold[relu]",
+    ),
+    mutation(
+        "branch and bound keeps the parts that are left over",
+        "verify/branch_and_bound.py",
+        "jnp.min(where(used, lower, jnp.inf), 0), jnp.max(where(used, upper, -jnp.inf), 0)",
+        "jnp.max(where(used, lower, -jnp.inf), 0), jnp.max(where(used, upper, -jnp.inf), 0)",
+        "verify/test_verify.py::test_the_transform",
+    ),
+]
+
 MUTATIONS = [
     *RELAXATIONS,
     *PLANES,
@@ -791,4 +867,5 @@ MUTATIONS = [
     *METHODS,
     *TRAINING,
     *LANDSCAPES,
+    *VERIFICATION,
 ]

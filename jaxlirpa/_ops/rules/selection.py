@@ -13,7 +13,7 @@ from jaxlirpa._graph.trace import Builder, Rule
 from jaxlirpa._intervals import Interval
 from jaxlirpa._ops.families import operand_boxes
 from jaxlirpa._ops.rules.dataflow import entry, scalar, sole, within
-from jaxlirpa._relax.integers import is_integer
+from jaxlirpa._relax.wraparound import is_integer
 from jaxlirpa._types import Array
 
 _RISING = {"gt": True, "ge": True, "lt": False, "le": False}

@@ -70,7 +70,7 @@ class JointBall(PerturbationSet):
         arrays = [*leaves.values()]
         (dtype,) = {x.dtype for x in arrays}
         radii = radii_of(self.radius, self.center, "JointBall: radius")
-        if all(r is radii[0] for r in radii) and not np.ndim(radii[0]):
+        if jax.tree_util.all_leaves([self.radius]) and not np.ndim(self.radius):
             radius = jnp.asarray(radii[0], dtype)
         else:
             for r, x in zip(radii, arrays, strict=True):

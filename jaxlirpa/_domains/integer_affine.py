@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxlirpa._graph.graph import Node
 from jaxlirpa._intervals import Interval
 from jaxlirpa._ops.families import Affine, Bilinear, Move
-from jaxlirpa._relax.integers import is_integer, real, unless
+from jaxlirpa._relax.wraparound import is_integer, real, unless
 from jaxlirpa._types import Array
 
 
