@@ -323,7 +323,10 @@ def test_encloses(function: Function, dtype: Any):
 @every_width
 @every_function
 def test_slopes_and_lines_of_given_slopes(function: Function, dtype: Any):
-    """Chords between points of a box are within its slopes; and any slope has its lines."""
+    """Chords between points of a box are within its slopes; and any slope has its lines.
+
+    Those of the slopes that the relaxation itself chooses are no worse than its own.
+    """
     image, lines, defined = solved(function, dtype)
     relaxation = function.relaxation(dtype)
     box = Interval(*map(jnp.asarray, boxes(function, dtype)))
@@ -333,12 +336,20 @@ def test_slopes_and_lines_of_given_slopes(function: Function, dtype: Any):
 
     @arithmetic.jit
     def asked(box: Interval, slope: Any) -> Any:
-        return slope_range(relaxation, box), offsets(relaxation, slope, box)
+        again = (offsets(relaxation, s, box) for s in (lines.lower_slope, lines.upper_slope))
+        return slope_range(relaxation, box), offsets(relaxation, slope, box), *again
 
-    (least, most), (below, above) = asked(box, slope.astype(dtype))
+    (least, most), (below, above), low, high = asked(box, slope.astype(dtype))
     given = type(lines)(slope, below, slope, above)
     assert_encloses(function, dtype, image, given, defined)
     with np.errstate(all="ignore"):
+        far = np.maximum(*map(np.abs, map(exactly, box)))
+        slope, offset, slope_, offset_ = map(exactly, lines)
+        size = np.abs(offset) + np.abs(offset_) + (np.abs(slope) + np.abs(slope_)) * far
+        rounding = 64 * (np.finfo(dtype).eps * size + np.finfo(dtype).tiny)
+        drawn = defined & (size < np.finfo(dtype).max / 32)
+        assert (~drawn | (low.lower >= offset - rounding)).all()
+        assert (~drawn | (high.upper <= offset_ + rounding)).all()
         x = np.sort(inside(function, box), 0)
         y = function.truth(x)
         apart = np.diff(x, axis=0)

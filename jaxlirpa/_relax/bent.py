@@ -33,7 +33,7 @@ from jaxlirpa._minmax import clip, maximum, minimum
 from jaxlirpa._relax.curved import Curve
 from jaxlirpa._relax.lines import Adjustable, Lines, among
 from jaxlirpa._relax.relaxations import Relaxations
-from jaxlirpa._relax.smooth import Smooth, enclose
+from jaxlirpa._relax.smooth import Smooth, enclose, offsets_of
 from jaxlirpa._types import Array
 
 _STEPS = 40
@@ -56,9 +56,11 @@ class Bent(Adjustable):
     @functools.partial(jax.jit, static_argnums=0)
     def image(self, box: Interval) -> Interval:
         """The range: as far as a line of slope zero may be moved."""
-        zero = jnp.zeros_like(box.lower)
-        (_, low), (_, high) = self._below(zero, box), self._above(zero, box)
-        return Interval(low, -high)
+        return self.offsets(jnp.zeros_like(box.lower), box)
+
+    def offsets(self, slope: Array, box: Interval) -> Interval:
+        """As far as a line of any slope may be moved."""
+        return offsets_of(slope, self._below(slope, box), self._above(-slope, box), box)
 
     @functools.partial(jax.jit, static_argnums=0)
     def lines(self, box: Interval) -> Lines:

@@ -44,8 +44,12 @@ class Interpolated:
 
     def image(self, box: Interval) -> Interval:
         """The extremes are at the ends or at a knot."""
-        corners, zero = self._corners(box), jnp.zeros_like(box.lower)
-        return Interval(corners.offset(zero), -corners.negated().offset(zero))
+        return self.offsets(jnp.zeros_like(box.lower), box)
+
+    def offsets(self, slope: Array, box: Interval) -> Interval:
+        """Lines of any slope through the lowest and the highest of the corners."""
+        corners = self._corners(box)
+        return Interval(corners.offset(slope), -corners.negated().offset(-slope))
 
     def lines(self, box: Interval) -> Lines:
         """Edges of the hulls of the corners."""

@@ -29,7 +29,7 @@ from jaxlirpa._intervals import Interval, is_finite
 from jaxlirpa._minmax import clip, maximum, minimum
 from jaxlirpa._relax.lines import Adjustable, Lines, Point, secant
 from jaxlirpa._relax.relaxations import Relaxations
-from jaxlirpa._relax.smooth import Smooth, enclose, enclosing, midpoint
+from jaxlirpa._relax.smooth import Smooth, enclose, enclosing, midpoint, offsets_of
 from jaxlirpa._relax.supporting import supporting
 from jaxlirpa._types import Array
 
@@ -60,6 +60,14 @@ class Wave(Adjustable):
             where(crest, 1, minimum(ends.upper, 1)),
         )
 
+    def offsets(self, slope: Array, box: Interval) -> Interval:
+        """Those of the ends, and of the troughs or crests of the wave minus the line."""
+        lower, upper = (
+            _line_below(f, phase, box, s)
+            for (f, phase), s in zip(self._sides(), (slope, -slope), strict=True)
+        )
+        return offsets_of(slope, lower, upper, box)
+
     def family(self, box: Interval) -> Relaxations[Lines]:
         """The lines that are best somewhere in the box; they are numbered by their slopes."""
         below, above = (
@@ -88,6 +96,7 @@ class Wave(Adjustable):
 def _touching(f: Smooth, phase: float, box: Interval, slope: Array) -> list[Point]:
     """The points one of which a line of this slope below `f` touches."""
     start, end = (f.point(x) for x in box)
+    slope = clip(slope, -1, 1)  # of a steeper one, the ends alone matter
     first, last, found = _nearby(box, -jnp.arccos(slope) - phase)
     least = -jnp.sqrt((1 - slope) * (1 + slope))
     troughs = [Point(where(found, x, start.x), where(found, least, start.y)) for x in (first, last)]

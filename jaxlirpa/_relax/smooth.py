@@ -130,6 +130,24 @@ def enclose(
     )
 
 
+def offsets_of(
+    slope: Array, lower: tuple[Array, Array], negated_upper: tuple[Array, Array], box: Interval
+) -> Interval:
+    """The offsets of lines of one slope below `f` and above it, see `_relax/slopes.py`.
+
+    Args:
+        slope: that was asked for.
+        lower: the line that `Smooth.below` drew for it, which is flat if the slope is below the
+            normal numbers: the line asked for then keeps below that one.
+        negated_upper: that of `-slope` below `-f`.
+        box: where the lines are to hold.
+    """
+    far = maximum(jnp.abs(box.lower), jnp.abs(box.upper))
+    room = 2 * jnp.finfo(far.dtype).tiny * far
+    (drawn, low), (drawn_, high) = lower, negated_upper
+    return Interval(low - where(drawn == slope, 0, room), where(drawn_ == -slope, 0, room) - high)
+
+
 def enclosing(
     below: Relaxations[tuple[Array, Array]],
     above: Relaxations[tuple[Array, Array]],

@@ -26,7 +26,7 @@ from jaxlirpa._intervals import Interval
 from jaxlirpa._minmax import clip
 from jaxlirpa._relax.lines import Adjustable, Lines, Point
 from jaxlirpa._relax.relaxations import Relaxations
-from jaxlirpa._relax.smooth import Smooth, enclose, enclosing, midpoint
+from jaxlirpa._relax.smooth import Smooth, enclose, enclosing, midpoint, offsets_of
 from jaxlirpa._relax.supporting import supporting
 from jaxlirpa._types import Array
 
@@ -54,6 +54,11 @@ class Solvable(Adjustable):
         """The extremes are at the ends or at a turn."""
         turns = [clip(x, box.lower, box.upper) for x in self.turns]
         return self.smooth.range([self.smooth.point(x) for x in (*box, *turns)])
+
+    def offsets(self, slope: Array, box: Interval) -> Interval:
+        """Those of the points that a line of this slope touches."""
+        below, above = self._sides()
+        return offsets_of(slope, _line(below, box, slope), _line(above, box, -slope), box)
 
     def family(self, box: Interval) -> Relaxations[Lines]:
         """Lines that are best somewhere in the box."""

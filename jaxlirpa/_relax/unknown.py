@@ -48,13 +48,16 @@ class Unknown(Adjustable):
 
     def image(self, box: Interval) -> Interval:
         """The range over all pieces."""
-        zero = jnp.zeros_like(box.lower)
-        lower = _Pieces(self.values, self.slopes, self.pieces, box).offset(zero)
-        upper = -self._negated(box).offset(zero)
+        lower, upper = self.offsets(jnp.zeros_like(box.lower), box)
         whole = self.values(box)
         return vacuous_where_nan(
             Interval(jnp.fmax(lower, whole.lower), jnp.fmin(upper, whole.upper))
         )
+
+    def offsets(self, slope: Array, box: Interval) -> Interval:
+        """The least and the most that a line of this slope leaves of the function on any piece."""
+        below = _Pieces(self.values, self.slopes, self.pieces, box)
+        return Interval(below.offset(slope), -self._negated(box).offset(-slope))
 
     def family(self, box: Interval) -> Relaxations[Lines]:
         """The best of a few chords on either side, and those of the halves."""
