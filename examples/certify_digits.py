@@ -20,10 +20,9 @@ from typing import NamedTuple
 import jax
 import numpy as np
 from attack import survives
-from data import DataError, load
-from matplotlib.backend_bases import FigureCanvasBase
+from data import DataError, Dataset, load
 from network import margins, train
-from options import add_data, data_objection, positive, seed
+from options import add_data, data_objection, picture_objection, positive, seed
 from options import radius as finite_radius
 from plotting import plot_accuracy
 from tqdm import tqdm
@@ -72,18 +71,33 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--seed", type=seed, default=0, metavar="N", help="default: 0")
     add("--quick", action="store_true", help="less training, fewer radii and 50 images")
     args = parser.parse_args(argv)
-    if objection := data_objection(args.data, args.data_dir):
+    args.output = args.output or Path(f"certify_{args.data}.png")
+    if objection := data_objection(args.data, args.data_dir) or picture_objection(args.output):
         parser.error(objection)
     setting = SETTINGS[args.data]
     args.epochs = args.epochs or (setting.quick_epochs if args.quick else setting.epochs)
     args.eps = sorted(set(args.eps or setting.eps[:: 2 if args.quick else 1]))
     args.examples = args.examples or (50 if args.quick else setting.examples)
-    args.output = args.output or Path(f"certify_{args.data}.png")
-    if not args.output.parent.is_dir():
-        parser.error(f"--output {args.output}: no such directory: {args.output.parent}")
-    if args.output.suffix[1:] not in FigureCanvasBase.get_supported_filetypes():
-        parser.error(f"--output {args.output}: not a name of a picture, such as plot.png")
     return args
+
+
+def trained(data: Dataset, args: argparse.Namespace) -> dict:
+    """The parameters of a network after the training that suits the data."""
+    setting = SETTINGS[args.data]
+    return train(
+        data.train_images,
+        data.train_labels,
+        epochs=args.epochs,
+        eps=setting.training_eps,
+        batch=setting.batch,
+        seed=args.seed,
+    )
+
+
+def around(images: np.ndarray, radius: float) -> tuple[np.ndarray, np.ndarray]:
+    """Lowest and highest values of pixels that change by up to a radius within [0, 1]."""
+    lower, upper = np.maximum(images - radius, 0), np.minimum(images + radius, 1)
+    return lower.astype(np.float32), upper.astype(np.float32)
 
 
 def verified(
@@ -124,8 +138,7 @@ def examine(
         start = time.perf_counter()
         found = []
         for chosen in tqdm(order, f"{name}, eps {radius:g}", leave=False, disable=None):
-            lower = np.maximum(images[chosen] - radius, 0).astype(np.float32)
-            upper = np.minimum(images[chosen] + radius, 1).astype(np.float32)
+            lower, upper = around(images[chosen], radius)
             found.append(np.asarray(compiled(params, lower, upper, labels[chosen])))
         robust.append(np.concatenate(found)[:count])
         seconds.append(time.perf_counter() - start)
@@ -152,15 +165,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"certify_digits.py: error: {error}", file=sys.stderr)
         return 2
     start = time.perf_counter()
-    setting = SETTINGS[args.data]
-    params = train(
-        data.train_images,
-        data.train_labels,
-        epochs=args.epochs,
-        eps=setting.training_eps,
-        batch=setting.batch,
-        seed=args.seed,
-    )
+    params = trained(data, args)
     print(f"{args.data}: {args.epochs} epochs of training in {time.perf_counter() - start:.1f} s")
 
     right = (margins(params, data.test_images, data.test_labels) > 0).all(axis=-1)

@@ -5,6 +5,8 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
+from matplotlib.backend_bases import FigureCanvasBase
+
 
 def add_data(parser: argparse.ArgumentParser, names: Sequence[str]) -> None:
     """Adds the choice of a data set, of which the digits are the default, and of its folder."""
@@ -20,6 +22,15 @@ def data_objection(data: str, folder: Path | str | None) -> str | None:
         return f"--data {data} needs --data-dir"
     if data == "digits" and folder is not None:
         return "--data-dir is for other data; the digits are embedded"
+    return None
+
+
+def picture_objection(output: Path) -> str | None:
+    """Why no picture can be saved at a path, or None."""
+    if not output.parent.is_dir():
+        return f"--output {output}: no such directory: {output.parent}"
+    if output.suffix[1:] not in FigureCanvasBase.get_supported_filetypes():
+        return f"--output {output}: not a name of a picture, such as plot.png"
     return None
 
 

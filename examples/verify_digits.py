@@ -19,10 +19,10 @@ from pathlib import Path
 import jax
 import numpy as np
 from attack import survives
-from certify_digits import SETTINGS, Column, examine, table, verified
+from certify_digits import SETTINGS, Column, around, examine, table, trained, verified
 from data import DataError, load
-from network import margins, train
-from options import add_data, data_objection, positive, seed
+from network import margins
+from options import add_data, data_objection, picture_objection, positive, seed
 from options import radius as finite_radius
 from plotting import plot_accuracy
 from tqdm import tqdm
@@ -47,14 +47,14 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--seed", type=seed, default=0, metavar="N", help="default: 0")
     add("--quick", action="store_true", help="less training, two radii and 10 images")
     args = parser.parse_args(argv)
-    if objection := data_objection(args.data, args.data_dir):
+    args.output = args.output or Path(f"verify_{args.data}.png")
+    if objection := data_objection(args.data, args.data_dir) or picture_objection(args.output):
         parser.error(objection)
     digits = args.data == "digits"
     args.epochs = args.epochs or (5 if args.quick else 20 if digits else 3)
     radii = (0.06, 0.09, 0.12, 0.15) if digits else (0.02, 0.04, 0.06)
     args.eps = sorted(set(args.eps or (radii[:2] if args.quick else radii)))
     args.examples = 10 if args.quick else args.examples
-    args.output = args.output or Path(f"verify_{args.data}.png")
     return args
 
 
@@ -90,9 +90,7 @@ def decide(
         start = time.perf_counter()
         left = np.flatnonzero(~proved[i] & ~refuted[i])
         for n in tqdm(left, f"{NAME}, eps {radius:g}", leave=False, disable=None):
-            lower = np.maximum(images[n] - radius, 0).astype(np.float32)
-            upper = np.minimum(images[n] + radius, 1).astype(np.float32)
-            found = decided(params, jaxlirpa.Box(lower, upper), labels[n])
+            found = decided(params, jaxlirpa.Box(*around(images[n], radius)), labels[n])
             verdicts[found.status] += 1
             robust[i, n] |= found.status == "proved"
             refuted[i, n] |= found.status == "refuted"
@@ -109,15 +107,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except DataError as error:
         print(f"verify_digits.py: error: {error}", file=sys.stderr)
         return 2
-    setting = SETTINGS[args.data]
-    params = train(
-        data.train_images,
-        data.train_labels,
-        epochs=args.epochs,
-        eps=setting.training_eps,
-        batch=setting.batch,
-        seed=args.seed,
-    )
+    params = trained(data, args)
     images, labels = data.test_images[: args.examples], data.test_labels[: args.examples]
     correct = np.asarray((margins(params, images, labels) > 0).all(axis=-1))
     checks = {"PGD attack": functools.partial(survives, margins, key=jax.random.key(args.seed))}
@@ -140,7 +130,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(f"\n{NAME} was asked {sum(verdicts.values())} times: {counts or 'nothing was open'}")
     curves = {column.name: column.robust.mean(axis=1) for column in columns}
     title = f"{args.data}: what survives an attack, and what is proved ({len(images)} images)"
-    plot_accuracy(args.output, title, args.eps, correct.mean(), curves)
+    try:
+        plot_accuracy(args.output, title, args.eps, correct.mean(), curves)
+    except OSError as error:
+        print(f"verify_digits.py: error: cannot save the plot: {error}", file=sys.stderr)
+        return 2
     print(f"plot: {args.output}")
     return 0
 

@@ -23,7 +23,7 @@ from jaxlirpa._methods.problem import problem_of
 from jaxlirpa._methods.transform import call_of
 from jaxlirpa._ops.families import Elementwise
 from jaxlirpa._ops.registry import record
-from jaxlirpa._relax.lines import Lines, relax
+from jaxlirpa._relax.lines import Lines, is_straight, relax
 from jaxlirpa._types import Bounds, PyTree
 
 
@@ -193,8 +193,7 @@ def _lines(inside: Intermediate, index: int) -> Lines | None:
 
 
 def _unstable(lines: Lines) -> int:
-    same = (lines.lower_slope == lines.upper_slope) & (lines.lower_offset == lines.upper_offset)
-    return int(np.sum(~np.asarray(same)))
+    return int(np.sum(~np.asarray(is_straight(lines))))
 
 
 def _gap(inside: Intermediate, index: int, lines: Lines) -> float:

@@ -25,7 +25,7 @@ from jaxlirpa._methods.relaxed_graph import RelaxedGraph, nonlinear
 from jaxlirpa._methods.solution import Solution, enclose
 from jaxlirpa._ops.families import Affine, Bilinear, Elementwise, LoopFamily, Move, Opaque
 from jaxlirpa._ops.registry import record
-from jaxlirpa._relax.lines import relax
+from jaxlirpa._relax.lines import is_straight, relax
 from jaxlirpa._transpose.convolution import turnable
 from jaxlirpa._types import Array
 from jaxlirpa._walk import backward
@@ -186,8 +186,7 @@ class _Layers:
         for node, reader in found:
             assert isinstance(reader, Elementwise)
             lines = relax(reader.relaxation(node), box)
-            straight = lines.lower_slope == lines.upper_slope
-            needed |= ~(straight & (lines.lower_offset == lines.upper_offset))
+            needed |= ~is_straight(lines)
         return needed
 
     def _is_exact(self, ref: Ref) -> bool:

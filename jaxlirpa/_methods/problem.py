@@ -45,6 +45,10 @@ class Problem:
         """Where each live value comes from, and how good its interval is."""
         return origins(self.graph, self.sets)
 
+    def as_one_example(self) -> Problem:
+        """The same program, whose rows have coefficients on all examples together."""
+        return dataclasses.replace(self, graph=dataclasses.replace(self.graph, batch_axes={}))
+
     def returning(self, outputs: Iterable[Ref]) -> Problem:
         """The same program with other outputs."""
         return dataclasses.replace(self, graph=self.graph.returning(outputs))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import inspect
 import logging
@@ -79,8 +78,7 @@ def transform(
     def joint(call: Arguments, own: tuple[PyTree, PyTree]) -> Any:
         problem, shape = problem_of(fn, call)
         if linear:  # Its coefficients are those on all examples.
-            graph = dataclasses.replace(problem.graph, batch_axes={})
-            problem = dataclasses.replace(problem, graph=graph)
+            problem = problem.as_one_example()
         if in_axes is None:
             warn_if_expensive(problem, cost(problem))
         if _LOG.isEnabledFor(logging.INFO):

@@ -30,6 +30,12 @@ class Lines(NamedTuple):
     upper_offset: Array
 
 
+def is_straight(lines: Lines) -> Array:
+    """Where both lines are one, so that the function is affine on its box."""
+    same = lines.lower_slope == lines.upper_slope
+    return same & (lines.lower_offset == lines.upper_offset)
+
+
 class Relaxation(Protocol):
     """What a domain must know of a univariate function, entry by entry of an array."""
 

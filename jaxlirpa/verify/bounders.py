@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from typing import Any, Protocol
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -18,8 +16,9 @@ from jaxlirpa.verify.condensed import (
     Condensed,
     Parameters,
     Subproblems,
-    all_rows,
+    bounds_at,
     sharpen,
+    starts,
 )
 from jaxlirpa.verify.linear import Dual, dual
 from jaxlirpa.verify.optimise import Optimised, optimise
@@ -127,7 +126,7 @@ class ByCondensed:
         box = sub.box
         if isinstance(self.strategy, InputSplits):
             most = self.strategy.sharpened
-            box = _sharpen(self.net, sub, most=most) if most else box
+            box = sharpen(self.net, sub, most=most) if most else box
             start = start._replace(alpha=starts(self.net, box))
         found = optimise(
             self.net,
@@ -197,32 +196,3 @@ class ByWalk:
         del parameters
         assert sub.inputs is not None
         return walked_bounds(self.prop, self.frame, self.values, sub.rows, sub.inputs).lower
-
-
-@jax.jit
-def bounds_at(net: Condensed, sub: Subproblems, parameters: Parameters) -> Array:
-    """Lower bounds of subproblems by given parameters, the best of their alternatives'."""
-    lines = net.family(sub.box).at(parameters.alpha)
-    return jnp.max(all_rows(net, sub, lines, parameters.mu), 1)
-
-
-@jax.jit
-def starts(net: Condensed, box: Interval) -> Array:
-    return net.family(box).start
-
-
-_sharpen = jax.jit(sharpen, static_argnames="most")
-
-
-def input_limits(values: Values) -> np.ndarray:
-    """The limits of the deviations of the inputs, all of them boxes: `[2, n]`."""
-    limits = []
-    for own in values.sets:
-        point = own.point()
-        limits.append([(limit - point).reshape(-1) for limit in own.hull()])
-    return np.stack([np.concatenate([np.asarray(x[i]) for x in limits]) for i in range(2)])
-
-
-def input_count(values: Values) -> int:
-    """How many numbers the inputs are."""
-    return sum(math.prod(own.aval.shape) for own in values.sets)

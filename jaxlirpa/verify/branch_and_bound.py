@@ -21,7 +21,7 @@ from jaxlirpa._methods.problem import Problem
 from jaxlirpa._methods.solution import Solution
 from jaxlirpa._methods.transform import transform
 from jaxlirpa._types import Array, Bounds, PyTree
-from jaxlirpa.verify.walked import parts_of
+from jaxlirpa.verify import inputs
 
 
 @checked
@@ -100,14 +100,9 @@ def _solve(problem: Problem, steps: int, batch: int, capacity: int | None) -> li
             "branch_and_bound splits boxes (Box, or LpBall of ord inf), and one of the sets is "
             "none. Use jaxlirpa.alpha_crown, or verify."
         )
-    graph = dataclasses.replace(problem.graph, batch_axes={})
-    problem = dataclasses.replace(problem, graph=graph)
+    problem = problem.as_one_example()
     room = capacity or 1 + steps * batch
-    deviations = [
-        [(limit - own.point()).reshape(-1) for limit in own.hull()] for own in problem.sets.values()
-    ]
-    whole = Interval(*(jnp.concatenate(side) for side in zip(*deviations, strict=True)))
-    one = Interval(*(limit[None] for limit in whole))
+    one = Interval(*(limit[None] for limit in inputs.limits([*problem.sets.values()])))
     bounds, along = _bounded(problem, one)
 
     def filled(x: Array) -> Array:
@@ -125,8 +120,8 @@ def _solve(problem: Problem, steps: int, batch: int, capacity: int | None) -> li
     _, parts = jax.lax.while_loop(unfinished, step, (jnp.int32(0), first))
     own = _together(parts)
     found, at = [], 0
-    for ref in graph.targets:
-        aval = graph.aval(ref)
+    for ref in problem.graph.targets:
+        aval = problem.graph.aval(ref)
         size = math.prod(aval.shape)
         box = Interval(*(x[at : at + size].reshape(aval.shape).astype(aval.dtype) for x in own))
         found.append(Solution(box))
@@ -191,7 +186,7 @@ def _bounded(problem: Problem, limits: Interval) -> tuple[Interval, Array]:
     """Bounds of all outputs on parts of the box, and the input that each is best split along."""
 
     def one(limits: Interval) -> tuple[Interval, Array]:
-        sets = parts_of(tuple(problem.sets.values()), limits)
+        sets = inputs.parts([*problem.sets.values()], limits)
         own = dataclasses.replace(problem, sets=dict(zip(problem.sets, sets, strict=True)))
         found = solve(own, Layerwise())
         boxes = [vacuous_where_nan(x.box) for x in found]

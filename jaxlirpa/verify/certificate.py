@@ -16,13 +16,20 @@ from numpy.typing import NDArray
 from jaxlirpa._errors import ArgumentError
 from jaxlirpa._intervals import Interval
 from jaxlirpa._methods.arguments import arguments
-from jaxlirpa.verify.bounders import bounds_at, input_limits, starts
+from jaxlirpa.verify import inputs
 from jaxlirpa.verify.cache import kept_on_disk
 from jaxlirpa.verify.call import Frame, Values, parted
-from jaxlirpa.verify.condensed import Condensed, Parameters, Subproblems, sharpen
+from jaxlirpa.verify.condensed import (
+    Condensed,
+    Parameters,
+    Subproblems,
+    bounds_at,
+    sharpen,
+    starts,
+)
 from jaxlirpa.verify.properties import Property, as_property
 from jaxlirpa.verify.refine import Refinement, refined
-from jaxlirpa.verify.root import Root, condensed_at, neurons_of, root_of
+from jaxlirpa.verify.root import Root, alike, condensed_at, neurons_of, root_of
 from jaxlirpa.verify.tree import Floats, Forest, Leaf, Part, Split
 from jaxlirpa.verify.walked import walked_bounds
 
@@ -153,21 +160,18 @@ def check(prop: Property, frame: Frame, values: Values, certificate: Certificate
     with jax.enable_x64(True):
         exact = values.in_double_precision()
         root, clauses = root_of(prop, frame, exact)
-        lower = np.asarray(root.margins.lower)
-        size = float(np.max(np.abs(np.asarray(root.margins)), initial=0))
-        least = _ROUNDING * (1 + size) if np.isfinite(size) else _ROUNDING
-        bounds = {i: float(max(lower[list(c)])) for i, c in enumerate(clauses)}
+        least = _ROUNDING * root.size
+        bounds = dict(enumerate(root.lower(clauses)))
         left = [i for i, own in bounds.items() if not own > least]
         missing = [i for i in left if i not in certificate.forest.roots]
         failed: list[int] = []
         if left and not missing:
+            proved: dict[int, float] = {}
             checker = _Checker(prop, frame, exact, certificate, root)
-            alternatives = max(map(len, clauses))
-            padded = {i: np.resize(c, alternatives) for i, c in enumerate(clauses)}
-            for part, own in checker.bounds(padded):
+            for part, own in checker.bounds(dict(enumerate(alike(clauses)))):
+                proved[part.clause] = min(proved.get(part.clause, np.inf), own)
                 if not own > least:
                     failed.append(part.number)
-            proved = checker.least
             bounds = {i: max(own, proved.get(i, -np.inf)) for i, own in bounds.items()}
         return Checked(-np.inf if failed or missing else min(bounds.values()), failed, missing)
 
@@ -181,8 +185,7 @@ class _Checker:
         self.prop, self.frame, self.values = prop, frame, values
         self.certificate = certificate
         split_inputs = certificate.walked or certificate.sharpened is not None
-        self.inputs = input_limits(values) if split_inputs else None
-        self.least: dict[int, float] = {}
+        self.inputs = np.stack(inputs.limits(values.sets)) if split_inputs else None
         self.box: tuple[Floats, Floats] = (np.zeros(0), np.zeros(0))
         if not certificate.walked:
             self.net = self._condensed(root)
@@ -215,10 +218,7 @@ class _Checker:
         return net
 
     def bounds(self, clauses: Mapping[int, NDArray[Any]]) -> Iterator[tuple[Part, float]]:
-        """Every leaf, and a lower bound of its clause; minus infinity without parameters.
-
-        `least` then has the lower bounds of all clauses.
-        """
+        """Every leaf, and a lower bound of its clause; minus infinity without parameters."""
         forest = self.certificate.forest
         nothing = np.zeros(len(self.box[0]))
         whole = Part(0, 0, *self.box, self.inputs, nothing[None], nothing, -np.inf, ())
@@ -228,8 +228,6 @@ class _Checker:
             leaves = [part for part in sharpened if part.number not in forest.splits]
             for some, own in self._batches(leaves, clauses):
                 for part, bound in zip(some, own, strict=False):
-                    least = self.least.get(part.clause, np.inf)
-                    self.least[part.clause] = min(least, float(bound))
                     yield part, float(bound)
             level = []
             for part in sharpened:
@@ -269,7 +267,7 @@ class _Checker:
             yield from parts
             return
         for some, full in _in_batches(parts):
-            box = _sharpen(self.net, self._arrays(full, None), most=most)
+            box = sharpen(self.net, self._arrays(full, None), most=most)
             low, up = map(np.asarray, box)
             for i, part in enumerate(some):
                 yield dataclasses.replace(part, low=low[i], up=up[i])
@@ -281,9 +279,9 @@ class _Checker:
         rows = np.stack([none if clauses is None else clauses[p.clause] for p in parts])
         low, up = (jnp.asarray(np.stack([getattr(p, s) for p in parts])) for s in ("low", "up"))
         limits = [p.inputs for p in parts if p.inputs is not None]
-        inputs = Interval(*map(jnp.asarray, np.stack(limits, 1))) if limits else None
+        of_inputs = Interval(*map(jnp.asarray, np.stack(limits, 1))) if limits else None
         signs = jnp.ones(rows.shape)
-        return Subproblems(jnp.asarray(rows, jnp.int32), signs, Interval(low, up), inputs)
+        return Subproblems(jnp.asarray(rows, jnp.int32), signs, Interval(low, up), of_inputs)
 
     def _moved(self, split: Split) -> Split:
         """A split of the certificate's network as one of this one."""
@@ -305,9 +303,6 @@ def _in_batches(parts: Sequence[Part]) -> Iterator[tuple[Sequence[Part], Sequenc
     for at in range(0, len(parts), _BATCH):
         some = parts[at : at + _BATCH]
         yield some, [*some, *[some[0]] * (_BATCH - len(some))]
-
-
-_sharpen = jax.jit(sharpen, static_argnames="most")
 
 
 def recheck(

@@ -31,6 +31,7 @@ from jaxlirpa._minmax import maximum, minimum
 from jaxlirpa._relax.lines import Lines
 from jaxlirpa._types import Array
 from jaxlirpa.sets import ArraySet
+from jaxlirpa.verify import inputs
 from jaxlirpa.verify.kinds import Family, Kind
 
 _PRECISION = jax.lax.Precision.HIGHEST
@@ -139,29 +140,6 @@ class Condensed:
             found.append(possible)
         return jnp.concatenate([*found, jnp.zeros((*box.lower.shape[:-1], 0), bool)], -1)
 
-    def deviations(self, coefficients: Array) -> tuple[Array, Array]:
-        """Minima of linear forms of the inputs' deviations, and where they are attained.
-
-        Args:
-            coefficients: `[count, n]`.
-
-        Returns:
-            The minima `[count]`, and deviations `[count, n]`: the minimum of a linear form over a
-            set has the minimiser as its derivative by the coefficients.
-        """
-        minimum, pull = jax.vjp(self._minima, jax.lax.stop_gradient(coefficients))
-        (least,) = pull(jnp.ones_like(minimum))
-        return self._minima(coefficients), least
-
-    def _minima(self, coefficients: Array) -> Array:
-        total, at = jnp.zeros(len(coefficients), coefficients.dtype), 0
-        for own in self.sets:
-            shape = own.aval.shape
-            size = functools.reduce(int.__mul__, shape, 1)
-            rows = coefficients[:, at : at + size].reshape(-1, *shape)
-            total, at = total + own.concretize(rows, from_point=True).lower, at + size
-        return total
-
 
 class Subproblems(NamedTuple):
     """A batch of subproblems: of a clause each, on a part of the set.
@@ -227,22 +205,13 @@ def bound(
             derivative of the bound by them is the operands at the bound's minimiser.
     """
     lines = family.at(parameters.alpha)
-    mu = parameters.mu
-    tilt = mu if extra is None else mu + extra
-    paid = jnp.sum(mu * where(mu > 0, sub.box.upper, sub.box.lower), -1)
-    slopes, offset, coefficients = _propagate(net, sub, lines, tilt)
-    offset = offset - paid[:, None]
-    batch, alternatives, n = slopes.shape
+    lower, slopes, coefficients = _all_rows(net, sub, lines, parameters.mu, extra)
     if sub.inputs is None:
-        least, x = net.deviations(slopes.reshape(-1, n))
-        least, x = least.reshape(batch, alternatives), x.reshape(slopes.shape)
+        x = inputs.minimisers(net.sets, slopes.reshape(-1, slopes.shape[-1]))
+        x = x.reshape(slopes.shape)
     else:
-        rising = slopes >= 0
-        x = where(rising, sub.inputs.lower[:, None], sub.inputs.upper[:, None])
-        least = jnp.einsum("bqn,bqn->bq", slopes, x, precision=_PRECISION)
-    lower = offset + least
-    lower = where(jnp.isnan(lower), -jnp.inf, lower)
-    if alternatives == 1:
+        x = where(slopes >= 0, sub.inputs.lower[:, None], sub.inputs.upper[:, None])
+    if lower.shape[1] == 1:
         return Bounded(lower[:, 0], x[:, 0], coefficients[:, 0], jnp.abs(slopes[:, 0]))
     best = jnp.argmax(lower, 1)
 
@@ -293,6 +262,7 @@ def _product(a: Array, b: Array) -> Array:
     return jnp.matmul(flat, b, precision=_PRECISION).reshape(*a.shape[:-1], b.shape[-1])
 
 
+@functools.partial(jax.jit, static_argnames="most")
 def sharpen(net: Condensed, sub: Subproblems, most: int) -> Interval:
     """Better boxes of the neurons' operands in parts of the set of inputs.
 
@@ -319,7 +289,7 @@ def sharpen(net: Condensed, sub: Subproblems, most: int) -> Interval:
     rows = jnp.concatenate([chosen, chosen], 1) + net.rows
     one = jnp.ones((batch, count), sub.box.lower.dtype)
     both = sub._replace(rows=rows, signs=jnp.concatenate([one, -one], 1))
-    found = all_rows(net, both, lines, jnp.zeros_like(sub.box.lower))
+    found, _, _ = _all_rows(net, both, lines, jnp.zeros_like(sub.box.lower))
     low, high = found[:, :count], -found[:, count:]
     put = jax.vmap(lambda limit, at, new: limit.at[at].max(new))
     lower, upper = put(sub.box.lower, chosen, low), -put(-sub.box.upper, chosen, -high)
@@ -330,11 +300,11 @@ def sharpen(net: Condensed, sub: Subproblems, most: int) -> Interval:
 def _by_intervals(net: Condensed, sub: Subproblems) -> Interval:
     """The operands' boxes inside the given ones, by intervals from the inputs onwards."""
     assert sub.inputs is not None
-    inputs, neurons = (x[net.rows :] for x in (net.inputs, net.neurons))
+    on_inputs, neurons = (x[net.rows :] for x in (net.inputs, net.neurons))
     middle, radius = _middle(sub.inputs)
     lower, upper = (limit[net.rows :] for limit in net.offset)
-    spread = _product(radius, jnp.abs(inputs).T)
-    centre = _product(middle, inputs.T)
+    spread = _product(radius, jnp.abs(on_inputs).T)
+    centre = _product(middle, on_inputs.T)
     below, above = centre - spread + lower, centre + spread + upper
     boxes: list[Interval] = []
     images: list[Interval] = []
@@ -360,18 +330,39 @@ def _middle(box: Interval) -> tuple[Array, Array]:
     return 0.5 * box.lower + 0.5 * box.upper, 0.5 * box.upper - 0.5 * box.lower
 
 
-def all_rows(net: Condensed, sub: Subproblems, lines: Lines, mu: Array) -> Array:
-    """Lower bounds of all alternatives, `[batch, alternatives]`."""
-    batch, alternatives = sub.rows.shape
-    slopes, offset, _ = _propagate(net, sub, lines, mu)
-    offset = offset - jnp.sum(mu * where(mu > 0, sub.box.upper, sub.box.lower), -1)[:, None]
+@jax.jit
+def bounds_at(net: Condensed, sub: Subproblems, parameters: Parameters) -> Array:
+    """Lower bounds of subproblems by given parameters, the best of their alternatives'."""
+    lines = net.family(sub.box).at(parameters.alpha)
+    return jnp.max(_all_rows(net, sub, lines, parameters.mu)[0], 1)
+
+
+@jax.jit
+def starts(net: Condensed, box: Interval) -> Array:
+    """CROWN's alphas on boxes of the neurons' operands."""
+    return net.family(box).start
+
+
+def _all_rows(
+    net: Condensed, sub: Subproblems, lines: Lines, mu: Array, extra: Array | None = None
+) -> tuple[Array, Array, Array]:
+    """Lower bounds of all alternatives, `[batch, alternatives]`.
+
+    Returns:
+        The bounds; the coefficients on the inputs' deviations, `[batch, alternatives, n]`, and on
+        the neurons' values, `[batch, alternatives, neurons]`.
+    """
+    tilt = mu if extra is None else mu + extra
+    slopes, offset, coefficients = _propagate(net, sub, lines, tilt)
+    paid = jnp.sum(mu * where(mu > 0, sub.box.upper, sub.box.lower), -1)
     if sub.inputs is None:
-        least, _ = net.deviations(slopes.reshape(batch * alternatives, -1))
-        lower = offset + least.reshape(batch, alternatives)
+        rows = slopes.reshape(-1, slopes.shape[-1])
+        least = inputs.minima(net.sets, rows).reshape(offset.shape)
     else:
         ends = where(slopes >= 0, sub.inputs.lower[:, None], sub.inputs.upper[:, None])
-        lower = offset + jnp.einsum("bqn,bqn->bq", slopes, ends, precision=_PRECISION)
-    return where(jnp.isnan(lower), -jnp.inf, lower)
+        least = jnp.einsum("bqn,bqn->bq", slopes, ends, precision=_PRECISION)
+    lower = offset - paid[:, None] + least
+    return where(jnp.isnan(lower), -jnp.inf, lower), slopes, coefficients
 
 
 def _gaps(lines: Lines, box: Interval) -> Array:

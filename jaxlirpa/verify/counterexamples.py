@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import functools
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -15,23 +14,12 @@ from jaxlirpa._arrays import where
 from jaxlirpa._types import Array
 from jaxlirpa.sets import ArraySet, Box
 from jaxlirpa.sets.inclusion import beyond
+from jaxlirpa.verify import inputs
 from jaxlirpa.verify.call import Frame, Values
 from jaxlirpa.verify.properties import Property
 
 _FIRST, _LAST = 0.5, 0.02
 _DRAWN = (0, 1e-12, 1e-9, 1e-6, 1e-3)
-
-
-def points_of(sets: Sequence[ArraySet], deviations: Array) -> list[Array]:
-    """Arrays of the inputs from their flattened deviations `[count, n]`: `[count, *shape]` each."""
-    found, at = [], 0
-    for own in sets:
-        shape = own.aval.shape
-        size = math.prod(shape)
-        part = deviations[:, at : at + size].reshape(-1, *shape)
-        found.append(own.point() + part)
-        at += size
-    return found
 
 
 def margins_at(prop: Property, frame: Frame, values: Values, deviations: Array) -> Array:
@@ -41,12 +29,7 @@ def margins_at(prop: Property, frame: Frame, values: Values, deviations: Array) 
     def at(*arrays: Array) -> Array:
         return prop.margins(*call.fill(arrays), **call.named)
 
-    return jax.vmap(at)(*points_of(values.sets, deviations))
-
-
-def worst(clauses: Array, margins: Array) -> Array:
-    """How far every clause is from failing, `[count, clauses]`: its best alternative."""
-    return jnp.max(margins[:, clauses], -1)
+    return jax.vmap(at)(*inputs.members(values.sets, deviations))
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
@@ -86,7 +69,7 @@ def descend(
         own = found[1]
         better = own < least
         share = _FIRST * (_LAST / _FIRST) ** (count / jnp.maximum(steps, 1))
-        target = lowest(values.sets, slopes)
+        target = inputs.minimisers(values.sets, slopes)
         following = x + share * (target - x)
         return (
             count + 1,
@@ -106,36 +89,17 @@ def _both(values: Array) -> tuple[Array, Array]:
     return jnp.sum(values), values
 
 
-def lowest(sets: Sequence[ArraySet], slopes: Array) -> Array:
-    """The deviations at which linear forms `[count, n]` are least."""
-    found, at = [], 0
-    for own in sets:
-        shape = own.aval.shape
-        size = math.prod(shape)
-        rows = slopes[:, at : at + size].reshape(-1, *shape)
-        least, pull = jax.vjp(_minimum(own), rows)
-        (deviation,) = pull(jnp.ones_like(least))
-        found.append(deviation.reshape(len(slopes), size))
-        at += size
-    return jnp.concatenate(found, 1)
-
-
-def _minimum(own: ArraySet) -> Callable[[Array], Array]:
-    return lambda rows: own.concretize(rows, from_point=True).lower
-
-
 def random_members(sets: Sequence[ArraySet], count: int, rng: np.random.Generator) -> Array:
     """Random deviations: mixtures of extreme members in random directions."""
-    size = sum(math.prod(own.aval.shape) for own in sets)
     dtype = sets[0].aval.dtype
-    directions = jnp.asarray(rng.normal(size=(count, size)), dtype)
+    directions = jnp.asarray(rng.normal(size=(count, inputs.size(sets))), dtype)
     shares = jnp.asarray(rng.uniform(size=(count, 1)), dtype)
     return shares * _extreme(tuple(sets), directions)
 
 
 @jax.jit
 def _extreme(sets: tuple[ArraySet, ...], directions: Array) -> Array:
-    return lowest(sets, directions)
+    return inputs.minimisers(sets, directions)
 
 
 def confirmed(
@@ -147,8 +111,8 @@ def confirmed(
     """
     with jax.enable_x64(True):
         exact = values.in_double_precision()
-        arrays = points_of(exact.sets, jnp.asarray(np.asarray(deviation), float)[None])
-        inside = [member(own, x[0]) for own, x in zip(exact.sets, arrays, strict=True)]
+        arrays = inputs.members(exact.sets, jnp.asarray(np.asarray(deviation), float))
+        inside = [member(own, x) for own, x in zip(exact.sets, arrays, strict=True)]
         margins = np.asarray(_margins(prop, frame, exact, inside))
     own = margins[list(clause)]
     if not np.all(own <= 0):

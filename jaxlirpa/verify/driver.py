@@ -17,7 +17,8 @@ from jaxlirpa._errors import ArgumentError
 from jaxlirpa._graph.jaxpr import is_traced
 from jaxlirpa._methods.arguments import arguments
 from jaxlirpa._types import Array, PyTree
-from jaxlirpa.verify.bounders import Bounder, ByCondensed, ByWalk, input_count, input_limits
+from jaxlirpa.verify import inputs
+from jaxlirpa.verify.bounders import Bounder, ByCondensed, ByWalk
 from jaxlirpa.verify.branching import Met, Search
 from jaxlirpa.verify.cache import kept_on_disk
 from jaxlirpa.verify.call import Frame, Values, parted
@@ -26,7 +27,7 @@ from jaxlirpa.verify.condensed import Condensed
 from jaxlirpa.verify.counterexamples import confirmed, descend, random_members
 from jaxlirpa.verify.properties import Property, as_property
 from jaxlirpa.verify.refine import Refinement
-from jaxlirpa.verify.root import condensed_at, neurons_of, root_of
+from jaxlirpa.verify.root import alike, condensed_at, neurons_of, root_of
 from jaxlirpa.verify.strategies import InputSplits, NeuronSplits, Strategy
 from jaxlirpa.verify.tree import Forest
 from jaxlirpa.verify.verdict import Progress, Statistics, Verdict
@@ -140,13 +141,10 @@ class _Run:
         self.walked = False
         with self._phase("root"):
             self.root, self.clauses = root_of(prop, frame, values)
-            margins = np.stack([np.asarray(limit) for limit in self.root.margins])
-        self.bounds = {i: float(max(margins[0, list(c)])) for i, c in enumerate(self.clauses)}
-        alternatives = max(map(len, self.clauses))
-        self.rows = np.array([np.resize(c, alternatives) for c in self.clauses], np.int32)
-        size = float(np.max(np.abs(margins), initial=0))
-        room = _ROUNDING * float(np.finfo(margins.dtype).eps)
-        self.least = room * (1 + size if np.isfinite(size) else 1)
+            self.bounds = dict(enumerate(self.root.lower(self.clauses)))
+        self.rows = alike(self.clauses)
+        eps = float(np.finfo(self.root.margins.lower.dtype).eps)
+        self.least = _ROUNDING * eps * self.root.size
 
     def verdict(self) -> Verdict:
         """What is found out in the time."""
@@ -176,25 +174,25 @@ class _Run:
     def _prepared(self, left: Sequence[int]) -> str:
         """Makes the search of the clauses that are left; or says why there is none."""
         boxes = all(own.is_box for own in self.values.sets)
-        strategy, few = self.options.strategy, input_count(self.values) <= _FEW_INPUTS
+        strategy, few = self.options.strategy, inputs.size(self.values.sets) <= _FEW_INPUTS
         self.walked = self.root.layers is None
         if strategy is None:
             strategy = InputSplits() if boxes and (few or self.walked) else NeuronSplits()
         if self.walked and isinstance(strategy, NeuronSplits):
             return "functions of several values can be split by inputs in boxes only"
-        inputs = None
+        limits = None
         if isinstance(strategy, InputSplits):
             if not boxes:
                 return "inputs can be split in boxes only (Box, LpBall of ord inf)"
-            inputs = input_limits(self.values)
-            if not np.all(np.isfinite(inputs)):
+            limits = np.stack(inputs.limits(self.values.sets))
+            if not np.all(np.isfinite(limits)):
                 return "the set of inputs is not bounded"
             self.sharpened = strategy.sharpened
         bounder: Bounder = ByWalk(self.prop, self.frame, self.values)
         if not self.walked:
             bounder = ByCondensed(self._condensed(), strategy)
         clauses = {i: self.rows[i] for i in left}
-        self.search = Search(bounder, clauses, strategy, inputs, self.least)
+        self.search = Search(bounder, clauses, strategy, limits, self.least)
         return ""
 
     def _condensed(self) -> Condensed:

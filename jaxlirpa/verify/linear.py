@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.optimize import linprog  # type: ignore[import-untyped, unused-ignore]
 
+from jaxlirpa.verify import inputs
 from jaxlirpa.verify.condensed import Condensed
 from jaxlirpa.verify.kinds import Relu
 from jaxlirpa.verify.tree import Floats, Part
@@ -39,19 +40,18 @@ def dual(net: Condensed, row: int, part: Part) -> Dual | None:
         return None
     if not all(s.is_box for s in net.sets) or np.any((part.low < 0) & (part.up > 0)):
         return None
-    hulls = [np.stack(s.hull()) - np.asarray(s.point()) for s in net.sets]
-    box = np.concatenate([x.reshape(2, -1) for x in hulls], 1).astype(float)
-    inputs, neurons = (np.asarray(x, float) for x in (net.inputs, net.neurons))
+    box = np.stack(inputs.limits(net.sets)).astype(float)
+    on_inputs, neurons = (np.asarray(x, float) for x in (net.inputs, net.neurons))
     offset = np.asarray(net.offset.lower, float)
     slopes, values = np.zeros((neurons.shape[1], box.shape[1])), np.zeros(neurons.shape[1])
     active = part.low >= 0
     rows, operands = np.zeros_like(slopes), np.zeros_like(values)
     for k in net.slices:
         at = slice(net.rows + k.start, net.rows + k.stop)
-        rows[k] = inputs[at] + neurons[at] @ slopes
+        rows[k] = on_inputs[at] + neurons[at] @ slopes
         operands[k] = offset[at] + neurons[at] @ values
         slopes[k], values[k] = rows[k] * active[k, None], operands[k] * active[k]
-    objective = inputs[row] + neurons[row] @ slopes
+    objective = on_inputs[row] + neurons[row] @ slopes
     proper = np.flatnonzero(np.any(rows != 0, 1))
     above, below = part.up[proper] - operands[proper], part.low[proper] - operands[proper]
     own = rows[proper]

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from jaxlirpa._intervals import Interval
 from jaxlirpa._types import Array
-from jaxlirpa.verify.condensed import Condensed, Parameters, Subproblems, all_rows
+from jaxlirpa.verify.condensed import Condensed, Parameters, Subproblems, bounds_at
 from jaxlirpa.verify.optimise import Ascent, optimise
 from jaxlirpa.verify.tree import Floats
 
@@ -100,14 +100,9 @@ def refined(net: Condensed, refinement: Refinement) -> Condensed:
     limits = []
     for sign, alpha in zip((1, -1), refinement.alpha, strict=True):
         sub = _rows(net, refinement.neurons, sign, 1)
-        limits.append(sign * np.asarray(_bounds(net, sub, jnp.asarray(alpha))))
+        parameters = Parameters(jnp.asarray(alpha), jnp.zeros_like(sub.box.lower))
+        limits.append(sign * np.asarray(bounds_at(net, sub, parameters)))
     return _with(net, refinement.neurons, *limits)
-
-
-@jax.jit
-def _bounds(net: Condensed, sub: Subproblems, alpha: Array) -> Array:
-    lines = net.family(sub.box).at(alpha)
-    return all_rows(net, sub, lines, jnp.zeros_like(sub.box.lower))[:, 0]
 
 
 def _rows(

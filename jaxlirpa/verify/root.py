@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from jaxlirpa._arrays import matrix
 from jaxlirpa._graph.graph import INPUT, Ref
-from jaxlirpa._intervals import Interval
+from jaxlirpa._intervals import Interval, vacuous_where_nan
 from jaxlirpa._methods.arguments import Arguments
 from jaxlirpa._methods.intermediate_boxes import ByIntervals, intermediate_boxes
 from jaxlirpa._methods.layerwise import Layerwise
@@ -23,7 +23,7 @@ from jaxlirpa._methods.relaxed_graph import RelaxedGraph, nonlinear
 from jaxlirpa._methods.solution import enclose
 from jaxlirpa._ops.families import Elementwise, Nonlinear, Refined
 from jaxlirpa._ops.registry import record
-from jaxlirpa._relax.lines import relax
+from jaxlirpa._relax.lines import is_straight, relax
 from jaxlirpa._types import Array
 from jaxlirpa._walk import backward
 from jaxlirpa.verify.call import Frame, Values
@@ -68,11 +68,28 @@ class Root(NamedTuple):
     boxes: tuple[Interval, ...]
     unstable: tuple[Array, ...]
 
+    def lower(self, clauses: Sequence[Sequence[int]]) -> list[float]:
+        """The lower bound of each clause: that of its best alternative."""
+        lower = np.asarray(self.margins.lower)
+        return [float(max(lower[list(clause)])) for clause in clauses]
+
+    @property
+    def size(self) -> float:
+        """One more than the margins' largest modulus, in which rounding is measured."""
+        size = float(np.max(np.abs(np.asarray(self.margins)), initial=0))
+        return 1 + size if np.isfinite(size) else 1
+
+
+def alike(clauses: Sequence[Sequence[int]]) -> NDArray[np.integer[Any]]:
+    """The rows of clauses as one array: a clause with fewer alternatives repeats them."""
+    alternatives = max(map(len, clauses))
+    return np.array([np.resize(clause, alternatives) for clause in clauses], np.int32)
+
 
 def traced_problem(prop: Property, call: Arguments) -> Problem:
     """The property's margins as a program, whose rows are not told apart by examples."""
     problem, _ = problem_of(prop.margins, call)
-    return dataclasses.replace(problem, graph=dataclasses.replace(problem.graph, batch_axes={}))
+    return problem.as_one_example()
 
 
 def root_bounds(prop: Property, call: Arguments) -> Root:
@@ -87,9 +104,9 @@ def root_bounds(prop: Property, call: Arguments) -> Root:
     relaxed = inside.relaxed()
     (target,) = graph.targets
     found, by_interval = enclose(problem, relaxed.domain, target).box, inside.boxes[target]
+    found, by_interval = vacuous_where_nan(found), vacuous_where_nan(by_interval)
     margins = Interval(
-        jnp.maximum(_known(found.lower, -jnp.inf), _known(by_interval.lower, -jnp.inf)),
-        jnp.minimum(_known(found.upper, jnp.inf), _known(by_interval.upper, jnp.inf)),
+        jnp.maximum(found.lower, by_interval.lower), jnp.minimum(found.upper, by_interval.upper)
     )
     layers = _layers(problem)
     if layers is None:
@@ -101,16 +118,9 @@ def root_bounds(prop: Property, call: Arguments) -> Root:
         found_record = record(node)
         assert isinstance(found_record, Elementwise)
         lines = relax(found_record.relaxation(node), box)
-        straight = (lines.lower_slope == lines.upper_slope) & (
-            lines.lower_offset == lines.upper_offset
-        )
-        unstable.append(~straight.reshape(-1))
+        unstable.append(~is_straight(lines).reshape(-1))
     flat = tuple(Interval(*(limit.reshape(-1) for limit in box)) for box in boxes)
     return Root(margins, layers, flat, tuple(unstable))
-
-
-def _known(limit: Array, nothing: float) -> Array:
-    return jnp.where(jnp.isnan(limit), nothing, limit)
 
 
 def _layers(problem: Problem) -> tuple[Layer, ...] | None:

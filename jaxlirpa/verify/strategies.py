@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 from jaxlirpa._methods.options import whole_number
 from jaxlirpa.verify.optimise import Ascent
@@ -36,10 +37,8 @@ class NeuronSplits:
     ascent: Ascent = dataclasses.field(default_factory=Ascent)
 
     def __post_init__(self) -> None:
-        for name, least in (("batch", 1), ("candidates", 1), ("steps", 1), ("root_steps", 1)):
-            whole_number(name, getattr(self, name), least)
-        for name in ("refine_steps", "refine_after", "refined"):
-            whole_number(name, getattr(self, name), 0)
+        _whole_numbers(self, 1, "batch", "candidates", "steps", "root_steps")
+        _whole_numbers(self, 0, "refine_steps", "refine_after", "refined")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,8 +61,14 @@ class InputSplits:
     ascent: Ascent = dataclasses.field(default_factory=Ascent)
 
     def __post_init__(self) -> None:
-        for name, least in (("batch", 1), ("sharpened", 0), ("steps", 1)):
-            whole_number(name, getattr(self, name), least)
+        _whole_numbers(self, 1, "batch", "steps")
+        _whole_numbers(self, 0, "sharpened")
+
+
+def _whole_numbers(strategy: Any, least: int, *names: str) -> None:
+    """Refuses attributes that are no whole numbers, or too small ones."""
+    for name in names:
+        whole_number(name, getattr(strategy, name), least)
 
 
 Strategy = NeuronSplits | InputSplits

@@ -13,12 +13,12 @@ from jaxlirpa._arrays import where
 from jaxlirpa._intervals import Interval
 from jaxlirpa._methods.crown import solve
 from jaxlirpa._methods.layerwise import Layerwise
-from jaxlirpa._methods.problem import problem_of
 from jaxlirpa._types import Array
-from jaxlirpa.sets import ArraySet, Box
 from jaxlirpa.verify.call import Frame, Values
 from jaxlirpa.verify.condensed import Bounded
+from jaxlirpa.verify.inputs import parts
 from jaxlirpa.verify.properties import Property
+from jaxlirpa.verify.root import traced_problem
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
@@ -34,10 +34,8 @@ def walked_bounds(
     """
 
     def one(clause: Array, limits: Interval) -> Bounded:
-        call = dataclasses.replace(frame.call(values), sets=parts_of(values.sets, limits))
-        problem, _ = problem_of(prop.margins, call)
-        graph = dataclasses.replace(problem.graph, batch_axes={})
-        problem = dataclasses.replace(problem, graph=graph)
+        call = dataclasses.replace(frame.call(values), sets=parts(values.sets, limits))
+        problem = traced_problem(prop, call)
         (found,) = solve(problem, Layerwise())
         lower = where(jnp.isnan(found.box.lower), -jnp.inf, found.box.lower)[clause]
         assert found.lower is not None
@@ -53,18 +51,3 @@ def walked_bounds(
         return Bounded(lower[best], x, jnp.zeros(0, lower.dtype), jnp.sum(jnp.abs(joined), 0))
 
     return jax.vmap(one)(clauses, inputs)
-
-
-def parts_of(sets: tuple[ArraySet, ...], limits: Interval) -> tuple[ArraySet, ...]:
-    """The boxes of the inputs whose deviations have some limits, no wider than the sets."""
-    found, at = [], 0
-    for own in sets:
-        shape = own.aval.shape
-        size, hull, point = math.prod(shape), own.hull(), own.point()
-        lower, upper = (point + limit[at : at + size].reshape(shape) for limit in limits)
-        # Rounded deviations may end inside of the part by a last place; they step outwards.
-        room = 4 * jnp.finfo(point.dtype).eps * (jnp.abs(lower) + jnp.abs(upper) + jnp.abs(point))
-        lower, upper = jnp.maximum(lower - room, hull[0]), jnp.minimum(upper + room, hull[1])
-        found.append(Box.of((lower, upper)))
-        at += size
-    return tuple(found)
