@@ -31,14 +31,6 @@ _FEW = 8
 _ROUNDING = 1e-3
 
 
-_OWN: tuple[tuple[Transform, Strategy], ...] = ((ibp, ByIntervals()),)
-"""Transforms that are strategies as well, and need no other walk."""
-
-
-def _own(transform: Transform) -> Strategy | None:
-    return next((strategy for own, strategy in _OWN if own is transform), None)
-
-
 def strategy_of(
     intermediate: Transform | NamedBounds | None, layerwise: Strategy
 ) -> tuple[Strategy, NamedBounds | None]:
@@ -56,16 +48,12 @@ def strategy_of(
     if isinstance(intermediate, Mapping):
         return layerwise, intermediate
     if callable(intermediate):
-        return _own(intermediate) or ByTransform(intermediate), None
+        # The walk goes by intervals anyway: theirs need no other one.
+        return ByIntervals() if intermediate == ibp else ByTransform(intermediate), None
     raise ArgumentError(
         "intermediate must be a transform (jaxlirpa.ibp), the bounds that "
         f"jaxlirpa.intermediate_bounds returned, or None, and not {intermediate!r}."
     )
-
-
-def is_by_intervals(transform: Transform | None) -> bool:
-    """Whether a transform's bounds are those of one walk of intervals."""
-    return transform is not None and _own(transform) == ByIntervals()
 
 
 def by_ref(graph: Graph, given: NamedBounds | None) -> dict[Ref, Interval]:

@@ -23,7 +23,6 @@ from jaxlirpa._arrays import where
 from jaxlirpa._errors import ArgumentError
 from jaxlirpa._intervals import Interval
 from jaxlirpa._methods.intermediate_boxes import Transform
-from jaxlirpa._methods.named_bounds import is_by_intervals
 from jaxlirpa._types import Array, ArrayLike, PyTree
 from jaxlirpa.sets.base import holds, poison
 from jaxlirpa.train.margins import Margins, Network, bounded, margins
@@ -126,7 +125,7 @@ def certified(
     def loss(params: PyTree, x: Any, labels: Array, eps: ArrayLike | None = None) -> Any:
         args = (params, x, labels)
         found = bounded(fn, args, eps, jaxlirpa.ibp)
-        if is_by_intervals(transform):
+        if transform == jaxlirpa.ibp:
             upper = found.box().upper
         elif eps is None:
             upper = transform(margins(fn))(*args).upper
@@ -184,7 +183,7 @@ def fused(
         *,
         beta: ArrayLike = 1.0,
     ) -> Any:
-        wanted = not is_by_intervals(intermediate)
+        wanted = intermediate != jaxlirpa.ibp
         found = bounded(fn, (params, x, labels), eps, intermediate, wanted)
         box = found.box()
         outer = cross_entropy(box.upper)
