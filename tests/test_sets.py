@@ -259,6 +259,16 @@ def test_joint_hull_is_that_of_every_leaf() -> None:
         jax.tree.map(np.testing.assert_allclose, structure.unflatten([side]), expected)
 
 
+@pytest.mark.parametrize("radius", [0.5, {"a": 0.5, "b": 0.5}])
+def test_a_joint_ball_is_the_same_after_a_map_over_its_leaves(radius: Any) -> None:
+    """Equal radii are no other set for being one object, or several."""
+    ball = JointBall(PAIR, radius)
+    (own,), _ = ball.split()
+    (mapped,), _ = jax.tree.map(lambda x: np.array(x, copy=True), ball).split()
+    assert own.radius.shape == mapped.radius.shape == (() if radius == 0.5 else (6,))
+    np.testing.assert_array_equal(own.radius, mapped.radius)
+
+
 def test_a_joint_ball_of_one_leaf_is_a_ball() -> None:
     (joint,), _ = JointBall(PAIR["a"], 0.5).split()
     (ball,), _ = LpBall(PAIR["a"], 0.5, 2).split()
