@@ -192,6 +192,39 @@ def test_nothing_to_be_named() -> None:
     same(*(lirpa.crown(mlp, intermediate=given)(X, EPS) for given in ({}, None)))
 
 
+@pytest.mark.parametrize(
+    ("before", "stride"),
+    [(jax.nn.relu, 2), (lambda x: x, 3)],  # with 3, every third entry is in no window
+    ids=["relu", "direct"],
+)
+def test_max_pooling_is_what_it_reads_and_returns(
+    before: Function, stride: int, passes: list[Any]
+) -> None:
+    """The slices in between are not reported, and handed back they follow from what is."""
+
+    def features(x: jax.Array) -> jax.Array:
+        with jax.named_scope("features"):
+            return jax.nn.relu(x @ W[0]) @ W[1]
+
+    def pooled(x: jax.Array) -> jax.Array:
+        hidden = before(features(x)).reshape(1, 6, 1)
+        with jax.named_scope("pool"):
+            return linen.max_pool(hidden, (2,), (stride,)).ravel()
+
+    def fn(x: jax.Array) -> jax.Array:
+        return jnp.tanh(pooled(x) - 1) @ W[2][: 6 // stride]
+
+    bounds = lirpa.intermediate_bounds(fn)(X, EPS)
+    assert not any("slice" in name or "/pad" in name for name in bounds)
+    assert "features/dot_general:1" in bounds
+    of_result = jax.tree.map(jnp.ravel, bounds["pool/reduce_window_max"])
+    same(of_result, lirpa.crown(pooled)(X, EPS))
+    expected = lirpa.crown(fn)(X, EPS)
+    passes.clear()
+    same(lirpa.crown(fn, intermediate=bounds)(X, EPS), expected)
+    assert not passes
+
+
 # ---- names ---------------------------------------------------------------------------------
 
 

@@ -12,6 +12,7 @@ from jaxlirpa._methods.intermediate_boxes import Transform, intermediate_boxes
 from jaxlirpa._methods.layerwise import Layerwise
 from jaxlirpa._methods.named_bounds import NamedBounds, by_name, by_ref, check_possible, strategy_of
 from jaxlirpa._methods.options import checked, whole_number
+from jaxlirpa._methods.pooled_values import pooled_values
 from jaxlirpa._methods.problem import TracedFunction, problem_of
 from jaxlirpa._methods.saved import IntermediateBounds, remembered
 from jaxlirpa._methods.transform import call_of, warn_if_expensive
@@ -31,9 +32,10 @@ def intermediate_bounds(
 
     These are the intermediate (pre-activation) bounds: the boxes on which `crown` relaxes nonlinear
     functions, one for each value that such a function reads. Values that `fn` marks by
-    `jax.ad_checkpoint.checkpoint_name(x, name)` are bounded as well. Pass the result on, as in
-    `crown(fn, intermediate=bounds)`, to save the backward passes that found it. The bounds remember
-    the sets they were found for and are used only inside them; see `IntermediateBounds`.
+    `jax.ad_checkpoint.checkpoint_name(x, name)` are bounded as well, and so are the operand and the
+    result of max pooling. Pass the bounds on, as in `crown(fn, intermediate=bounds)`, to save the
+    backward passes that found them. They remember the sets they were found for and are used only
+    inside them; see `IntermediateBounds`.
 
     A marked value keeps the name it was given. Any other is named after its scope and primitive, as
     in a profile: `MLP/Dense_0/add`. Scopes are those of `jax.named_scope`; every flax linen module
@@ -90,13 +92,14 @@ def intermediate_bounds(
 
     def joint(call: Arguments, own: tuple[NamedBounds | None, Any]) -> IntermediateBounds:
         problem, _ = problem_of(fn, call)
+        marked = tuple(dict.fromkeys(problem.graph.names.marked.values()))
+        problem = problem.returning(dict.fromkeys((*problem.graph.targets, *marked)))
         graph = problem.graph
-        marked = tuple(dict.fromkeys(graph.names.marked.values()))
-        problem = problem.returning(dict.fromkeys((*graph.targets, *marked)))
         if in_axes is None and intermediate is None:
             warn_if_expensive(problem, cost(problem))
         boxes = by_ref(graph, own[0])
-        inside = intermediate_boxes(problem, strategy, known=boxes, wanted=marked)
+        wanted = dict.fromkeys((*marked, *sorted(pooled_values(graph).ends)))
+        inside = intermediate_boxes(problem, strategy, known=boxes, wanted=wanted)
         check_possible(graph, boxes, inside)
         return remembered(by_name(graph, inside), call)
 

@@ -20,6 +20,7 @@ from jaxlirpa._methods.intermediate_boxes import (
     Strategy,
     Transform,
 )
+from jaxlirpa._methods.pooled_values import pooled_values, with_slices
 from jaxlirpa._methods.relaxed_graph import nonlinear
 from jaxlirpa._types import Bounds, Shaped
 
@@ -78,7 +79,8 @@ def by_ref(graph: Graph, given: NamedBounds | None) -> dict[Ref, Interval]:
             f"the bounds given as intermediate are those of {_listed(given)}, but the function "
             f"has no values of these names. It reads {_listed(_read(graph))}. {_ADVICE}"
         )
-    return {ref: box for ref, box in boxes.items() if is_floating(graph.aval(ref))}
+    floating = {ref: box for ref, box in boxes.items() if is_floating(graph.aval(ref))}
+    return with_slices(graph, floating)
 
 
 _ADVICE = "jaxlirpa.intermediate_bounds(fn)(...) returns bounds that fit, by name."
@@ -113,7 +115,7 @@ def check_possible(graph: Graph, given: Mapping[Ref, Interval], inside: Intermed
     Raises:
         ArgumentError: where a given box and that by intervals are further apart than by rounding.
     """
-    for ref in given.keys() & inside.tight.keys():
+    for ref in sorted(given.keys() & inside.tight.keys()):
         box, known = given[ref], inside.boxes[ref]
         gap = jnp.maximum(box.lower - known.upper, known.lower - box.upper)
         size = jnp.maximum(jnp.abs(known.lower), jnp.abs(known.upper))
@@ -127,10 +129,13 @@ def check_possible(graph: Graph, given: Mapping[Ref, Interval], inside: Intermed
 
 
 def by_name(graph: Graph, inside: Intermediate) -> dict[str, Bounds]:
-    """What is known inside a graph, by name and in order of computation; marked values last."""
-    names = graph.names.first()
+    """What is known inside a graph, by name and in order of computation; marked values last.
+
+    Of max pooling, that is what it pools and what it returns, and not the slices in between.
+    """
+    names, slices = graph.names.first(), pooled_values(graph).slices
     bounded = sorted(ref for ref in inside.tight if graph.nodes[ref.node].primitive != INPUT)
-    real = [ref for ref in bounded if is_floating(graph.aval(ref))]
+    real = [ref for ref in bounded if ref not in slices and is_floating(graph.aval(ref))]
     found = {names[ref]: ref for ref in real if ref in names}
     found.update(graph.names.marked)
     boxes = {name: vacuous_where_nan(inside.tight[ref]) for name, ref in found.items()}
@@ -144,10 +149,10 @@ def _called(graph: Graph) -> dict[Ref, str]:
 
 def _read(graph: Graph) -> list[str]:
     """The names of what nonlinear functions read."""
-    names = _called(graph)
+    names, pooled = _called(graph), pooled_values(graph)
     nodes = (graph.nodes[index] for index in nonlinear(graph))
-    refs = sorted({ref for node in nodes for ref in node.perturbed})
-    return [names[ref] for ref in refs if ref in names]
+    refs = {ref for node in nodes for ref in node.perturbed} | pooled.ends
+    return [names[ref] for ref in sorted(refs - pooled.slices) if ref in names]
 
 
 def _listed(names: Any) -> str:
