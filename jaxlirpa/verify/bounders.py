@@ -10,7 +10,6 @@ import numpy as np
 
 from jaxlirpa._intervals import Interval
 from jaxlirpa._types import Array
-from jaxlirpa.verify.call import Frame, Values
 from jaxlirpa.verify.condensed import (
     Candidates,
     Condensed,
@@ -20,9 +19,9 @@ from jaxlirpa.verify.condensed import (
     sharpen,
     starts,
 )
+from jaxlirpa.verify.instance import Instance
 from jaxlirpa.verify.linear import Dual, dual
 from jaxlirpa.verify.optimise import Optimised, optimise
-from jaxlirpa.verify.properties import Property
 from jaxlirpa.verify.refine import Refinement, refine
 from jaxlirpa.verify.strategies import InputSplits, NeuronSplits, Strategy
 from jaxlirpa.verify.tree import Part
@@ -153,13 +152,13 @@ class ByCondensed:
 class ByWalk:
     """Bounds by CROWN on the whole program, in parts of the boxes of its inputs.
 
+    They are found in double precision at once: to compile twice would take longer than that.
+
     Attributes:
-        prop, frame, values: the property, and the call; all sets are boxes.
+        instance: what is verified; all its sets are boxes.
     """
 
-    prop: Property
-    frame: Frame
-    values: Values
+    instance: Instance
 
     @property
     def box(self) -> Interval:
@@ -170,7 +169,7 @@ class ByWalk:
     @property
     def dtype(self) -> Any:
         """That of the first input."""
-        return self.values.sets[0].aval.dtype
+        return self.instance.values.sets[0].aval.dtype
 
     def start(self) -> Array:
         """None."""
@@ -181,8 +180,7 @@ class ByWalk:
     ) -> tuple[Interval, Optimised]:
         """Without any steps."""
         del free, open_, steps
-        assert sub.inputs is not None
-        found = walked_bounds(self.prop, self.frame, self.values, sub.rows, sub.inputs)
+        found = walked_bounds(self.instance, sub)
         none = jnp.zeros((len(found.lower), 0), self.dtype)
         return sub.box, Optimised(found, start, Candidates(none.astype(int), none, none))
 
@@ -194,5 +192,4 @@ class ByWalk:
     def quick_bounds(self, sub: Subproblems, parameters: Parameters) -> Array:
         """Not any quicker."""
         del parameters
-        assert sub.inputs is not None
-        return walked_bounds(self.prop, self.frame, self.values, sub.rows, sub.inputs).lower
+        return walked_bounds(self.instance, sub).lower

@@ -18,7 +18,6 @@ from jaxlirpa._intervals import Interval
 from jaxlirpa._methods.arguments import arguments
 from jaxlirpa.verify import inputs
 from jaxlirpa.verify.cache import kept_on_disk
-from jaxlirpa.verify.call import Frame, Values, parted
 from jaxlirpa.verify.condensed import (
     Condensed,
     Parameters,
@@ -27,15 +26,14 @@ from jaxlirpa.verify.condensed import (
     sharpen,
     starts,
 )
+from jaxlirpa.verify.instance import Instance
 from jaxlirpa.verify.properties import Property, as_property
 from jaxlirpa.verify.refine import Refinement, refined
-from jaxlirpa.verify.root import Root, alike, condensed_at, neurons_of, root_of
+from jaxlirpa.verify.root import neurons_of
 from jaxlirpa.verify.tree import Floats, Forest, Leaf, Part, Split
 from jaxlirpa.verify.walked import walked_bounds
 
-_BATCH = 64
-# What a bound in double precision must exceed, relative to the margins' size on the whole set.
-_ROUNDING = 1e-9
+_BATCH = 128
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,55 +148,48 @@ class Checked:
         return not self.failed and not self.missing
 
 
-def check(prop: Property, frame: Frame, values: Values, certificate: Certificate) -> Checked:
+def check(instance: Instance, certificate: Certificate) -> Checked:
     """Checks a certificate in double precision.
 
-    Nothing is taken over from the search but the splits and the parameters, any of which are sound:
-    bounds of the whole set, the condensed network and the bound of every leaf are computed anew.
-    That the leaves cover the set follows from how they are made, by splitting it again.
+    Only the splits and the parameters are the certificate's, any of which are sound: bounds of the
+    whole set and the condensed network are the instance's, and the bound of every leaf is computed
+    anew. That the leaves cover the set follows from how they are made, by splitting it again.
     """
     with jax.enable_x64(True):
-        exact = values.in_double_precision()
-        root, clauses = root_of(prop, frame, exact)
-        least = _ROUNDING * root.size
-        bounds = dict(enumerate(root.lower(clauses)))
-        left = [i for i, own in bounds.items() if not own > least]
+        bounds, left = instance.root.lower(instance.clauses), instance.left
         missing = [i for i in left if i not in certificate.forest.roots]
         failed: list[int] = []
         if left and not missing:
             proved: dict[int, float] = {}
-            checker = _Checker(prop, frame, exact, certificate, root)
-            for part, own in checker.bounds(dict(enumerate(alike(clauses)))):
+            checker = _Checker(instance, certificate)
+            for part, own in checker.bounds():
                 proved[part.clause] = min(proved.get(part.clause, np.inf), own)
-                if not own > least:
+                if not own > instance.least:
                     failed.append(part.number)
-            bounds = {i: max(own, proved.get(i, -np.inf)) for i, own in bounds.items()}
-        return Checked(-np.inf if failed or missing else min(bounds.values()), failed, missing)
+            bounds = [max(own, proved.get(i, -np.inf)) for i, own in enumerate(bounds)]
+        return Checked(-np.inf if failed or missing else min(bounds), failed, missing)
 
 
 class _Checker:
     """Bounds the leaves of a certificate."""
 
-    def __init__(
-        self, prop: Property, frame: Frame, values: Values, certificate: Certificate, root: Root
-    ):
-        self.prop, self.frame, self.values = prop, frame, values
-        self.certificate = certificate
+    def __init__(self, instance: Instance, certificate: Certificate):
+        self.instance, self.certificate = instance, certificate
         split_inputs = certificate.walked or certificate.sharpened is not None
-        self.inputs = np.stack(inputs.limits(values.sets)) if split_inputs else None
+        self.inputs = np.stack(inputs.limits(instance.exact.sets)) if split_inputs else None
         self.box: tuple[Floats, Floats] = (np.zeros(0), np.zeros(0))
         if not certificate.walked:
-            self.net = self._condensed(root)
+            self.net = self._condensed()
             self.box = np.asarray(self.net.box.lower), np.asarray(self.net.box.upper)
 
-    def _condensed(self, root: Root) -> Condensed:
+    def _condensed(self) -> Condensed:
         """The condensed network, with the boxes that the certificate's refinements prove."""
-        if root.layers is None:
+        if self.instance.root.layers is None:
             raise ArgumentError("the certificate is of another function: this one has joint nodes")
         layers, numbers = self.certificate.neurons
         chosen = [
-            np.union1d(np.flatnonzero(np.asarray(mask)), numbers[layers == i]).astype(np.int32)
-            for i, mask in enumerate(root.unstable)
+            np.union1d(unstable, numbers[layers == i]).astype(np.int32)
+            for i, unstable in enumerate(self.instance.unstable)
         ]
         keys = [key for key, _ in neurons_of(chosen)]
         at = {key: k for k, key in enumerate(keys) if key[0] >= 0}
@@ -207,7 +198,9 @@ class _Checker:
         self.places = {k: at[key] for k, key in pairs if key[0] >= 0}
         self.theirs = np.array([*self.places], int)
         self.ours = np.array([*self.places.values()], int)
-        net = condensed_at(self.prop, self.frame, self.values, root, chosen)
+        pairs_of_entries = zip(chosen, self.instance.unstable, strict=True)
+        are_those = all(np.array_equal(*pair) for pair in pairs_of_entries)
+        net = self.instance.net if are_those else self.instance.condensed(chosen)
         for refinement in self.certificate.refinements:
             own = np.array([self.places[int(n)] for n in refinement.neurons], np.int32)
             start = np.asarray(starts(net, net.box))
@@ -217,7 +210,7 @@ class _Checker:
             net = refined(net, Refinement(own, alpha))
         return net
 
-    def bounds(self, clauses: Mapping[int, NDArray[Any]]) -> Iterator[tuple[Part, float]]:
+    def bounds(self) -> Iterator[tuple[Part, float]]:
         """Every leaf, and a lower bound of its clause; minus infinity without parameters."""
         forest = self.certificate.forest
         nothing = np.zeros(len(self.box[0]))
@@ -226,7 +219,7 @@ class _Checker:
         while level:
             sharpened = [*self._sharpened(level)]
             leaves = [part for part in sharpened if part.number not in forest.splits]
-            for some, own in self._batches(leaves, clauses):
+            for some, own in self._batches(leaves):
                 for part, bound in zip(some, own, strict=False):
                     yield part, float(bound)
             level = []
@@ -236,18 +229,14 @@ class _Checker:
                     for n, half in zip(forest.children[part.number], halves, strict=True):
                         level.append(dataclasses.replace(half, number=n))
 
-    def _batches(
-        self, parts: Sequence[Part], clauses: Mapping[int, NDArray[Any]]
-    ) -> Iterator[tuple[Sequence[Part], Floats]]:
+    def _batches(self, parts: Sequence[Part]) -> Iterator[tuple[Sequence[Part], Floats]]:
         """Leaves, and the bounds that their parameters prove."""
         leaves = self.certificate.leaves
         for some, full in _in_batches(parts):
-            sub = self._arrays(full, clauses)
+            sub = self._arrays(full, self.instance.rows)
             there = np.array([part.number in leaves for part in full])
             if self.certificate.walked:
-                assert sub.inputs is not None
-                own = self.prop, self.frame, self.values
-                lower = walked_bounds(*own, sub.rows, sub.inputs).lower
+                lower = walked_bounds(self.instance, sub).lower
             else:
                 alpha = np.array(starts(self.net, sub.box))
                 mu = np.zeros_like(np.asarray(sub.box.lower))
@@ -272,9 +261,7 @@ class _Checker:
             for i, part in enumerate(some):
                 yield dataclasses.replace(part, low=low[i], up=up[i])
 
-    def _arrays(
-        self, parts: Sequence[Part], clauses: Mapping[int, NDArray[Any]] | None
-    ) -> Subproblems:
+    def _arrays(self, parts: Sequence[Part], clauses: NDArray[Any] | None) -> Subproblems:
         none = np.zeros(1, np.int32)
         rows = np.stack([none if clauses is None else clauses[p.clause] for p in parts])
         low, up = (jnp.asarray(np.stack([getattr(p, s) for p in parts])) for s in ("low", "up"))
@@ -334,8 +321,8 @@ def recheck(
     prop = as_property(fn)
 
     def rechecked(*args: Any, **named: Any) -> float:
-        frame, values = parted(arguments(prop.functions[0], args, argnums, named))
+        call = arguments(prop.functions[0], args, argnums, named)
         with kept_on_disk():
-            return check(prop, frame, values, certificate).lower
+            return check(Instance.of(prop, call), certificate).lower
 
     return rechecked

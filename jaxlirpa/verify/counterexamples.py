@@ -16,20 +16,11 @@ from jaxlirpa.sets import ArraySet, Box
 from jaxlirpa.sets.inclusion import beyond
 from jaxlirpa.verify import inputs
 from jaxlirpa.verify.call import Frame, Values
+from jaxlirpa.verify.instance import Instance
 from jaxlirpa.verify.properties import Property
 
 _FIRST, _LAST = 0.5, 0.02
 _DRAWN = (0, 1e-12, 1e-9, 1e-6, 1e-3)
-
-
-def margins_at(prop: Property, frame: Frame, values: Values, deviations: Array) -> Array:
-    """The property's margins at some points, `[count, rows]`."""
-    call = frame.call(values)
-
-    def at(*arrays: Array) -> Array:
-        return prop.margins(*call.fill(arrays), **call.named)
-
-    return jax.vmap(at)(*inputs.members(values.sets, deviations))
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
@@ -58,8 +49,13 @@ def descend(
         The best deviations that were met, and the clause's margins there, `[count]`.
     """
 
+    call = frame.call(values)
+
+    def at(*arrays: Array) -> Array:
+        return prop.margins(*call.fill(arrays), **call.named)
+
     def value(deviations: Array) -> Array:
-        margins = margins_at(prop, frame, values, deviations)
+        margins = jax.vmap(at)(*inputs.members(values.sets, deviations))
         own = jnp.take_along_axis(margins, clauses[aim], 1)
         return jnp.max(own, 1)
 
@@ -103,21 +99,21 @@ def _extreme(sets: tuple[ArraySet, ...], directions: Array) -> Array:
 
 
 def confirmed(
-    prop: Property, frame: Frame, values: Values, clause: Sequence[int], deviation: Array
+    instance: Instance, clause: Sequence[int], deviation: Array
 ) -> tuple[Any, ...] | None:
     """The arguments at a counter-example, in double precision where they were perturbed.
 
     The point is moved into the set, in double precision, and the property is evaluated there.
     """
     with jax.enable_x64(True):
-        exact = values.in_double_precision()
-        arrays = inputs.members(exact.sets, jnp.asarray(np.asarray(deviation), float))
-        inside = [member(own, x) for own, x in zip(exact.sets, arrays, strict=True)]
-        margins = np.asarray(_margins(prop, frame, exact, inside))
+        sets = instance.exact.sets
+        arrays = inputs.members(sets, jnp.asarray(np.asarray(deviation), float))
+        inside = [member(own, x) for own, x in zip(sets, arrays, strict=True)]
+        margins = np.asarray(_margins(instance.prop, instance.frame, instance.exact, inside))
     own = margins[list(clause)]
     if not np.all(own <= 0):
         return None
-    call = frame.call(values)
+    call = instance.frame.call(instance.values)
     return call.fill([np.asarray(x) for x in inside])
 
 

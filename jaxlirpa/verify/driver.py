@@ -21,20 +21,20 @@ from jaxlirpa.verify import inputs
 from jaxlirpa.verify.bounders import Bounder, ByCondensed, ByWalk
 from jaxlirpa.verify.branching import Met, Search
 from jaxlirpa.verify.cache import kept_on_disk
-from jaxlirpa.verify.call import Frame, Values, parted
 from jaxlirpa.verify.certificate import Certificate, check
-from jaxlirpa.verify.condensed import Condensed
 from jaxlirpa.verify.counterexamples import confirmed, descend, random_members
+from jaxlirpa.verify.instance import Instance, rounded
 from jaxlirpa.verify.properties import Property, as_property
 from jaxlirpa.verify.refine import Refinement
-from jaxlirpa.verify.root import alike, condensed_at, neurons_of, root_of
+from jaxlirpa.verify.root import neurons_of
 from jaxlirpa.verify.strategies import InputSplits, NeuronSplits, Strategy
 from jaxlirpa.verify.tree import Forest
 from jaxlirpa.verify.verdict import Progress, Statistics, Verdict
 
 # Inputs are split if there are no more than so many.
 _FEW_INPUTS = 20
-_ATTACKS, _ATTACK_STEPS = 32, 40
+# How many attacks there are at once, and how many steps each takes before and after the root.
+_ATTACKS, _QUICK_STEPS, _ATTACK_STEPS = 32, 10, 40
 # What a bound must exceed, relative to the margins' size on the whole set, in units of rounding.
 _ROUNDING = 8
 _RECHECKS = 4
@@ -113,7 +113,7 @@ def verify(
                 "verify.branch_and_bound can."
             )
         with kept_on_disk():
-            return _Run(prop, *parted(call), options).verdict()
+            return _Run(Instance.of(prop, call), options).verdict()
 
     return verified
 
@@ -129,8 +129,8 @@ class _Options:
 class _Run:
     """One verification."""
 
-    def __init__(self, prop: Property, frame: Frame, values: Values, options: _Options):
-        self.prop, self.frame, self.values, self.options = prop, frame, values, options
+    def __init__(self, instance: Instance, options: _Options):
+        self.instance, self.options = instance, options
         self.began = self.told = time.perf_counter()
         self.seconds = {"root": 0.0, "attack": 0.0, "search": 0.0, "recheck": 0.0}
         self.search: Search | None = None
@@ -139,12 +139,7 @@ class _Run:
         self.is_refined = False
         self.sharpened: int | None = None
         self.walked = False
-        with self._phase("root"):
-            self.root, self.clauses = root_of(prop, frame, values)
-            self.bounds = dict(enumerate(self.root.lower(self.clauses)))
-        self.rows = alike(self.clauses)
-        eps = float(np.finfo(self.root.margins.lower.dtype).eps)
-        self.least = _ROUNDING * eps * self.root.size
+        self.bounds = dict.fromkeys(range(len(instance.clauses)), -np.inf)
 
     def verdict(self) -> Verdict:
         """What is found out in the time."""
@@ -154,10 +149,17 @@ class _Run:
             return self._verdict("undecided", "interrupted")
 
     def _decided(self) -> Verdict:
-        left = [i for i, own in self.bounds.items() if not own > self.least]
+        clauses = self.instance.clauses
+        with self._phase("attack"):
+            witness = self._attacked(range(len(clauses)), _QUICK_STEPS)
+        if witness is not None:
+            return self._verdict("refuted", witness=witness)
+        with self._phase("root"):
+            self.bounds.update(enumerate(self.instance.root.lower(clauses)))
+            left = self.instance.left
         if left:
             with self._phase("attack"):
-                witness = self._attacked(left)
+                witness = self._attacked(left, _ATTACK_STEPS)
             if witness is not None:
                 return self._verdict("refuted", witness=witness)
             with self._phase("search"):
@@ -173,9 +175,10 @@ class _Run:
 
     def _prepared(self, left: Sequence[int]) -> str:
         """Makes the search of the clauses that are left; or says why there is none."""
-        boxes = all(own.is_box for own in self.values.sets)
-        strategy, few = self.options.strategy, inputs.size(self.values.sets) <= _FEW_INPUTS
-        self.walked = self.root.layers is None
+        instance, sets = self.instance, self.instance.values.sets
+        boxes = all(own.is_box for own in sets)
+        strategy, few = self.options.strategy, inputs.size(sets) <= _FEW_INPUTS
+        self.walked = instance.root.layers is None
         if strategy is None:
             strategy = InputSplits() if boxes and (few or self.walked) else NeuronSplits()
         if self.walked and isinstance(strategy, NeuronSplits):
@@ -184,22 +187,19 @@ class _Run:
         if isinstance(strategy, InputSplits):
             if not boxes:
                 return "inputs can be split in boxes only (Box, LpBall of ord inf)"
-            limits = np.stack(inputs.limits(self.values.sets))
+            limits = np.stack(inputs.limits(sets))
             if not np.all(np.isfinite(limits)):
                 return "the set of inputs is not bounded"
             self.sharpened = strategy.sharpened
-        bounder: Bounder = ByWalk(self.prop, self.frame, self.values)
+        bounder: Bounder = ByWalk(instance)
         if not self.walked:
-            bounder = ByCondensed(self._condensed(), strategy)
-        clauses = {i: self.rows[i] for i in left}
-        self.search = Search(bounder, clauses, strategy, limits, self.least)
+            keys = [key for key, _ in neurons_of(instance.unstable)]
+            self.neurons = np.array(keys, np.int32).reshape(-1, 2).T
+            bounder = ByCondensed(rounded(instance.net), strategy)
+        clauses = {i: instance.rows[i] for i in left}
+        least = _ROUNDING * float(jnp.finfo(bounder.dtype).eps) * instance.root.size
+        self.search = Search(bounder, clauses, strategy, limits, least)
         return ""
-
-    def _condensed(self) -> Condensed:
-        chosen = [np.flatnonzero(np.asarray(mask)).astype(np.int32) for mask in self.root.unstable]
-        keys = [key for key, _ in neurons_of(chosen)]
-        self.neurons = np.array(keys, np.int32).reshape(-1, 2).T
-        return condensed_at(self.prop, self.frame, self.values, self.root, chosen)
 
     def _searched(self) -> Verdict | None:
         """Searches until all clauses are proved; or a verdict that ends everything before."""
@@ -242,7 +242,7 @@ class _Run:
             return search
         self.is_refined = True
         with self._phase("search"):
-            net, self.refinements = bounder.refined(search.batch, self.rows.shape[1])
+            net, self.refinements = bounder.refined(search.batch, self.instance.rows.shape[1])
             better = ByCondensed(net, strategy)
             self.search = Search(better, search.clauses, strategy, None, search.least)
             self.search.bounded = search.bounded
@@ -250,10 +250,10 @@ class _Run:
 
     # ---- attacks ----------------------------------------------------------------------------
 
-    def _attacked(self, left: Sequence[int]) -> Any:
+    def _attacked(self, clauses: Sequence[int], steps: int) -> Any:
         """A counter-example to one of some clauses, from random members of the set."""
-        start = random_members(self.values.sets, _ATTACKS, np.random.default_rng(0))
-        return self._descended(start, np.resize(np.asarray(left), _ATTACKS), _ATTACK_STEPS)
+        start = random_members(self.instance.values.sets, _ATTACKS, np.random.default_rng(steps))
+        return self._descended(start, np.resize(np.asarray(clauses), _ATTACKS), steps)
 
     def _tried(self, met: Met) -> Any:
         """A counter-example among the points that a search came by."""
@@ -266,32 +266,30 @@ class _Run:
         return None
 
     def _descended(self, start: Array, aim: NDArray[Any], steps: int) -> Any:
-        call = self.prop, self.frame, self.values
-        aims = jnp.asarray(aim, jnp.int32)
-        x, least = descend(*call, jnp.asarray(self.rows), start, aims, jnp.int32(steps))
+        own, aims = self.instance, jnp.asarray(aim, jnp.int32)
+        call = own.prop, own.frame, own.values, jnp.asarray(own.rows)
+        x, least = descend(*call, start, aims, jnp.int32(steps))
         margins = np.asarray(least)
         best = int(np.argmin(np.where(np.isnan(margins), np.inf, margins)))
         if not margins[best] <= 0:
             return None
-        return confirmed(*call, self.clauses[int(aim[best])], x[best])
+        return confirmed(own, own.clauses[int(aim[best])], x[best])
 
     # ---- verdicts ---------------------------------------------------------------------------
 
     def _rechecked(self) -> Verdict:
         """Says that the property is proved, after what proves it was checked."""
-        least = self.least
         for _ in range(_RECHECKS):
             with self._phase("recheck"):
                 certificate = self._certificate()
-                found = check(self.prop, self.frame, self.values, certificate)
+                found = check(self.instance, certificate)
             if found.holds:
                 verdict = self._verdict("proved")
                 return dataclasses.replace(verdict, lower=found.lower, certificate=certificate)
             if found.missing or self.search is None:
                 break
-            least = 10 * least
             with self._phase("search"):
-                self.search.reopen(found.failed, least)
+                self.search.reopen(found.failed, 10 * self.search.least)
             ended = self._searched()
             if ended is not None:
                 return ended

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -50,8 +49,8 @@ class Property:
 
     def sizes(self, *args: Any, **named: Any) -> tuple[int, ...]:
         """How many outputs each function has."""
-        shapes = [jax.eval_shape(lambda fn=fn: fn(*args, **named)) for fn in self.functions]
-        return tuple(sum(math.prod(x.shape) for x in jax.tree.leaves(own)) for own in shapes)
+        shapes = jax.eval_shape(lambda: [_flat(fn, fn(*args, **named)) for fn in self.functions])
+        return tuple(sum(x.size for x in own) for own in shapes)
 
 
 def _flat(fn: Callable[..., PyTree], outputs: PyTree) -> list[Array]:

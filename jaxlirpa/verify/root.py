@@ -36,6 +36,10 @@ from jaxlirpa.verify.properties import Property
 _SIZES = (0, 16, 32, 64, 128, 256, 512, 1024)
 
 
+Clauses = Sequence[Sequence[int]]
+"""The rows of each clause, of which one must be positive."""
+
+
 @jax.tree_util.register_static
 @dataclasses.dataclass(frozen=True)
 class Layer:
@@ -68,7 +72,7 @@ class Root(NamedTuple):
     boxes: tuple[Interval, ...]
     unstable: tuple[Array, ...]
 
-    def lower(self, clauses: Sequence[Sequence[int]]) -> list[float]:
+    def lower(self, clauses: Clauses) -> list[float]:
         """The lower bound of each clause: that of its best alternative."""
         lower = np.asarray(self.margins.lower)
         return [float(max(lower[list(clause)])) for clause in clauses]
@@ -80,7 +84,7 @@ class Root(NamedTuple):
         return 1 + size if np.isfinite(size) else 1
 
 
-def alike(clauses: Sequence[Sequence[int]]) -> NDArray[np.integer[Any]]:
+def alike(clauses: Clauses) -> NDArray[np.integer[Any]]:
     """The rows of clauses as one array: a clause with fewer alternatives repeats them."""
     alternatives = max(map(len, clauses))
     return np.array([np.resize(clause, alternatives) for clause in clauses], np.int32)
@@ -240,25 +244,17 @@ def _masked(part: tuple[Array, Array, Interval], real: Array) -> tuple[Array, Ar
 # ---- compiled ------------------------------------------------------------------------------
 
 
-@jax.tree_util.register_static
-@dataclasses.dataclass(frozen=True)
-class _Clauses:
-    rows: tuple[tuple[int, ...], ...]
-
-
-def root_of(
-    prop: Property, frame: Frame, values: Values
-) -> tuple[Root, tuple[tuple[int, ...], ...]]:
-    """CROWN's bounds of a property's margins and of all neurons, and the property's clauses."""
-    root, clauses = _root(prop, frame, values)
-    return root, clauses.rows
+def clauses_of(prop: Property, frame: Frame, values: Values) -> Clauses:
+    """The clauses of a property of a call."""
+    call = frame.call(values)
+    points = call.fill([own.point() for own in call.sets])
+    return prop.clauses(prop.sizes(*points, **call.named))
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
-def _root(prop: Property, frame: Frame, values: Values) -> tuple[Root, _Clauses]:
-    call = frame.call(values)
-    centre = call.fill([own.point() for own in call.sets])
-    return root_bounds(prop, call), _Clauses(prop.clauses(prop.sizes(*centre, **call.named)))
+def root_of(prop: Property, frame: Frame, values: Values) -> Root:
+    """CROWN's bounds of a property's margins and of all neurons."""
+    return root_bounds(prop, frame.call(values))
 
 
 def condensed_at(

@@ -8,6 +8,7 @@ import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxlirpa._arrays import where
 from jaxlirpa._intervals import Interval
@@ -15,24 +16,31 @@ from jaxlirpa._methods.crown import solve
 from jaxlirpa._methods.layerwise import Layerwise
 from jaxlirpa._types import Array
 from jaxlirpa.verify.call import Frame, Values
-from jaxlirpa.verify.condensed import Bounded
+from jaxlirpa.verify.condensed import Bounded, Subproblems
 from jaxlirpa.verify.inputs import parts
+from jaxlirpa.verify.instance import Instance
 from jaxlirpa.verify.properties import Property
 from jaxlirpa.verify.root import traced_problem
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def walked_bounds(
-    prop: Property, frame: Frame, values: Values, clauses: Array, inputs: Interval
-) -> Bounded:
+def walked_bounds(instance: Instance, sub: Subproblems) -> Bounded:
     """Lower bounds of clauses on parts of the inputs' box, each the best of its alternatives'.
 
     Args:
-        prop, frame, values: the property, and the call; all sets are boxes.
-        clauses: the rows of each, `[batch, alternatives]`.
-        inputs: limits of the inputs' deviations from their sets' points, `[batch, n]` each.
+        instance: what is verified; all its sets are boxes.
+        sub: the subproblems.
     """
+    assert sub.inputs is not None
+    with jax.enable_x64(True):
+        limits = Interval(*(jnp.asarray(np.asarray(limit), float) for limit in sub.inputs))
+        rows = jnp.asarray(np.asarray(sub.rows))
+        return _walked(instance.prop, instance.frame, instance.exact, rows, limits)
 
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _walked(
+    prop: Property, frame: Frame, values: Values, clauses: Array, inputs: Interval
+) -> Bounded:
     def one(clause: Array, limits: Interval) -> Bounded:
         call = dataclasses.replace(frame.call(values), sets=parts(values.sets, limits))
         problem = traced_problem(prop, call)
